@@ -1,0 +1,71 @@
+// A device as the engine sees it: memory, ordered work, ops.
+#ifndef LORAD_ENGINE_DEVICE_BACKEND_H_
+#define LORAD_ENGINE_DEVICE_BACKEND_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/device/memory.h"
+
+namespace lorad {
+
+class Ops;  // engine/ops/ops.h
+
+// Ordered, asynchronous queue of device work. Thread-compatible.
+class Stream {
+ public:
+  virtual ~Stream() = default;
+  // Blocks until all queued work is done; reports the first error it hit.
+  virtual absl::Status Synchronize() = 0;
+};
+
+// A point in a stream that another stream, or the host, can wait for. Thread-compatible.
+class Event {
+ public:
+  virtual ~Event() = default;
+  virtual absl::Status Record(Stream& stream) = 0;
+  // Work queued on `stream` from now on starts after the recorded point.
+  virtual absl::Status Wait(Stream& stream) = 0;
+};
+
+struct DeviceInfo {
+  std::string name;          // "cpu", "NVIDIA H200"
+  std::string kind;          // "cpu" or "cuda"
+  int64_t memory_bytes = 0;  // of the device, or of the host for cpu
+};
+
+// Thread-compatible: one thread queues work on a Backend and its streams. allocator() is thread-safe.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual const DeviceInfo& info() const = 0;
+  // Element type of activations: kF32 on the CPU, kBF16 on CUDA, kF64 where gradients are checked.
+  virtual DType activation_dtype() const = 0;
+  // Element type of LoRA weights, their gradients and moments: kF32; kF64 where gradients are checked.
+  virtual DType adapter_dtype() const = 0;
+
+  virtual Allocator& allocator() = 0;
+  virtual absl::StatusOr<std::unique_ptr<Stream>> CreateStream() = 0;
+  virtual absl::StatusOr<std::unique_ptr<Event>> CreateEvent() = 0;
+  // Queues a copy; host and device pointers may be on either side.
+  virtual absl::Status Copy(void* to, const void* from, int64_t bytes, Stream& stream) = 0;
+  // Queues setting `bytes` bytes to zero.
+  virtual absl::Status Zero(void* data, int64_t bytes, Stream& stream) = 0;
+  virtual Ops& ops() = 0;
+};
+
+struct CpuBackendOptions {
+  bool double_precision = false;  // activations and adapters in kF64, for finite differences
+};
+std::unique_ptr<Backend> CreateCpuBackend(const CpuBackendOptions& options = {});
+
+// kUnimplemented in a build without CUDA; kUnavailable if no device or driver is found.
+absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(int device);
+
+}  // namespace lorad
+
+#endif  // LORAD_ENGINE_DEVICE_BACKEND_H_
