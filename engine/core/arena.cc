@@ -16,10 +16,9 @@ Arena Arena::Measuring(std::string name) {
 absl::StatusOr<TensorView> Arena::Allocate(DType dtype, const Shape& shape) {
   const int64_t bytes = RoundUp(shape.num_elements() * SizeOf(dtype), kAlignment);
   if (bytes > capacity_ - used_) {
-    return absl::ResourceExhaustedError(absl::StrCat(name_, " memory: ", shape.ToString(), " ",
-                                                     Name(dtype), " needs ", bytes, " bytes, ",
-                                                     capacity_ - used_, " of ", capacity_,
-                                                     " are free"));
+    return absl::ResourceExhaustedError(
+        absl::StrCat(name_, " memory: ", shape.ToString(), " ", Name(dtype), " needs ", bytes,
+                     " bytes, ", capacity_ - used_, " of ", capacity_, " are free"));
   }
   const TensorView view{measuring() ? nullptr : base_ + used_, dtype, shape};
   used_ += bytes;

@@ -15,7 +15,8 @@ namespace lorad {
 // code over it gives the exact peak bytes before anything is allocated. Thread-compatible.
 class Arena {
  public:
-  static constexpr int64_t kAlignment = 256;  // what cudaMalloc guarantees; enough for any vector load
+  static constexpr int64_t kAlignment =
+      256;  // what cudaMalloc guarantees; enough for any vector load
 
   // `base` is not owned and must be aligned to kAlignment. `name` appears in errors.
   Arena(std::string name, void* base, int64_t capacity_bytes)

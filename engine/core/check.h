@@ -1,4 +1,5 @@
-// Checks of our own invariants. Never for input, a file's content or a device error: those are Status.
+// Checks of our own invariants. Never for input, a file's content or a device error: those are
+// Status.
 #ifndef LORAD_ENGINE_CORE_CHECK_H_
 #define LORAD_ENGINE_CORE_CHECK_H_
 
@@ -6,12 +7,12 @@
 #include <cstdlib>
 
 // Ends the process when `condition` is false: a bug in lorad, in every build type.
-#define LORAD_CHECK(condition)                                                                  \
-  do {                                                                                          \
-    if (!(condition)) [[unlikely]] {                                                            \
-      std::fprintf(stderr, "%s:%d: check failed: %s\n", __FILE__, __LINE__, #condition);        \
-      std::abort();                                                                             \
-    }                                                                                           \
+#define LORAD_CHECK(condition)                                                           \
+  do {                                                                                   \
+    if (!(condition)) [[unlikely]] {                                                     \
+      std::fprintf(stderr, "%s:%d: check failed: %s\n", __FILE__, __LINE__, #condition); \
+      std::abort();                                                                      \
+    }                                                                                    \
   } while (false)
 
 #endif  // LORAD_ENGINE_CORE_CHECK_H_

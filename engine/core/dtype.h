@@ -30,14 +30,22 @@ constexpr int64_t SizeOf(DType dtype) {
 // The name that safetensors uses: "F32", "BF16", ...
 constexpr const char* Name(DType dtype) {
   switch (dtype) {
-    case DType::kF64: return "F64";
-    case DType::kF32: return "F32";
-    case DType::kF16: return "F16";
-    case DType::kBF16: return "BF16";
-    case DType::kI64: return "I64";
-    case DType::kI32: return "I32";
-    case DType::kU64: return "U64";
-    case DType::kU8: return "U8";
+    case DType::kF64:
+      return "F64";
+    case DType::kF32:
+      return "F32";
+    case DType::kF16:
+      return "F16";
+    case DType::kBF16:
+      return "BF16";
+    case DType::kI64:
+      return "I64";
+    case DType::kI32:
+      return "I32";
+    case DType::kU64:
+      return "U64";
+    case DType::kU8:
+      return "U8";
   }
   return "?";
 }
@@ -52,14 +60,38 @@ struct Float16 {
 
 template <typename T>
 struct DTypeOfImpl;
-template <> struct DTypeOfImpl<double> { static constexpr DType value = DType::kF64; };
-template <> struct DTypeOfImpl<float> { static constexpr DType value = DType::kF32; };
-template <> struct DTypeOfImpl<Float16> { static constexpr DType value = DType::kF16; };
-template <> struct DTypeOfImpl<BFloat16> { static constexpr DType value = DType::kBF16; };
-template <> struct DTypeOfImpl<int64_t> { static constexpr DType value = DType::kI64; };
-template <> struct DTypeOfImpl<int32_t> { static constexpr DType value = DType::kI32; };
-template <> struct DTypeOfImpl<uint64_t> { static constexpr DType value = DType::kU64; };
-template <> struct DTypeOfImpl<uint8_t> { static constexpr DType value = DType::kU8; };
+template <>
+struct DTypeOfImpl<double> {
+  static constexpr DType value = DType::kF64;
+};
+template <>
+struct DTypeOfImpl<float> {
+  static constexpr DType value = DType::kF32;
+};
+template <>
+struct DTypeOfImpl<Float16> {
+  static constexpr DType value = DType::kF16;
+};
+template <>
+struct DTypeOfImpl<BFloat16> {
+  static constexpr DType value = DType::kBF16;
+};
+template <>
+struct DTypeOfImpl<int64_t> {
+  static constexpr DType value = DType::kI64;
+};
+template <>
+struct DTypeOfImpl<int32_t> {
+  static constexpr DType value = DType::kI32;
+};
+template <>
+struct DTypeOfImpl<uint64_t> {
+  static constexpr DType value = DType::kU64;
+};
+template <>
+struct DTypeOfImpl<uint8_t> {
+  static constexpr DType value = DType::kU8;
+};
 // The dtype that stores a T.
 template <typename T>
 constexpr DType DTypeOf = DTypeOfImpl<T>::value;

@@ -1,5 +1,6 @@
 // Which k-bit format a weight is stored in. No Abseil, no CUDA: shared by .cc and .cu files.
-// Formats: Dettmers et al., "QLoRA", 2023, section 3 (nf4, double quantisation); bitsandbytes (fp4).
+// Formats: Dettmers et al., "QLoRA", 2023, section 3 (nf4, double quantisation); bitsandbytes
+// (fp4).
 #ifndef LORAD_ENGINE_CORE_QUANT_SPEC_H_
 #define LORAD_ENGINE_CORE_QUANT_SPEC_H_
 
@@ -17,8 +18,10 @@ enum class QuantFormat : uint8_t {
 
 struct QuantSpec {
   QuantFormat format = QuantFormat::kNf4;
-  int32_t block = 64;         // elements per absmax, over the flattened row-major tensor; power of two, 32..4096
-  bool double_quant = true;   // absmax itself in 8 bits: blocks of 256, signed dynamic map, fp32 scale, mean removed
+  int32_t block =
+      64;  // elements per absmax, over the flattened row-major tensor; power of two, 32..4096
+  bool double_quant =
+      true;  // absmax itself in 8 bits: blocks of 256, signed dynamic map, fp32 scale, mean removed
 
   bool operator==(const QuantSpec&) const = default;
 };

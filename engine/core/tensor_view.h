@@ -56,12 +56,21 @@ inline TensorView Rows(const TensorView& view, int64_t begin, int64_t end) {
   const int64_t row_elements = rows == 0 ? 0 : view.num_elements() / rows;
   Shape shape;
   switch (view.shape.num_dims()) {
-    case 1: shape = {end - begin}; break;
-    case 2: shape = {end - begin, view.shape[1]}; break;
-    case 3: shape = {end - begin, view.shape[1], view.shape[2]}; break;
-    default: shape = {end - begin, view.shape[1], view.shape[2], view.shape[3]}; break;
+    case 1:
+      shape = {end - begin};
+      break;
+    case 2:
+      shape = {end - begin, view.shape[1]};
+      break;
+    case 3:
+      shape = {end - begin, view.shape[1], view.shape[2]};
+      break;
+    default:
+      shape = {end - begin, view.shape[1], view.shape[2], view.shape[3]};
+      break;
   }
-  return {static_cast<char*>(view.data) + begin * row_elements * SizeOf(view.dtype), view.dtype, shape};
+  return {static_cast<char*>(view.data) + begin * row_elements * SizeOf(view.dtype), view.dtype,
+          shape};
 }
 inline ConstTensorView Rows(const ConstTensorView& view, int64_t begin, int64_t end) {
   return Rows(TensorView{const_cast<void*>(view.data), view.dtype, view.shape}, begin, end);

@@ -37,7 +37,8 @@ struct DeviceInfo {
   int64_t memory_bytes = 0;  // of the device, or of the host for cpu
 };
 
-// Thread-compatible: one thread queues work on a Backend and its streams. allocator() is thread-safe.
+// Thread-compatible: one thread queues work on a Backend and its streams. allocator() is
+// thread-safe.
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -45,7 +46,8 @@ class Backend {
   virtual const DeviceInfo& info() const = 0;
   // Element type of activations: kF32 on the CPU, kBF16 on CUDA, kF64 where gradients are checked.
   virtual DType activation_dtype() const = 0;
-  // Element type of LoRA weights, their gradients and moments: kF32; kF64 where gradients are checked.
+  // Element type of LoRA weights, their gradients and moments: kF32; kF64 where gradients are
+  // checked.
   virtual DType adapter_dtype() const = 0;
 
   virtual Allocator& allocator() = 0;

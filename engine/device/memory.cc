@@ -4,11 +4,16 @@ namespace lorad {
 
 const char* Name(MemoryTag tag) {
   switch (tag) {
-    case MemoryTag::kWeights: return "weights";
-    case MemoryTag::kKvCache: return "kv_cache";
-    case MemoryTag::kAdapters: return "adapters";
-    case MemoryTag::kTraining: return "training";
-    case MemoryTag::kWorkspace: return "workspace";
+    case MemoryTag::kWeights:
+      return "weights";
+    case MemoryTag::kKvCache:
+      return "kv_cache";
+    case MemoryTag::kAdapters:
+      return "adapters";
+    case MemoryTag::kTraining:
+      return "training";
+    case MemoryTag::kWorkspace:
+      return "workspace";
   }
   return "?";
 }

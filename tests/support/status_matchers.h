@@ -27,7 +27,8 @@ MATCHER(IsOk, negation ? "is not OK" : "is OK") {
 MATCHER_P2(StatusIs, code, substring, "") {
   const absl::Status& status = GetStatus(arg);
   *result_listener << status.ToString();
-  return status.code() == code && std::string(status.message()).find(substring) != std::string::npos;
+  return status.code() == code &&
+         std::string(status.message()).find(substring) != std::string::npos;
 }
 
 #define ASSERT_OK(expression) ASSERT_THAT(expression, ::lorad::IsOk())

@@ -22,13 +22,13 @@ TEST(Float16Test, EveryHalfSurvivesTheRoundTrip) {
 
 TEST(Float16Test, HalfRoundsToNearestEven) {
   EXPECT_EQ(ToFloat16(1.0f).bits, 0x3c00);
-  EXPECT_EQ(ToFloat16(1.0f + 0x1p-11f).bits, 0x3c00);             // tie, even below
-  EXPECT_EQ(ToFloat16(1.0f + 3 * 0x1p-11f).bits, 0x3c02);         // tie, even above
-  EXPECT_EQ(ToFloat16(65519.0f).bits, 0x7bff);                    // largest that does not overflow
-  EXPECT_EQ(ToFloat16(65520.0f).bits, 0x7c00);                    // rounds to infinity
-  EXPECT_EQ(ToFloat16(0x1p-24f).bits, 0x0001);                    // smallest subnormal
-  EXPECT_EQ(ToFloat16(0x1p-25f).bits, 0x0000);                    // tie with zero goes to even
-  EXPECT_EQ(ToFloat16(-0x1.8p-24f).bits, 0x8002);                 // tie goes to even
+  EXPECT_EQ(ToFloat16(1.0f + 0x1p-11f).bits, 0x3c00);      // tie, even below
+  EXPECT_EQ(ToFloat16(1.0f + 3 * 0x1p-11f).bits, 0x3c02);  // tie, even above
+  EXPECT_EQ(ToFloat16(65519.0f).bits, 0x7bff);             // largest that does not overflow
+  EXPECT_EQ(ToFloat16(65520.0f).bits, 0x7c00);             // rounds to infinity
+  EXPECT_EQ(ToFloat16(0x1p-24f).bits, 0x0001);             // smallest subnormal
+  EXPECT_EQ(ToFloat16(0x1p-25f).bits, 0x0000);             // tie with zero goes to even
+  EXPECT_EQ(ToFloat16(-0x1.8p-24f).bits, 0x8002);          // tie goes to even
 }
 
 TEST(Float16Test, BFloat16RoundsToNearestEven) {

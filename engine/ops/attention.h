@@ -1,0 +1,65 @@
+#ifndef LORAD_ENGINE_OPS_ATTENTION_H_
+#define LORAD_ENGINE_OPS_ATTENTION_H_
+
+#include "absl/status/status.h"
+#include "engine/core/tensor_view.h"
+
+namespace lorad {
+
+// Causal grouped-query attention over packed sequences of different lengths; no sequence sees
+// another. Head h of q reads head h / (num_heads / num_kv_heads) of k and v.
+//   o[t, h, :] = sum over s <= t in the same sequence of softmax_s(scale * q[t, h] . k[s, h']) v[s,
+//   h'] lse[t, h]  = log of the softmax denominator, with the maximum added back
+// The score matrix is never held whole. Source: Dao, "FlashAttention-2", 2023 (lse, backward form).
+struct AttentionArgs {
+  ConstTensorView q;           // activation dtype [num_tokens, num_heads, head_dim]
+  ConstTensorView k;           // activation dtype [num_tokens, num_kv_heads, head_dim]
+  ConstTensorView v;           // like k
+  ConstTensorView cu_seqlens;  // kI32 [num_sequences + 1], ascending from 0 to num_tokens
+  TensorView o;                // like q
+  TensorView lse;   // kF32 (kF64 in double precision) [num_tokens, num_heads]; empty: not wanted
+  float scale = 0;  // 1 / sqrt(head_dim)
+};
+absl::Status Validate(const AttentionArgs& args);
+
+// With p = exp(scale * q k^T - lse), delta = rowsum(dout * o):
+//   dv = p^T dout,  ds = p * (dout v^T - delta),  dq = scale * ds k,  dk = scale * ds^T q
+struct AttentionBackwardArgs {
+  ConstTensorView dout;                         // like q
+  ConstTensorView q, k, v, o, lse, cu_seqlens;  // of the forward pass
+  TensorView dq;                                // like q; overwritten
+  TensorView dk;                                // like k; overwritten
+  TensorView dv;                                // like v; overwritten
+  float scale = 0;
+};
+absl::Status Validate(const AttentionBackwardArgs& args);
+
+// Attention of new tokens over a paged KV cache: prefill chunks and decoding in one op. The last
+// query of a sequence stands at position context_lens[s] - 1; a query at position p sees keys 0..p.
+// Each row's result depends on its own sequence alone, and not on how the prompt was cut in chunks.
+struct PagedAttentionArgs {
+  ConstTensorView q;           // activation dtype [num_tokens, num_heads, head_dim]
+  ConstTensorView k_cache;     // kv dtype [num_pages, page_tokens, num_kv_heads, head_dim]
+  ConstTensorView v_cache;     // like k_cache
+  ConstTensorView page_table;  // kI32 [num_sequences, max_pages]; unused entries are not read
+  ConstTensorView
+      context_lens;            // kI32 [num_sequences]: keys of each sequence, the new ones included
+  ConstTensorView cu_seqlens;  // kI32 [num_sequences + 1]: rows of q of each sequence
+  TensorView o;                // like q
+  float scale = 0;
+};
+absl::Status Validate(const PagedAttentionArgs& args);
+
+// Writes the new tokens' keys and values to their places in the cache.
+struct KvWriteArgs {
+  ConstTensorView k;      // activation dtype [num_tokens, num_kv_heads, head_dim], rotated
+  ConstTensorView v;      // like k
+  ConstTensorView slots;  // kI64 [num_tokens]: page * page_tokens + offset, distinct
+  TensorView k_cache;     // kv dtype [num_pages, page_tokens, num_kv_heads, head_dim]
+  TensorView v_cache;     // like k_cache
+};
+absl::Status Validate(const KvWriteArgs& args);
+
+}  // namespace lorad
+
+#endif  // LORAD_ENGINE_OPS_ATTENTION_H_

@@ -1,0 +1,86 @@
+// Linear layers over frozen weights with LoRA: the one op that training, prefill and decoding
+// share.
+#ifndef LORAD_ENGINE_OPS_LINEAR_H_
+#define LORAD_ENGINE_OPS_LINEAR_H_
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "engine/core/tensor_view.h"
+#include "engine/ops/weight.h"
+
+namespace lorad {
+
+// Rows [row_begin, row_end) of the batch go through this adapter. Rows in no segment are base rows.
+struct LoraSegment {
+  int64_t row_begin = 0;
+  int64_t row_end = 0;
+  ConstTensorView a;  // adapter dtype [rank, in]
+  ConstTensorView b;  // adapter dtype [out, rank]
+  float scaling = 0;  // alpha / rank, or alpha / sqrt(rank) for rsLoRA
+  // activation dtype [row_end - row_begin, rank]: drop(x) A^T. Written by the forward pass, read by
+  // the backward pass.
+  TensorView xa;
+  TensorView
+      da;  // adapter dtype [rank, in]; the backward pass adds to it; empty in the forward pass
+  TensorView db;  // adapter dtype [out, rank]; likewise
+};
+
+// Inverted dropout on the input of A, as PEFT applies it. Element (t, i) is kept, and scaled by
+// 1 / (1 - probability), when UniformFloat(Philox4x32(seed, step, module, token_keys[t] low 32,
+// (token_keys[t] high 32) << 14 ^ (i / 4)).words[i % 4]) >= probability: a function of the seed,
+// the optimiser step, the module and the token, so the same whatever shares the batch, and
+// recomputable.
+struct LoraDropout {
+  float probability = 0;  // [0, 1); 0: none
+  uint64_t seed = 0;
+  uint32_t step = 0;
+  uint32_t module = 0;         // index of the module in the model
+  ConstTensorView token_keys;  // kU64 [num_tokens]: (sample << 32 | position in the sample)
+};
+
+// One of the linear layers that read the same x.
+struct LinearTerm {
+  WeightView weight;
+  ConstTensorView bias;          // kF32 [out]; empty: none
+  absl::Span<LoraSegment> lora;  // ascending, disjoint rows; ranks may differ
+  LoraDropout dropout;
+  TensorView y;  // activation dtype [num_tokens, out]
+};
+
+// For each term:  y (+)= x W^T + bias + scaling * (drop(x) A^T) B^T
+// LoRA: Hu et al., 2021; mixed adapters in a batch: Chen et al., "Punica", 2023.
+struct LinearArgs {
+  ConstTensorView x;             // activation dtype [num_tokens, in]
+  absl::Span<LinearTerm> terms;  // q, k, v or gate, up: what shares x; one otherwise
+  bool accumulate = false;       // add to y (residual connections)
+  // Each row's result must not depend on the other rows: decoding. The matrix-vector kernels run
+  // over the packed codes. False: weights are dequantised once and multiplied as matrices.
+  bool row_invariant = false;
+  TensorView workspace;  // kU8 [>= LinearWorkspaceBytes(args)]; may be empty if that is 0
+};
+absl::Status Validate(const LinearArgs& args);
+
+// Gradients for the input and the adapters; none for frozen weights. For each term, with
+// s = scaling * dy B:
+//   dx (+)= sum over terms of  dy W + drop'(s A)
+//   db += scaling * dy^T xa,   da += s^T drop(x)
+struct LinearBackwardTerm {
+  WeightView weight;
+  absl::Span<LoraSegment> lora;  // xa as the forward pass left it
+  LoraDropout dropout;           // the same as in the forward pass
+  ConstTensorView dy;            // activation dtype [num_tokens, out]
+};
+struct LinearBackwardArgs {
+  ConstTensorView x;  // what the forward pass read
+  absl::Span<LinearBackwardTerm> terms;
+  TensorView dx;            // activation dtype [num_tokens, in]; empty: not wanted
+  bool accumulate = false;  // add to dx
+  TensorView workspace;     // kU8 [>= LinearBackwardWorkspaceBytes(args)]
+};
+absl::Status Validate(const LinearBackwardArgs& args);
+
+}  // namespace lorad
+
+#endif  // LORAD_ENGINE_OPS_LINEAR_H_
