@@ -1,0 +1,169 @@
+// The engine's façade: the one engine header, besides engine/core and engine/io, that server/
+// includes. engine/README.md is the normative contract of threads, ownership and states.
+#ifndef LORAD_ENGINE_ENGINE_H_
+#define LORAD_ENGINE_ENGINE_H_
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "engine/device/memory.h"
+#include "engine/infer/request.h"
+#include "engine/train/spec.h"
+
+namespace lorad {
+
+class EngineObserver;
+class Tokenizer;  // engine/io/tokenizer.h
+
+struct EngineConfig {
+  std::string model_dir;        // Hugging Face directory
+  std::string device = "auto";  // auto | cpu | cuda:N
+  std::string quant = "nf4";    // text of a QuantSpec: nf4 | fp4 | int4 | int8 | none, ",block=N",
+                                // ",double_quant=false"
+  int64_t memory_limit_bytes = 0;     // of the device; 0: what it has, less a reserve
+  int64_t kv_cache_tokens = 0;        // 0: chosen from the memory that is left
+  int32_t max_batch_tokens = 2048;    // tokens of one step, prefill included
+  int32_t max_running_requests = 64;  // sequences that decode together
+  int32_t max_queued_requests = 1024;
+  int32_t num_threads = 0;             // of the CPU backend; 0: all cores
+  EngineObserver* observer = nullptr;  // not owned; outlives the engine
+};
+
+struct ModelInfo {
+  std::string name;          // last part of the directory
+  std::string architecture;  // "LlamaForCausalLM"
+  std::string digest;        // sha256 of config and weights: what adapters and caches are keyed by
+  std::string quant;         // text of the QuantSpec in force
+  int64_t parameters = 0;
+  int64_t weight_bytes = 0;  // on the device
+  int32_t vocab_size = 0;
+  int32_t hidden_size = 0;
+  int32_t num_layers = 0;
+  int32_t context_tokens = 0;  // longest sequence
+  bool has_tokenizer = false;
+  std::string device;  // "cpu", "NVIDIA H200"
+};
+
+// An adapter's files, read and checked against the base model.
+struct AdapterInfo {
+  std::string id;  // sha256 of the canonical content: its identity
+  int32_t r = 0;   // the largest, where modules differ
+  double lora_alpha = 0;
+  bool use_rslora = false;
+  std::vector<std::string> target_modules;
+  int64_t adapted_modules = 0;
+  int64_t parameters = 0;
+  int64_t device_bytes = 0;
+};
+
+enum class AdapterTier { kDisk, kHost, kDevice };
+struct AdapterResidency {
+  std::string id;
+  AdapterTier tier = AdapterTier::kDisk;
+  int32_t running_requests = 0;  // that hold it
+  int64_t device_bytes = 0;
+};
+
+struct EngineStats {
+  int32_t queued_requests = 0;
+  int32_t running_requests = 0;
+  int64_t kv_pages = 0, kv_pages_used = 0;
+  int32_t kv_page_tokens = 0;
+  std::array<MemoryUsage, kNumMemoryTags> memory;  // by MemoryTag
+  int32_t adapters_device = 0, adapters_host = 0, adapters_disk = 0;
+  bool training = false;
+  bool healthy = true;  // false: a device error has poisoned the engine; the process must restart
+};
+
+struct TokenTimes {  // of one finished request
+  bool adapter = false;
+  double queue_seconds = 0, time_to_first_token_seconds = 0, total_seconds = 0;
+  int32_t prompt_tokens = 0, generated_tokens = 0;
+  FinishReason finish_reason = FinishReason::kStop;
+};
+
+// Receives measurements on the engine thread: must return at once. Implemented by server/metrics.
+class EngineObserver {
+ public:
+  virtual ~EngineObserver() = default;
+  virtual void OnFirstToken(bool adapter, double seconds) = 0;
+  virtual void OnInterToken(bool adapter, double seconds) = 0;
+  virtual void OnRequestFinished(const TokenTimes& times) = 0;
+  virtual void OnServingStep(bool prefill, int32_t rows, double seconds) = 0;
+  // source: "disk" or "host"; the device copy is included.
+  virtual void OnAdapterLoad(const char* source, const absl::Status& status, double seconds) = 0;
+  virtual void OnAdapterEviction() = 0;
+};
+
+using RequestId = uint64_t;
+using TrainingId = uint64_t;
+
+// Thread-safe. One engine thread owns every mutable device object; the calls here check their
+// arguments, put work into bounded queues, and return.
+class Engine {
+ public:
+  virtual ~Engine() = default;
+
+  virtual const ModelInfo& model() const = 0;
+  // nullptr when the model directory has no tokenizer.json: it serves ids alone.
+  virtual const Tokenizer* tokenizer() const = 0;
+  virtual EngineStats Stats() const = 0;
+
+  // Serving. kInvalidArgument: a parameter out of range, prompt longer than the context.
+  // kNotFound: unknown adapter. kResourceExhausted: the queue is full. kUnavailable: shutting down.
+  // A request that waits past `deadline` for its first slot, or runs past it, ends with kDeadline.
+  virtual absl::StatusOr<RequestId> Generate(GenerateRequest request, absl::Time deadline,
+                                             std::shared_ptr<GenerateSink> sink) = 0;
+  // The request ends with kCancelled before the next step. No effect on an unknown or ended one.
+  virtual void Cancel(RequestId id) = 0;
+  // `done` is called once, on the engine thread, unless an error is returned here.
+  virtual absl::Status Score(ScoreRequest request,
+                             std::function<void(absl::StatusOr<ScoreResult>)> done) = 0;
+
+  // Adapters. Any tensor unmatched, missing, misshapen or not finite is refused by name.
+  virtual absl::StatusOr<AdapterInfo> InspectAdapter(const std::string& peft_dir) const = 0;
+  // Makes the adapter in `peft_dir` usable by its id; it is read when first used, and again after
+  // an eviction, so the directory must stay. Registering it again is no error.
+  virtual absl::StatusOr<AdapterInfo> RegisterAdapter(const std::string& peft_dir) = 0;
+  // Forgets the id. Requests in flight end on it; kNotFound for new ones.
+  virtual absl::Status UnregisterAdapter(const std::string& id) = 0;
+  // Brings it onto the device now. Blocks until done.
+  virtual absl::Status LoadAdapter(const std::string& id) = 0;
+  // Blocks until the device bytes are free, or `deadline`: requests in flight end first.
+  virtual absl::Status UnloadAdapter(const std::string& id, absl::Time deadline) = 0;
+  virtual std::vector<AdapterResidency> Adapters() const = 0;
+
+  // Training. Reads and tokenises a dataset: kInvalidArgument names the line and what is wrong.
+  virtual absl::StatusOr<DatasetReport> ValidateDataset(const std::string& path,
+                                                        int32_t max_seq_length) const = 0;
+  // Everything that StartTraining would refuse, and what the job will need. kResourceExhausted
+  // names the needed and the free bytes.
+  virtual absl::StatusOr<TrainingPlan> PlanTraining(const TrainingSpec& spec) const = 0;
+  // One job runs at a time: kFailedPrecondition while another does.
+  virtual absl::StatusOr<TrainingId> StartTraining(const TrainingSpec& spec,
+                                                   std::shared_ptr<TrainingSink> sink) = 0;
+  // The job stops after the running step; with `checkpoint` it writes one first. OnStopped follows.
+  virtual void StopTraining(TrainingId id, bool checkpoint) = 0;
+
+  // Ends gracefully: refuses new work, lets requests in flight end until `deadline`, stops a job
+  // with a checkpoint after its running step. Blocks until the engine thread has ended.
+  virtual void Shutdown(absl::Time deadline) = 0;
+};
+
+// Loads the model and starts the engine thread. kNotFound: a file is missing. kInvalidArgument or
+// kUnimplemented: what the model is or has is not supported, by name. kResourceExhausted: memory.
+absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const EngineConfig& config);
+
+// What the arenas will hold, by tag, without loading weights: `lorad --check` prints it.
+absl::StatusOr<std::array<int64_t, kNumMemoryTags>> PlanEngineMemory(const EngineConfig& config);
+
+}  // namespace lorad
+
+#endif  // LORAD_ENGINE_ENGINE_H_
