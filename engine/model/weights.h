@@ -1,0 +1,75 @@
+#ifndef LORAD_ENGINE_MODEL_WEIGHTS_H_
+#define LORAD_ENGINE_MODEL_WEIGHTS_H_
+
+#include <array>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/core/quant_spec.h"
+#include "engine/device/backend.h"
+#include "engine/model/config.h"
+#include "engine/model/modules.h"
+#include "engine/ops/weight.h"
+
+namespace lorad {
+
+struct LinearWeights {
+  WeightView weight;
+  ConstTensorView bias;  // kF32 [out]; empty: none
+};
+
+struct LayerWeights {
+  ConstTensorView input_norm;           // kF32 [hidden]
+  ConstTensorView post_attention_norm;  // kF32 [hidden]
+  std::array<LinearWeights, kNumProjections> linear;
+
+  const LinearWeights& operator[](Projection p) const { return linear[static_cast<int>(p)]; }
+};
+
+// The frozen base model on a device. Immutable after loading; shared by serving and training, which
+// is why it is held by shared_ptr<const Model>. Thread-safe.
+class Model {
+ public:
+  // Memory-maps the checkpoint in `model_dir`, checks every tensor's name, dtype and shape, then
+  // quantises layer by layer onto the device: the peak is the finished model plus one layer.
+  // Linears of the decoder layers take `quant`; embeddings, norms and the head stay 16-bit.
+  // A checkpoint that is already quantised by bitsandbytes (4 bits) loads as it is.
+  // kNotFound: a file or tensor is missing; kInvalidArgument: names the tensor, what it has and
+  // what was expected; kDataLoss: a truncated file; kResourceExhausted: memory.
+  static absl::StatusOr<std::shared_ptr<const Model>> Load(const std::string& model_dir,
+                                                           const QuantSpec& quant,
+                                                           Backend& backend);
+
+  const ModelConfig& config() const { return config_; }
+  const QuantSpec& quant() const { return quant_; }
+  // sha256 over config and the bytes of all tensors of the checkpoint, and the QuantSpec.
+  const std::string& digest() const { return digest_; }
+  int64_t weight_bytes() const { return weight_bytes_; }
+  int64_t num_parameters() const { return num_parameters_; }
+
+  ConstTensorView embedding() const { return embedding_; }  // kBF16 [vocab, hidden]
+  const WeightView& head() const { return head_; }  // [vocab, hidden]; the embedding if tied
+  ConstTensorView final_norm() const { return final_norm_; }        // kF32 [hidden]
+  ConstTensorView rope_inv_freq() const { return rope_inv_freq_; }  // kF32 [head_dim / 2]
+  const LayerWeights& layer(int64_t index) const { return layers_[index]; }
+
+ private:
+  friend class ModelLoader;  // model/loader.cc
+  Model() = default;
+
+  ModelConfig config_;
+  QuantSpec quant_;
+  std::string digest_;
+  int64_t weight_bytes_ = 0;
+  int64_t num_parameters_ = 0;
+  std::vector<DeviceBuffer> buffers_;
+  ConstTensorView embedding_, final_norm_, rope_inv_freq_;
+  WeightView head_;
+  std::vector<LayerWeights> layers_;
+};
+
+}  // namespace lorad
+
+#endif  // LORAD_ENGINE_MODEL_WEIGHTS_H_
