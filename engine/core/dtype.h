@@ -6,7 +6,7 @@
 
 namespace lorad {
 
-enum class DType : uint8_t { kF64, kF32, kF16, kBF16, kI64, kI32, kU64, kU8 };
+enum class DType : uint8_t { kF64, kF32, kF16, kBF16, kI64, kI32, kU64, kU8, kI8 };
 
 // Bytes of one element.
 constexpr int64_t SizeOf(DType dtype) {
@@ -22,6 +22,7 @@ constexpr int64_t SizeOf(DType dtype) {
     case DType::kBF16:
       return 2;
     case DType::kU8:
+    case DType::kI8:
       return 1;
   }
   return 0;
@@ -46,6 +47,8 @@ constexpr const char* Name(DType dtype) {
       return "U64";
     case DType::kU8:
       return "U8";
+    case DType::kI8:
+      return "I8";
   }
   return "?";
 }
@@ -91,6 +94,10 @@ struct DTypeOfImpl<uint64_t> {
 template <>
 struct DTypeOfImpl<uint8_t> {
   static constexpr DType value = DType::kU8;
+};
+template <>
+struct DTypeOfImpl<int8_t> {
+  static constexpr DType value = DType::kI8;
 };
 // The dtype that stores a T.
 template <typename T>
