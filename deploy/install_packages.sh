@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs lorad's dependencies from the distribution's packages (Debian 12 or newer).
 #   deploy/install_packages.sh build   what configuring and compiling needs
+#   deploy/install_packages.sh demo    the same, and what deploy/quickstart.sh prints with
 #   deploy/install_packages.sh test    the same, and what tests/run.sh needs
 # Runs as root or through sudo. Asks apt for nothing when everything is there.
 set -euo pipefail
@@ -11,15 +12,17 @@ build_packages=(
   nlohmann-json3-dev libpcre2-dev libutf8proc-dev libopenblas-dev libhwy-dev
   libspdlog-dev libssl-dev libsqlite3-dev prometheus-cpp-dev libcpp-httplib-dev
 )
+demo_packages=(jq curl)
 test_packages=(
   libgtest-dev libgmock-dev libbenchmark-dev clang-format
-  prometheus python3 python3-venv python3-grpcio python3-protobuf python3-yaml curl jq
+  prometheus python3 python3-venv python3-grpcio python3-protobuf python3-yaml
 )
 
 case "${1:-}" in
   build) packages=("${build_packages[@]}") ;;
-  test) packages=("${build_packages[@]}" "${test_packages[@]}") ;;
-  *) echo "usage: $0 build|test" >&2; exit 2 ;;
+  demo) packages=("${build_packages[@]}" "${demo_packages[@]}") ;;
+  test) packages=("${build_packages[@]}" "${demo_packages[@]}" "${test_packages[@]}") ;;
+  *) echo "usage: $0 build|demo|test" >&2; exit 2 ;;
 esac
 
 missing=()

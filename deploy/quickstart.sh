@@ -23,7 +23,7 @@ started=$SECONDS
 step() { printf '\n\033[1m== %s\033[0m  (%d s)\n' "$1" $((SECONDS - started)); }
 
 step "installing packages"
-./deploy/install_packages.sh build
+./deploy/install_packages.sh demo
 
 preset=cpu
 if command -v nvcc >/dev/null && nvidia-smi -L >/dev/null 2>&1; then preset=cuda; fi
@@ -58,9 +58,18 @@ loractl info
 
 # answers MODEL_OPTION...: greedy answers to the eval set's prompts, one JSON object a line
 answers() { loractl generate "$@" --jsonl="$data/${task}_eval.jsonl" --temperature=0 --max_tokens=64 --output=json; }
-# score ANSWERS: share of the eval set answered exactly
-score() { python3 deploy/demo/exact_match.py "$data/${task}_eval.jsonl" "$1"; }
-show() { python3 deploy/demo/exact_match.py "$data/${task}_eval.jsonl" "$1" --show=3; }
+# Of the eval set and the answers, line by line: how many are equal, and the first three.
+compare='def trim: sub("^\\s+"; "") | sub("\\s+$"; "");
+  [range($want | length) as $i | {prompt: $want[$i].prompt, want: ($want[$i].completion | trim),
+   got: ($got[$i].text | trim)}]'
+score() {
+  jq -rn --slurpfile want "$data/${task}_eval.jsonl" --slurpfile got "$1" "$compare"' |
+    (map(select(.want == .got)) | length) as $right | "\($right) of \(length) (\(100 * $right / length | floor) %)"'
+}
+show() {
+  jq -rn --slurpfile want "$data/${task}_eval.jsonl" --slurpfile got "$1" "$compare"' |
+    .[0:3][] | "prompt:   \(.prompt | tojson)\nanswer:   \(.got | tojson)\nexpected: \(.want | tojson)\n"'
+}
 
 step "the base model on three prompts of the eval set, and its exact match on all"
 answers >"$state/base.jsonl"
