@@ -222,7 +222,10 @@ std::string IncrementalDecoder::Push(int32_t id) {
   std::string text;
   if (!tokenizer_->HasToken(id)) return text;
   if (options_.skip_special_tokens && tokenizer_->IsSpecial(id)) return text;
-  tokenizer_->parts_->decoder.Push(tokenizer_->IdToToken(id), &state_->stages, &text);
+  const Tokenizer::Parts& parts = *tokenizer_->parts_;
+  const std::string* added = parts.added_tokens.DecodedAs(id);
+  parts.decoder.Push(added != nullptr ? *added : parts.vocabulary.token(id), &state_->stages,
+                     &text);
   return text;
 }
 

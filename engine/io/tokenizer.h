@@ -29,7 +29,8 @@ struct DecodeOptions {
 // Supported: BPE, byte-level (GPT-2, Llama-3, Qwen2) and SentencePiece-style with byte fallback.
 // Anything else in the file is refused by name (kUnimplemented), never ignored; its `truncation`
 // and `padding` are defaults of a caller and do not apply here. Equal to the `tokenizers` package,
-// id for id, save that a character that the vocabulary cannot express is an error, not dropped.
+// id for id, save that a character that the vocabulary cannot express is an error, not dropped, and
+// that decoding skips a special token even if it is a normalised one.
 // Immutable. Thread-safe.
 class Tokenizer {
  public:

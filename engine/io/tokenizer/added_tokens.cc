@@ -117,7 +117,11 @@ absl::StatusOr<AddedTokens> AddedTokens::FromJson(const nlohmann::json* json,
     ASSIGN_OR_RETURN(const bool normalized, BoolField(item, "normalized", !token.special, place));
     ASSIGN_OR_RETURN(std::string content, StringField(item, "content", place));
     // What is looked for in normalised text is itself normalised.
-    if (normalized) RETURN_IF_ERROR(normalizer.Apply(&content));
+    if (normalized) {
+      const std::string spelled = content;
+      RETURN_IF_ERROR(normalizer.Apply(&content));
+      if (content != spelled) added.decoded_as_[token.id] = content;
+    }
     if (content.empty())
       return absl::InvalidArgumentError(
           absl::StrCat(place, ": nothing is left of the content after normalisation"));
@@ -127,6 +131,11 @@ absl::StatusOr<AddedTokens> AddedTokens::FromJson(const nlohmann::json* json,
     if (token.special) vocabulary->MarkSpecial(token.id);
   }
   return added;
+}
+
+const std::string* AddedTokens::DecodedAs(int32_t id) const {
+  const auto found = decoded_as_.find(id);
+  return found == decoded_as_.end() ? nullptr : &found->second;
 }
 
 std::vector<AddedTokenPart> AddedTokens::Split(std::string_view text, bool normalized,

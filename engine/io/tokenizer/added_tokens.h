@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/io/tokenizer/normalizer.h"
@@ -56,6 +57,10 @@ class AddedTokens {
                                               const Normalizer& normalizer,
                                               const std::string& where, Vocabulary* vocabulary);
 
+  // What decoding makes of the token `id`, null when that is the token itself: a token looked for
+  // in normalised text stands for normalised text (tokenizers 0.23; earlier ones gave the content).
+  const std::string* DecodedAs(int32_t id) const;
+
   // Cuts `text` at the tokens that are looked for in the text as it came (`normalized` false) or
   // after the normaliser (true). Special tokens count only if `allow_special`.
   std::vector<AddedTokenPart> Split(std::string_view text, bool normalized,
@@ -70,6 +75,7 @@ class AddedTokens {
     bool special;
   };
   std::vector<Token> tokens_;
+  absl::flat_hash_map<int32_t, std::string> decoded_as_;
   TokenTrie raw_, normalized_;  // values are indices of tokens_
 };
 

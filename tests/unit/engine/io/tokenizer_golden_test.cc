@@ -73,7 +73,9 @@ TEST_P(TokenizerGoldenTest, DecodesEveryCaseIncrementally) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Files, TokenizerGoldenTest, testing::Values("tok-llama3", "tok-llama2"),
+INSTANTIATE_TEST_SUITE_P(Files, TokenizerGoldenTest,
+                         testing::Values("tok-llama3", "tok-llama2", "tok-gpt2", "tok-qwen2",
+                                         "tok-metaspace", "tok-mixed"),
                          [](const auto& info) { return std::string(info.param).substr(4); });
 
 }  // namespace
