@@ -1,0 +1,160 @@
+#include "engine/infer/pass.h"
+
+#include <algorithm>
+#include <array>
+#include <functional>
+#include <numeric>
+
+#include "engine/core/checked_math.h"
+#include "engine/core/status_macros.h"
+#include "engine/ops/ops.h"
+
+namespace lorad {
+namespace {
+
+// A weight of this shape without its data: enough to ask an op for its scratch.
+WeightView WeightOfShape(const QuantSpec& quant, int64_t out, int64_t in) {
+  WeightView weight;
+  weight.spec = quant;
+  weight.out_features = out;
+  weight.in_features = in;
+  return weight;
+}
+
+// Scratch of one Linear op over weights that share their input.
+int64_t LinearScratch(absl::Span<const WeightView> weights, const PassShape& shape,
+                      Backend& backend) {
+  const DType dtype = backend.activation_dtype();
+  std::vector<LinearTerm> terms;
+  for (const WeightView& weight : weights) {
+    LinearTerm term;
+    term.weight = weight;
+    term.y = {nullptr, dtype, Shape{shape.tokens, weight.out_features}};
+    terms.push_back(term);
+  }
+  LinearArgs args;
+  args.x = {nullptr, dtype, Shape{shape.tokens, weights[0].in_features}};
+  args.terms = absl::MakeSpan(terms);
+  args.row_invariant = shape.kind == PassKind::kRowInvariant;
+  return backend.ops().LinearWorkspaceBytes(args);
+}
+
+int64_t LayerScratch(const PassShape& shape, const ModelConfig& config, const QuantSpec& quant,
+                     Backend& backend) {
+  const auto weight = [&](Projection p) {
+    return WeightOfShape(quant, OutFeatures(config, p), InFeatures(config, p));
+  };
+  using P = Projection;
+  return std::max({LinearScratch({weight(P::kQ), weight(P::kK), weight(P::kV)}, shape, backend),
+                   LinearScratch({weight(P::kO)}, shape, backend),
+                   LinearScratch({weight(P::kGate), weight(P::kUp)}, shape, backend),
+                   LinearScratch({weight(P::kDown)}, shape, backend)});
+}
+
+int64_t HeadScratch(const PassShape& shape, const ModelConfig& config, Backend& backend) {
+  QuantSpec dense;
+  dense.format = QuantFormat::kNone;
+  const WeightView head = WeightOfShape(dense, config.vocab_size, config.hidden_size);
+  if (shape.output == PassOutput::kLogits) {
+    PassShape rows = shape;
+    rows.tokens = shape.sequences;
+    rows.kind = PassKind::kRowInvariant;
+    return LinearScratch({head}, rows, backend);
+  }
+  if (shape.output == PassOutput::kNone) return 0;
+  LinearCrossEntropyArgs args;
+  args.hidden = {nullptr, backend.activation_dtype(), Shape{shape.tokens, config.hidden_size}};
+  args.head = head;
+  args.labels = {nullptr, DType::kI32, Shape{shape.tokens}};
+  args.loss = {nullptr, DType::kF32, Shape{shape.tokens}};
+  return backend.ops().LinearCrossEntropyWorkspaceBytes(args);
+}
+
+}  // namespace
+
+PackedRows Pack(absl::Span<const SequenceRows> batch, int32_t page_tokens) {
+  PackedRows packed;
+  packed.order.resize(batch.size());
+  std::iota(packed.order.begin(), packed.order.end(), 0);
+  std::stable_sort(packed.order.begin(), packed.order.end(), [&](int64_t a, int64_t b) {
+    return std::less<>()(batch[a].adapter, batch[b].adapter);  // base rows, null, come first
+  });
+  for (const SequenceRows& rows : batch)
+    packed.max_pages = std::max(packed.max_pages, static_cast<int64_t>(rows.pages.size()));
+  packed.page_table.assign(batch.size() * packed.max_pages, 0);
+  packed.cu_seqlens.push_back(0);
+
+  for (size_t s = 0; s < batch.size(); ++s) {
+    const SequenceRows& rows = batch[packed.order[s]];
+    const int64_t begin = packed.tokens();
+    for (size_t i = 0; i < rows.ids.size(); ++i) {
+      const int64_t position = rows.position + static_cast<int64_t>(i);
+      packed.ids.push_back(rows.ids[i]);
+      packed.positions.push_back(static_cast<int32_t>(position));
+      packed.slots.push_back(int64_t{rows.pages[position / page_tokens]} * page_tokens +
+                             position % page_tokens);
+    }
+    const int64_t end = packed.tokens();
+    packed.cu_seqlens.push_back(static_cast<int32_t>(end));
+    packed.context_lens.push_back(packed.positions.back() + 1);
+    std::copy(rows.pages.begin(), rows.pages.end(),
+              packed.page_table.begin() + s * packed.max_pages);
+    if (rows.adapter == nullptr) continue;
+    if (packed.adapters.empty() || packed.adapters.back().adapter != rows.adapter)
+      packed.adapters.push_back({begin, end, rows.adapter});
+    packed.adapters.back().end = end;
+  }
+  return packed;
+}
+
+absl::StatusOr<PassTensors> AllocatePass(const PassShape& shape, const ModelConfig& config,
+                                         const QuantSpec& quant, Backend& backend, Arena& arena) {
+  const DType dtype = backend.activation_dtype();
+  const int64_t tokens = shape.tokens, sequences = shape.sequences, hidden = config.hidden_size;
+  PassTensors t;
+  ASSIGN_OR_RETURN(t.ids, arena.Allocate(DType::kI32, Shape{tokens}));
+  ASSIGN_OR_RETURN(t.positions, arena.Allocate(DType::kI32, Shape{tokens}));
+  ASSIGN_OR_RETURN(t.slots, arena.Allocate(DType::kI64, Shape{tokens}));
+  ASSIGN_OR_RETURN(t.cu_seqlens, arena.Allocate(DType::kI32, Shape{sequences + 1}));
+  ASSIGN_OR_RETURN(t.context_lens, arena.Allocate(DType::kI32, Shape{sequences}));
+  ASSIGN_OR_RETURN(t.page_table, arena.Allocate(DType::kI32, Shape{sequences, shape.max_pages}));
+  ASSIGN_OR_RETURN(t.x, arena.Allocate(dtype, Shape{tokens, hidden}));
+  ASSIGN_OR_RETURN(t.activations, AllocateLayerActivations(config, backend, tokens,
+                                                           /*for_backward=*/false, arena));
+  t.activations.x = t.x;
+  const int64_t scratch =
+      std::max(LayerScratch(shape, config, quant, backend), HeadScratch(shape, config, backend));
+  ASSIGN_OR_RETURN(t.workspace, arena.Allocate(DType::kU8, Shape{scratch}));
+  if (shape.output == PassOutput::kLogits) {
+    ASSIGN_OR_RETURN(t.last, arena.Allocate(dtype, Shape{sequences, hidden}));
+    ASSIGN_OR_RETURN(t.logits, arena.Allocate(dtype, Shape{sequences, config.vocab_size}));
+  } else if (shape.output == PassOutput::kScores) {
+    ASSIGN_OR_RETURN(t.labels, arena.Allocate(DType::kI32, Shape{tokens}));
+    ASSIGN_OR_RETURN(t.losses, arena.Allocate(DType::kF32, Shape{tokens}));
+  }
+  return t;
+}
+
+absl::StatusOr<int64_t> RunnerWorkspaceBytes(const ModelConfig& config, const QuantSpec& quant,
+                                             Backend& backend, int32_t page_tokens,
+                                             const RunnerLimits& limits) {
+  const int64_t max_pages = CeilDiv(limits.context_tokens, page_tokens);
+  const std::array<PassShape, 3> shapes = {{
+      {PassKind::kRowInvariant, PassOutput::kLogits, limits.max_tokens, limits.max_sequences,
+       max_pages},
+      {PassKind::kMatrix, PassOutput::kLogits, limits.max_tokens, 1, max_pages},
+      {PassKind::kMatrix, PassOutput::kScores, limits.max_tokens, 1, max_pages},
+  }};
+  int64_t peak = 0;
+  for (const PassShape& shape : shapes) {
+    Arena arena = Arena::Measuring("workspace");
+    RETURN_IF_ERROR(AllocatePass(shape, config, quant, backend, arena).status());
+    peak = std::max(peak, arena.peak_bytes());
+  }
+  // LoraBatch: x A^T of every row at its adapter's rank, each adapter's share aligned.
+  const int64_t lora = limits.max_tokens * limits.max_rank * SizeOf(backend.activation_dtype()) +
+                       limits.max_sequences * Arena::kAlignment;
+  return RoundUp(peak, Arena::kAlignment) + lora;
+}
+
+}  // namespace lorad

@@ -1,0 +1,66 @@
+// Draws the next token of one sequence from its logits, on the host.
+#ifndef LORAD_ENGINE_INFER_SAMPLER_H_
+#define LORAD_ENGINE_INFER_SAMPLER_H_
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "engine/infer/request.h"
+
+namespace lorad {
+
+// kInvalidArgument names the parameter, its value and its range.
+absl::Status Validate(const SamplingParams& params);
+
+// The state of one sequence's sampling. With z the logits, in this order, as vLLM does:
+//   repetition  z = z > 0 ? z / p : z * p      tokens of the prompt and the output (CTRL, 2019)
+//   frequency   z -= f * occurrences           tokens of the output
+//   presence    z -= q                         tokens of the output
+//   temperature z /= t
+//   min-p       drop tokens with p < min_p * max p
+//   top-k       drop tokens below the k-th largest z; equals of it stay
+//   top-p       keep the likeliest until their share reaches top_p (Holtzman et al., 2020); among
+//               equals the lowest id comes first
+// Temperature 0 takes the largest z after the penalties, the lowest id among equals.
+// Thread-compatible.
+class Sampler {
+ public:
+  // REQUIRES: Validate(params) is OK; prompt ids are in [0, vocab).
+  Sampler(const SamplingParams& params, absl::Span<const int32_t> prompt, int64_t vocab);
+
+  // Draws token number `step` (from 0) of the output; a function of (seed, step, logits) and of the
+  // tokens accepted so far. Does not accept it. kInternal when no logit is a number.
+  absl::StatusOr<int32_t> Draw(absl::Span<const float> logits, uint64_t step);
+  // `id` has joined the output: penalties count it.
+  void Accept(int32_t id);
+
+ private:
+  absl::Span<const float> Penalise(absl::Span<const float> logits);
+  void DropUnlikely();
+  int32_t DrawFromCandidates(uint64_t step);
+
+  struct Candidate {
+    int32_t id;
+    float logit;
+    double weight;  // exp((logit - max) / temperature): its probability but for a factor
+  };
+
+  const SamplingParams params_;
+  std::vector<bool> seen_;            // in prompt or output; empty without repetition penalty
+  std::vector<int32_t> occurrences_;  // in the output; empty without the other penalties
+  std::vector<int32_t> accepted_;     // distinct tokens of the output, in order
+  std::vector<float> penalised_;
+  std::vector<Candidate> candidates_;
+};
+
+// Log-probability of `id` and of the `top` likeliest tokens (likeliest first, the lowest id among
+// equals) under softmax(logits). REQUIRES: id in range.
+TokenLogprob LogprobOf(absl::Span<const float> logits, int32_t id, int32_t top);
+
+}  // namespace lorad
+
+#endif  // LORAD_ENGINE_INFER_SAMPLER_H_

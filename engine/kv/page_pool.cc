@@ -1,0 +1,37 @@
+#include "engine/kv/page_pool.h"
+
+#include <limits>
+
+#include "engine/core/check.h"
+
+namespace lorad {
+
+PagePool::PagePool(int64_t num_pages) {
+  LORAD_CHECK(num_pages >= 0 && num_pages <= std::numeric_limits<int32_t>::max());
+  references_.assign(num_pages, 0);
+  free_.reserve(num_pages);
+  for (int64_t page = num_pages - 1; page >= 0; --page) free_.push_back(static_cast<int32_t>(page));
+}
+
+int32_t PagePool::Take() {
+  if (free_.empty()) return -1;
+  const int32_t page = free_.back();
+  free_.pop_back();
+  references_[page] = 1;
+  used_.fetch_add(1, std::memory_order_relaxed);
+  return page;
+}
+
+void PagePool::Share(int32_t page) {
+  LORAD_CHECK(references_[page] > 0);
+  ++references_[page];
+}
+
+void PagePool::Return(int32_t page) {
+  LORAD_CHECK(references_[page] > 0);
+  if (--references_[page] > 0) return;
+  free_.push_back(page);
+  used_.fetch_sub(1, std::memory_order_relaxed);
+}
+
+}  // namespace lorad

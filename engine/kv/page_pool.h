@@ -1,0 +1,39 @@
+// Which pages of the KV cache are free.
+#ifndef LORAD_ENGINE_KV_PAGE_POOL_H_
+#define LORAD_ENGINE_KV_PAGE_POOL_H_
+
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+namespace lorad {
+
+// Numbers of pages with reference counts: a page that several sequences share (a common prefix)
+// goes back when the last one lets go. A future prefix cache holds references of its own, keyed by
+// (base digest, adapter sha256, scale, tenant, tokens); it needs nothing else from here.
+// Thread-compatible; used() and free() may be read from any thread.
+class PagePool {
+ public:
+  // All pages 0..num_pages-1 are free. REQUIRES: 0 <= num_pages <= INT32_MAX.
+  explicit PagePool(int64_t num_pages);
+
+  // A page with one reference, or -1 when none is free. The page that was freed last comes first:
+  // it is the likeliest to be in a cache of the processor.
+  int32_t Take();
+  // One more reference. REQUIRES: the page is in use.
+  void Share(int32_t page);
+  // One reference less. REQUIRES: the page is in use.
+  void Return(int32_t page);
+
+  int64_t used() const { return used_.load(std::memory_order_relaxed); }
+  int64_t free() const { return static_cast<int64_t>(references_.size()) - used(); }
+
+ private:
+  std::vector<int32_t> references_;  // of each page
+  std::vector<int32_t> free_;        // a stack
+  std::atomic<int64_t> used_{0};
+};
+
+}  // namespace lorad
+
+#endif  // LORAD_ENGINE_KV_PAGE_POOL_H_
