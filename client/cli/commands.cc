@@ -1,0 +1,38 @@
+#include "client/cli/commands.h"
+
+namespace lorad::cli {
+
+const std::vector<Command>& AllCommands() {
+  static const auto* const commands = new std::vector<Command>{
+      InfoCommand(),
+      HealthCommand(),
+      DatasetPutCommand(),
+      DatasetValidateCommand(),
+      DatasetLsCommand(),
+      DatasetGetCommand(),
+      DatasetRmCommand(),
+      JobSubmitCommand(),
+      JobLsCommand(),
+      JobGetCommand(),
+      JobWatchCommand(),
+      JobCancelCommand(),
+      JobCheckpointsCommand(),
+      AdapterImportCommand(),
+      AdapterExportCommand(),
+      AdapterLsCommand(),
+      AdapterGetCommand(),
+      AdapterRmCommand(),
+      AdapterAliasCommand(),
+      AdapterAliasesCommand(),
+      AdapterLoadCommand(),
+      AdapterUnloadCommand(),
+      GenerateCommand(),
+      ScoreCommand(),
+      TokenizeCommand(),
+      DetokenizeCommand(),
+      TopCommand(),
+  };
+  return *commands;
+}
+
+}  // namespace lorad::cli

@@ -1,0 +1,46 @@
+#include "client/cli/interrupt.h"
+
+#include <signal.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <utility>
+
+namespace lorad::cli {
+namespace {
+
+sigset_t Signals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGTERM);
+  return signals;
+}
+
+}  // namespace
+
+InterruptGuard::InterruptGuard(std::function<void()> on_interrupt)
+    : on_interrupt_(std::move(on_interrupt)) {
+  const sigset_t signals = Signals();
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  thread_ = std::thread([this] { Wait(); });
+}
+
+InterruptGuard::~InterruptGuard() {
+  stop_ = true;
+  thread_.join();
+  const sigset_t signals = Signals();
+  pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
+}
+
+void InterruptGuard::Wait() {
+  const sigset_t signals = Signals();
+  const timespec poll = {.tv_sec = 0, .tv_nsec = 50'000'000};
+  while (!stop_) {
+    if (sigtimedwait(&signals, nullptr, &poll) < 0) continue;
+    if (interrupted_.exchange(true)) _exit(130);
+    on_interrupt_();
+  }
+}
+
+}  // namespace lorad::cli

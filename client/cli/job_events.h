@@ -1,0 +1,31 @@
+// A job's events for scripts and for people.
+#ifndef LORAD_CLIENT_CLI_JOB_EVENTS_H_
+#define LORAD_CLIENT_CLI_JOB_EVENTS_H_
+
+#include <string>
+
+#include "lorad/v1/job_service.pb.h"
+#include "nlohmann/json.hpp"
+
+namespace lorad::cli {
+
+// The stable form of scripts: {"job_id", "seq", "time", "event": KIND, ...}. A step event has the
+// fields of JobStep beside these ("step", "loss", "grad_norm", "learning_rate", ...), and only a
+// step event has them there; every other kind has its message under its own name.
+nlohmann::ordered_json JobEventJson(const std::string& job_id, const v1::JobEvent& event);
+
+// One line, without a newline; empty for an event that people need not see.
+std::string JobEventLine(const std::string& job_id, const v1::JobEvent& event);
+
+// "loss 1.234  lr 0.0002  812 tok/s"; `seconds_left` < 0: no ETA.
+std::string StepDetails(const v1::JobStep& step, double seconds_left);
+
+// "SUCCEEDED" of JOB_STATE_SUCCEEDED.
+std::string StateName(v1::JobState state);
+
+// "user: INVALID_ARGUMENT: ..." of a failed job.
+std::string JobErrorText(const v1::JobError& error);
+
+}  // namespace lorad::cli
+
+#endif  // LORAD_CLIENT_CLI_JOB_EVENTS_H_
