@@ -6,8 +6,8 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "engine/core/status_macros.h"
 #include "engine/io/file.h"
 #include "engine/io/json_check.h"
@@ -57,8 +57,9 @@ bool JsonHandler::parse_error(std::size_t position, const std::string& last_toke
   // "[json.exception...] parse error at line 1, column 2: syntax error ...": the position is ours.
   const std::string_view what = exception.what();
   const size_t start = what.find("syntax error");
-  error_ = start == std::string_view::npos ? absl::StrCat("cannot read '", last_token, "'")
-                                           : std::string(what.substr(start));
+  error_ = start == std::string_view::npos
+               ? absl::StrCat("cannot read '", ClippedText(last_token), "'")
+               : ClippedText(what.substr(start));
   has_position_ = true;
   position_ = position == 0 ? 0 : position - 1;
   return false;
@@ -66,15 +67,17 @@ bool JsonHandler::parse_error(std::size_t position, const std::string& last_toke
 
 std::string ClippedText(std::string_view text) {
   constexpr size_t kMaxShown = 120;
-  const std::string_view shown = text.substr(0, kMaxShown);
-  const size_t valid = FirstInvalidUtf8(shown);
-  // A character cut at the end is dropped; other invalid bytes are spelled out.
-  const bool cut = text.size() > kMaxShown && kMaxShown - valid < 4;
-  std::string clipped = valid == shown.size() || cut
-                            ? absl::Utf8SafeCEscape(AbslView(shown.substr(0, valid)))
-                            : absl::CHexEscape(AbslView(shown));
-  if (text.size() > kMaxShown) clipped += "...";
-  return clipped;
+  std::string shown;
+  while (!text.empty() && shown.size() < kMaxShown) {
+    const Utf8Step step = NextUtf8(text);
+    const bool printable = step.kind == Utf8Step::Kind::kCharacter && step.code_point >= 0x20 &&
+                           step.code_point != 0x7F;
+    const size_t length = printable ? step.length : 1;
+    shown += printable ? std::string(text.substr(0, length))
+                       : absl::StrFormat("\\x%02x", static_cast<unsigned char>(text[0]));
+    text.remove_prefix(length);
+  }
+  return text.empty() ? shown : shown + "...";
 }
 
 std::string JsonPosition(std::string_view text, size_t offset) {
@@ -99,7 +102,7 @@ absl::Status CheckJson(std::string_view text, std::string_view where, JsonHandle
           ? absl::StrCat(" at ", JsonPosition(text, std::min(handler->position(), text.size())))
           : "";
   return absl::InvalidArgumentError(
-      absl::StrCat(AbslView(where), ": ", ClippedText(handler->error()), position));
+      absl::StrCat(AbslView(where), ": ", handler->error(), position));
 }
 
 absl::StatusOr<nlohmann::json> ParseJson(std::string_view text, std::string_view where) {

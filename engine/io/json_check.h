@@ -13,7 +13,8 @@
 
 namespace lorad {
 
-// Accepts every value; derive and override what matters. A callback that refuses returns Fail().
+// Accepts every value; derive and override what matters. A callback that refuses returns Fail()
+// with text that is valid UTF-8 on one line (ClippedText).
 class JsonHandler : public nlohmann::json::json_sax_t {
  public:
   bool null() override { return true; }
@@ -49,7 +50,8 @@ absl::Status CheckJson(std::string_view text, std::string_view where, JsonHandle
 // "line 3, column 7" of the byte at `offset`; both from 1, columns in bytes.
 std::string JsonPosition(std::string_view text, size_t offset);
 
-// At most 120 bytes of `text`, escaped so that it is valid UTF-8 on one line: for error messages.
+// The start of `text`, about 120 bytes, with control characters and invalid bytes as \xHH: valid
+// UTF-8 on one line, for error messages.
 std::string ClippedText(std::string_view text);
 
 }  // namespace lorad

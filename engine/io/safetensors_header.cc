@@ -86,7 +86,7 @@ std::string HeaderHandler::Place() const {
   switch (state_) {
     case State::kStart:
     case State::kTop:
-      return "header";
+      return "top level";
     case State::kTensor:
     case State::kField:
       return absl::StrCat("tensor \"", ClippedText(tensors.back().name), "\"");
@@ -104,7 +104,7 @@ std::string HeaderHandler::Place() const {
     case State::kMetadataValue:
       return absl::StrCat("__metadata__, key \"", ClippedText(metadata_key_), "\"");
   }
-  return "header";
+  return "top level";
 }
 
 bool HeaderHandler::number_unsigned(number_unsigned_t value) {
@@ -151,18 +151,17 @@ bool HeaderHandler::key(string_t& key) {
 
 bool HeaderHandler::TensorKey(const std::string& name) {
   if (!names_.insert(name).second)
-    return Fail(absl::StrCat("header: \"", ClippedText(name), "\" is given twice"));
+    return Fail(absl::StrCat("\"", ClippedText(name), "\" is given twice"));
   if (name == "__metadata__") {
     state_ = State::kMetadata;
     return true;
   }
-  if (name.empty()) return Fail("header: a tensor has an empty name");
+  if (name.empty()) return Fail("a tensor has an empty name");
   if (name.size() > kMaxSafetensorsNameBytes)
-    return Fail(absl::StrCat("header: the name \"", ClippedText(name), "\" has ", name.size(),
+    return Fail(absl::StrCat("the name \"", ClippedText(name), "\" has ", name.size(),
                              " bytes, the limit is ", kMaxSafetensorsNameBytes));
   if (std::any_of(name.begin(), name.end(), [](unsigned char c) { return c < 0x20; }))
-    return Fail(
-        absl::StrCat("header: a control character in the name \"", ClippedText(name), "\""));
+    return Fail(absl::StrCat("a control character in the name \"", ClippedText(name), "\""));
   tensors.push_back({.name = name, .dtype = {}, .shape = {}, .offsets = {}});
   state_ = State::kTensor;
   return true;
@@ -311,7 +310,7 @@ absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(std::string_view json, 
   if (json.empty() || json[0] != '{')
     return absl::InvalidArgumentError(absl::StrCat(path, ": the header does not start with '{'"));
   HeaderHandler handler;
-  RETURN_IF_ERROR(CheckJson(json, absl::StrCat(path, ": safetensors header"), &handler));
+  RETURN_IF_ERROR(CheckJson(json, absl::StrCat(path, ": header"), &handler));
   SafetensorsHeader header;
   header.metadata = std::move(handler.metadata);
   header.tensors.reserve(handler.tensors.size());
