@@ -1,0 +1,103 @@
+// The one loop that owns the device: it admits requests, decodes, prefills, and gives a running
+// training job its slices in between.
+#ifndef LORAD_ENGINE_SCHED_SCHEDULER_H_
+#define LORAD_ENGINE_SCHED_SCHEDULER_H_
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "engine/infer/generation.h"
+#include "engine/sched/inbox.h"
+#include "engine/sched/serving.h"
+#include "engine/sched/training_slot.h"
+
+namespace lorad {
+
+struct SchedulerOptions {
+  ServingOptions serving;
+  int32_t max_queued = 1024;
+  GenerationLimits limits;
+  // Training slices of a step in which requests were served: at least one, and further ones while
+  // they have taken less than the serving half of the step and less than this.
+  absl::Duration training_slice_budget = absl::Milliseconds(10);
+};
+
+// Thread-safe above the line; below it, the engine thread alone. RunOneStep needs no thread of its
+// own: tests call it directly.
+class Scheduler {
+ public:
+  // `runner` and `adapters` are not owned and must outlive it.
+  Scheduler(SchedulerOptions options, Runner& runner, AdapterStore& adapters);
+  // Fails what is left. REQUIRES: Run() has returned.
+  ~Scheduler();
+
+  absl::StatusOr<uint64_t> Generate(GenerateRequest request, absl::Time deadline,
+                                    std::shared_ptr<GenerateSink> sink);
+  void Cancel(uint64_t id) { inbox_.Cancel(id); }
+  absl::Status Score(ScoreRequest request, ScoreCallback done);
+  // kNotFound: unknown adapter. Otherwise task.done is called once, on the engine thread.
+  // kDeadlineExceeded names the requests that hold an adapter past the deadline of its unloading.
+  absl::Status Post(AdapterTask::Kind kind, const std::string& adapter_id, absl::Time deadline,
+                    std::function<void(const absl::Status&)> done);
+  TrainingSlot& training() { return training_; }
+  // Hands over a claimed job. The claim is given back when an error is returned.
+  absl::Status StartTraining(TrainingStart start);
+  void StopTraining(TrainingStop stop) { inbox_.Put(stop); }
+  // No new work from now on. What runs goes on until `deadline` and fails with kUnavailable then; a
+  // training job writes a checkpoint and stops.
+  void Drain(absl::Time deadline);
+  void Wake() { inbox_.Wake(); }
+
+  int32_t queued() const { return inbox_.queued(); }
+  int32_t running() const { return running_.load(std::memory_order_relaxed); }
+  bool healthy() const { return healthy_.load(std::memory_order_relaxed); }
+
+  // ---- Engine thread --------------------------------------------------------------------------
+
+  // Carries out what has arrived, then at most one pass of decoding, some prefill chunks and some
+  // training slices. False when there was nothing to do.
+  bool RunOneStep();
+  // Blocks until there may be something to do.
+  void WaitForWork();
+  // After Drain(): all is done.
+  bool drained() const;
+  // RunOneStep and WaitForWork until drained().
+  void Run();
+  int64_t preemptions() const { return serving_.preemptions(); }
+
+ private:
+  void CarryOut(Mail mail);
+  void RunAdapterTasks();
+  bool RunAdapterTask(AdapterTask& task);
+  void CheckDrain();
+  bool Serve();
+  bool Train(bool served, absl::Duration serving_time);
+  void Poison(const absl::Status& status);
+  void FailEverything(const absl::Status& status);
+
+  const SchedulerOptions options_;
+  AdapterStore& adapters_;
+  Inbox inbox_;
+  TrainingSlot training_;
+  std::atomic<int32_t> running_{0};
+  std::atomic<bool> healthy_{true};
+  std::atomic<bool> draining_{false};
+  std::atomic<int64_t> drain_deadline_nanos_{0};
+
+  // Engine thread.
+  Serving serving_;
+  std::vector<AdapterTask> adapter_tasks_;
+  absl::Status poison_;  // the device error that has stopped everything
+  bool swept_ = true;    // no unregistered adapter waits to be freed
+};
+
+}  // namespace lorad
+
+#endif  // LORAD_ENGINE_SCHED_SCHEDULER_H_
