@@ -62,6 +62,7 @@ class Backend {
 
 struct CpuBackendOptions {
   bool double_precision = false;  // activations and adapters in kF64, for finite differences
+  int num_threads = 0;            // 0: all cores
 };
 std::unique_ptr<Backend> CreateCpuBackend(const CpuBackendOptions& options = {});
 

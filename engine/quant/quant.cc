@@ -15,8 +15,12 @@ namespace {
 struct Encoder {
   std::vector<float> thresholds;  // ascending
   std::vector<uint8_t> codes;     // codes[i]: the code of the i-th smallest book value
+  // Of an all-zero block, 0 * (1 / 0): bitsandbytes writes code 0 in nf4 (the value -absmax) and
+  // fp4.
+  uint8_t nan_code;
 
-  explicit Encoder(const std::vector<float>& book, QuantFormat format) {
+  explicit Encoder(const std::vector<float>& book, QuantFormat format)
+      : nan_code(format == QuantFormat::kInt8 ? 128 : 0) {
     std::vector<int> order(book.size());
     std::iota(order.begin(), order.end(), 0);
     // Absmax formats are symmetric: the most negative code is not used. fp4's minus zero neither.
@@ -31,10 +35,11 @@ struct Encoder {
       }
     }
   }
-  // Strictly greater: a tie takes the lower value. NaN (an all-zero block) is above no threshold.
+  // Strictly greater: a tie takes the lower value.
   uint8_t Code(float value) const {
+    if (std::isnan(value)) return nan_code;
     const auto above = std::lower_bound(thresholds.begin(), thresholds.end(), value);
-    return codes[std::isnan(value) ? 0 : above - thresholds.begin()];
+    return codes[above - thresholds.begin()];
   }
 };
 
@@ -74,7 +79,10 @@ void QuantizeScales(const std::vector<float>& scales, QuantizedMatrix& matrix) {
 QuantizedMatrix Quantize(const QuantSpec& spec, int64_t out_features, int64_t in_features,
                          const float* values) {
   LORAD_CHECK(spec.format != QuantFormat::kNone);
-  QuantizedMatrix matrix{.spec = spec, .out_features = out_features, .in_features = in_features};
+  QuantizedMatrix matrix;
+  matrix.spec = spec;
+  matrix.out_features = out_features;
+  matrix.in_features = in_features;
   matrix.code_book = CodeBook(spec.format);
   const Encoder encoder(matrix.code_book, spec.format);
   const int64_t count = out_features * in_features;

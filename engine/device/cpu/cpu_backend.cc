@@ -1,0 +1,124 @@
+// The reference device: host memory, work done at the call.
+#include <sys/sysinfo.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "engine/core/arena.h"
+#include "engine/core/checked_math.h"
+#include "engine/device/backend.h"
+#include "engine/ops/cpu/cpu_ops.h"
+
+namespace lorad {
+namespace {
+
+class CpuAllocator final : public Allocator {
+ public:
+  absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes, MemoryTag tag) override {
+    {
+      absl::MutexLock lock(&mutex_);
+      MemoryUsage& usage = usage_[static_cast<int>(tag)];
+      if (usage.limit_bytes > 0 && bytes > usage.limit_bytes - usage.used_bytes) {
+        return absl::ResourceExhaustedError(
+            absl::StrCat(Name(tag), " memory: ", bytes, " bytes needed, ",
+                         usage.limit_bytes - usage.used_bytes, " of ", usage.limit_bytes, " free"));
+      }
+      usage.used_bytes += bytes;
+      usage.peak_bytes = std::max(usage.peak_bytes, usage.used_bytes);
+    }
+    const int64_t rounded = std::max(RoundUp(bytes, Arena::kAlignment), Arena::kAlignment);
+    void* data = std::aligned_alloc(Arena::kAlignment, static_cast<size_t>(rounded));
+    if (data == nullptr) {
+      Free(bytes, tag);
+      return absl::ResourceExhaustedError(
+          absl::StrCat(Name(tag), " memory: the host has no ", bytes, " bytes left"));
+    }
+    return DeviceBuffer(data, bytes, [this, bytes, tag](void* block) {
+      std::free(block);
+      Free(bytes, tag);
+    });
+  }
+  MemoryUsage Usage(MemoryTag tag) const override {
+    absl::MutexLock lock(&mutex_);
+    return usage_[static_cast<int>(tag)];
+  }
+  void SetLimit(MemoryTag tag, int64_t limit_bytes) override {
+    absl::MutexLock lock(&mutex_);
+    usage_[static_cast<int>(tag)].limit_bytes = limit_bytes;
+  }
+
+ private:
+  void Free(int64_t bytes, MemoryTag tag) {
+    absl::MutexLock lock(&mutex_);
+    usage_[static_cast<int>(tag)].used_bytes -= bytes;
+  }
+
+  mutable absl::Mutex mutex_;
+  std::array<MemoryUsage, kNumMemoryTags> usage_ ABSL_GUARDED_BY(mutex_);
+};
+
+class CpuStream final : public Stream {
+ public:
+  absl::Status Synchronize() override { return absl::OkStatus(); }
+};
+
+class CpuEvent final : public Event {
+ public:
+  absl::Status Record(Stream&) override { return absl::OkStatus(); }
+  absl::Status Wait(Stream&) override { return absl::OkStatus(); }
+};
+
+int64_t HostMemoryBytes() {
+  struct sysinfo info = {};
+  if (sysinfo(&info) != 0) return 0;
+  return static_cast<int64_t>(info.totalram) * info.mem_unit;
+}
+
+class CpuBackend final : public Backend {
+ public:
+  CpuBackend(bool double_precision, int num_threads)
+      : dtype_(double_precision ? DType::kF64 : DType::kF32),
+        ops_(CreateCpuOps(double_precision, num_threads)) {}
+
+  const DeviceInfo& info() const override { return info_; }
+  DType activation_dtype() const override { return dtype_; }
+  DType adapter_dtype() const override { return dtype_; }
+  Allocator& allocator() override { return allocator_; }
+  absl::StatusOr<std::unique_ptr<Stream>> CreateStream() override {
+    return std::make_unique<CpuStream>();
+  }
+  absl::StatusOr<std::unique_ptr<Event>> CreateEvent() override {
+    return std::make_unique<CpuEvent>();
+  }
+  absl::Status Copy(void* to, const void* from, int64_t bytes, Stream&) override {
+    std::memcpy(to, from, static_cast<size_t>(bytes));
+    return absl::OkStatus();
+  }
+  absl::Status Zero(void* data, int64_t bytes, Stream&) override {
+    std::memset(data, 0, static_cast<size_t>(bytes));
+    return absl::OkStatus();
+  }
+  Ops& ops() override { return *ops_; }
+
+ private:
+  const DeviceInfo info_{.name = "cpu", .kind = "cpu", .memory_bytes = HostMemoryBytes()};
+  const DType dtype_;
+  CpuAllocator allocator_;
+  const std::unique_ptr<Ops> ops_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> CreateCpuBackend(const CpuBackendOptions& options) {
+  const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  return std::make_unique<CpuBackend>(options.double_precision,
+                                      options.num_threads > 0 ? options.num_threads : cores);
+}
+
+}  // namespace lorad

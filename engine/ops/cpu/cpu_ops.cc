@@ -1,0 +1,146 @@
+#include "engine/ops/cpu/cpu_ops.h"
+
+#include <cblas.h>
+
+#include "absl/strings/str_cat.h"
+#include "engine/core/status_macros.h"
+#include "engine/ops/cpu/kernels.h"
+
+namespace lorad {
+namespace {
+
+absl::Status CheckWorkspace(const char* op, const TensorView& workspace, int64_t needed) {
+  if (workspace.size_bytes() >= needed || needed == 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(op, ": workspace has ", workspace.size_bytes(), " bytes, needs ", needed));
+}
+
+template <typename T>
+class CpuOps final : public Ops {
+ public:
+  explicit CpuOps(int num_threads) : pool_(num_threads) {}
+
+  absl::Status Embedding(const EmbeddingArgs& args, Stream&) override {
+    RETURN_IF_ERROR(Validate(args));
+    cpu::Embedding<T>(args, pool_);
+    return absl::OkStatus();
+  }
+  absl::Status RmsNorm(const RmsNormArgs& args, Stream&) override {
+    RETURN_IF_ERROR(Validate(args));
+    cpu::RmsNorm<T>(args, pool_);
+    return absl::OkStatus();
+  }
+  absl::Status RmsNormBackward(const RmsNormBackwardArgs& args, Stream&) override {
+    RETURN_IF_ERROR(Validate(args));
+    cpu::RmsNormBackward<T>(args, pool_);
+    return absl::OkStatus();
+  }
+  absl::Status Rope(const RopeArgs& args, Stream&) override {
+    RETURN_IF_ERROR(Validate(args));
+    cpu::Rope<T>(args, pool_);
+    return absl::OkStatus();
+  }
+  absl::Status Linear(const LinearArgs& args, Stream&) override {
+    RETURN_IF_ERROR(Validate(args));
+    RETURN_IF_ERROR(CheckWorkspace("linear", args.workspace, LinearWorkspaceBytes(args)));
+    cpu::Linear<T>(args, pool_);
+    return absl::OkStatus();
+  }
+  absl::Status LinearBackward(const LinearBackwardArgs& args, Stream&) override {
+    RETURN_IF_ERROR(Validate(args));
+    RETURN_IF_ERROR(
+        CheckWorkspace("linear_backward", args.workspace, LinearBackwardWorkspaceBytes(args)));
+    cpu::LinearBackward<T>(args, pool_);
+    return absl::OkStatus();
+  }
+  absl::Status SwiGlu(const SwiGluArgs& args, Stream&) override {
+    RETURN_IF_ERROR(Validate(args));
+    cpu::SwiGlu<T>(args, pool_);
+    return absl::OkStatus();
+  }
+  absl::Status SwiGluBackward(const SwiGluBackwardArgs& args, Stream&) override {
+    RETURN_IF_ERROR(Validate(args));
+    cpu::SwiGluBackward<T>(args, pool_);
+    return absl::OkStatus();
+  }
+  absl::Status Attention(const AttentionArgs& args, Stream&) override {
+    RETURN_IF_ERROR(Validate(args));
+    cpu::Attention<T>(args, pool_);
+    return absl::OkStatus();
+  }
+  absl::Status AttentionBackward(const AttentionBackwardArgs& args, Stream&) override {
+    RETURN_IF_ERROR(Validate(args));
+    cpu::AttentionBackward<T>(args, pool_);
+    return absl::OkStatus();
+  }
+  absl::Status KvWrite(const KvWriteArgs& args, Stream&) override {
+    RETURN_IF_ERROR(Validate(args));
+    cpu::KvWrite<T>(args);
+    return absl::OkStatus();
+  }
+  absl::Status PagedAttention(const PagedAttentionArgs& args, Stream&) override {
+    RETURN_IF_ERROR(Validate(args));
+    cpu::PagedAttention<T>(args, pool_);
+    return absl::OkStatus();
+  }
+  absl::Status Dequantize(const DequantizeArgs& args, Stream&) override {
+    RETURN_IF_ERROR(Validate(args));
+    switch (args.out.dtype) {
+      case DType::kBF16:
+        return Decode<BFloat16>(args);
+      case DType::kF32:
+        return Decode<float>(args);
+      case DType::kF64:
+        return Decode<double>(args);
+      default:
+        return absl::InvalidArgumentError(absl::StrCat("dequantize: out is ", Name(args.out.dtype),
+                                                       ", expected BF16, F32 or F64"));
+    }
+  }
+  absl::Status LinearCrossEntropy(const LinearCrossEntropyArgs& args, Stream&) override {
+    RETURN_IF_ERROR(Validate(args));
+    RETURN_IF_ERROR(CheckWorkspace("linear_cross_entropy", args.workspace,
+                                   LinearCrossEntropyWorkspaceBytes(args)));
+    cpu::LinearCrossEntropy<T>(args, pool_);
+    return absl::OkStatus();
+  }
+  absl::Status AdamW(const AdamWArgs& args, Stream&) override {
+    RETURN_IF_ERROR(Validate(args));
+    cpu::AdamW<T>(args, pool_);
+    return absl::OkStatus();
+  }
+  absl::Status SumSquares(const SumSquaresArgs& args, Stream&) override {
+    RETURN_IF_ERROR(Validate(args));
+    cpu::SumSquares<T>(args);
+    return absl::OkStatus();
+  }
+
+  int64_t LinearWorkspaceBytes(const LinearArgs& args) const override {
+    return cpu::LinearWorkspaceBytes<T>(args);
+  }
+  int64_t LinearBackwardWorkspaceBytes(const LinearBackwardArgs& args) const override {
+    return cpu::LinearBackwardWorkspaceBytes<T>(args);
+  }
+  int64_t LinearCrossEntropyWorkspaceBytes(const LinearCrossEntropyArgs& args) const override {
+    return cpu::LinearCrossEntropyWorkspaceBytes<T>(args);
+  }
+
+ private:
+  template <typename Out>
+  absl::Status Decode(const DequantizeArgs& args) {
+    cpu::DequantizeRows<Out>(args.weight, 0, args.weight.out_features, args.out.as<Out>());
+    return absl::OkStatus();
+  }
+
+  cpu::ThreadPool pool_;
+};
+
+}  // namespace
+
+std::unique_ptr<Ops> CreateCpuOps(bool double_precision, int num_threads) {
+  openblas_set_num_threads(num_threads);
+  if (double_precision) return std::make_unique<CpuOps<double>>(num_threads);
+  return std::make_unique<CpuOps<float>>(num_threads);
+}
+
+}  // namespace lorad

@@ -1,0 +1,16 @@
+#ifndef LORAD_ENGINE_OPS_CPU_CPU_OPS_H_
+#define LORAD_ENGINE_OPS_CPU_CPU_OPS_H_
+
+#include <memory>
+
+#include "engine/ops/ops.h"
+
+namespace lorad {
+
+// The definition of every op, in float, or in double where gradients are checked. Work is done at
+// the call. Sets OpenBLAS to `num_threads` for the whole process.
+std::unique_ptr<Ops> CreateCpuOps(bool double_precision, int num_threads);
+
+}  // namespace lorad
+
+#endif  // LORAD_ENGINE_OPS_CPU_CPU_OPS_H_

@@ -1,0 +1,23 @@
+// Products of few rows with a packed weight, each row on its own: decoding.
+#ifndef LORAD_ENGINE_OPS_CPU_ROW_PRODUCT_H_
+#define LORAD_ENGINE_OPS_CPU_ROW_PRODUCT_H_
+
+#include <cstdint>
+
+#include "engine/ops/cpu/thread_pool.h"
+#include "engine/ops/weight.h"
+
+namespace lorad::cpu {
+
+// y [rows, out] (+)= x [rows, in] W^T. What a row gets does not depend on the other rows, on their
+// number, or on the threads. `scratch` holds RowProductScratch floats.
+void RowProduct(const WeightView& weight, const float* x, int64_t rows, bool accumulate, float* y,
+                float* scratch, ThreadPool& pool);
+void RowProduct(const WeightView& weight, const double* x, int64_t rows, bool accumulate, double* y,
+                double* scratch, ThreadPool& pool);
+// Elements of scratch.
+int64_t RowProductScratch(const WeightView& weight, int64_t rows, int num_threads);
+
+}  // namespace lorad::cpu
+
+#endif  // LORAD_ENGINE_OPS_CPU_ROW_PRODUCT_H_

@@ -1,0 +1,76 @@
+#include "engine/ops/linear.h"
+
+#include "engine/core/status_macros.h"
+#include "engine/ops/check_args.h"
+#include "engine/ops/validate_weight.h"
+
+namespace lorad {
+namespace {
+
+absl::Status ValidateSegments(const char* op, absl::Span<const LoraSegment> segments,
+                              const WeightView& weight, int64_t num_tokens, bool backward) {
+  int64_t previous_end = 0;
+  for (const LoraSegment& segment : segments) {
+    if (segment.row_begin < previous_end || segment.row_end < segment.row_begin ||
+        segment.row_end > num_tokens) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(op, ": LoRA rows [", segment.row_begin, ", ", segment.row_end,
+                       ") overlap the segment before or pass the batch of ", num_tokens, " rows"));
+    }
+    previous_end = segment.row_end;
+    RETURN_IF_ERROR(ops::CheckDims(op, "lora a", segment.a, 2));
+    const int64_t rank = segment.a.shape[0];
+    RETURN_IF_ERROR(ops::CheckShape(op, "lora a", segment.a, {rank, weight.in_features}));
+    RETURN_IF_ERROR(ops::CheckShape(op, "lora b", segment.b, {weight.out_features, rank}));
+    RETURN_IF_ERROR(
+        ops::CheckShape(op, "lora xa", segment.xa, {segment.row_end - segment.row_begin, rank}));
+    if (!backward) continue;
+    RETURN_IF_ERROR(ops::CheckShape(op, "lora da", segment.da, segment.a.shape));
+    RETURN_IF_ERROR(ops::CheckShape(op, "lora db", segment.db, segment.b.shape));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateDropout(const char* op, const LoraDropout& dropout, int64_t num_tokens) {
+  if (dropout.probability == 0) return absl::OkStatus();
+  RETURN_IF_ERROR(ops::CheckThat(dropout.probability > 0 && dropout.probability < 1, op,
+                                 "dropout probability", dropout.probability, "in [0, 1)"));
+  RETURN_IF_ERROR(ops::CheckDType(op, "token_keys", dropout.token_keys, DType::kU64));
+  return ops::CheckShape(op, "token_keys", dropout.token_keys, {num_tokens});
+}
+
+}  // namespace
+
+absl::Status Validate(const LinearArgs& args) {
+  RETURN_IF_ERROR(ops::CheckDims("linear", "x", args.x, 2));
+  const int64_t num_tokens = args.x.shape[0];
+  for (const LinearTerm& term : args.terms) {
+    RETURN_IF_ERROR(ops::ValidateWeight("linear", term.weight));
+    RETURN_IF_ERROR(ops::CheckShape("linear", "x", args.x, {num_tokens, term.weight.in_features}));
+    RETURN_IF_ERROR(ops::CheckShape("linear", "y", term.y, {num_tokens, term.weight.out_features}));
+    if (!term.bias.empty()) {
+      RETURN_IF_ERROR(ops::CheckDType("linear", "bias", term.bias, DType::kF32));
+      RETURN_IF_ERROR(ops::CheckShape("linear", "bias", term.bias, {term.weight.out_features}));
+    }
+    RETURN_IF_ERROR(ValidateSegments("linear", term.lora, term.weight, num_tokens, false));
+    RETURN_IF_ERROR(ValidateDropout("linear", term.dropout, num_tokens));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Validate(const LinearBackwardArgs& args) {
+  constexpr char kOp[] = "linear_backward";
+  RETURN_IF_ERROR(ops::CheckDims(kOp, "x", args.x, 2));
+  const int64_t num_tokens = args.x.shape[0];
+  if (!args.dx.empty()) RETURN_IF_ERROR(ops::CheckShape(kOp, "dx", args.dx, args.x.shape));
+  for (const LinearBackwardTerm& term : args.terms) {
+    RETURN_IF_ERROR(ops::ValidateWeight(kOp, term.weight));
+    RETURN_IF_ERROR(ops::CheckShape(kOp, "x", args.x, {num_tokens, term.weight.in_features}));
+    RETURN_IF_ERROR(ops::CheckShape(kOp, "dy", term.dy, {num_tokens, term.weight.out_features}));
+    RETURN_IF_ERROR(ValidateSegments(kOp, term.lora, term.weight, num_tokens, true));
+    RETURN_IF_ERROR(ValidateDropout(kOp, term.dropout, num_tokens));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace lorad

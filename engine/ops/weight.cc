@@ -1,0 +1,27 @@
+#include "engine/ops/weight.h"
+
+#include "engine/core/checked_math.h"
+#include "engine/core/status_macros.h"
+#include "engine/ops/check_args.h"
+#include "engine/ops/validate_weight.h"
+
+namespace lorad::ops {
+
+absl::Status ValidateWeight(const char* op, const WeightView& weight) {
+  if (weight.spec.format == QuantFormat::kNone) {
+    RETURN_IF_ERROR(CheckDType(op, "weight", weight.dense, DType::kBF16));
+    return CheckShape(op, "weight", weight.dense, {weight.out_features, weight.in_features});
+  }
+  const int bits = CodeBits(weight.spec.format);
+  const int64_t blocks = weight.num_blocks();
+  RETURN_IF_ERROR(
+      CheckShape(op, "weight codes", weight.codes, {CeilDiv(weight.num_elements() * bits, 8)}));
+  RETURN_IF_ERROR(CheckShape(op, "weight code book", weight.code_book, {int64_t{1} << bits}));
+  if (!weight.spec.double_quant) return CheckShape(op, "weight scales", weight.scales, {blocks});
+  RETURN_IF_ERROR(CheckShape(op, "weight scales_u8", weight.scales_u8, {blocks}));
+  RETURN_IF_ERROR(CheckShape(op, "weight nested_code", weight.nested_code, {256}));
+  return CheckShape(op, "weight nested_scales", weight.nested_scales,
+                    {CeilDiv(blocks, kNestedBlock)});
+}
+
+}  // namespace lorad::ops
