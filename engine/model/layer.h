@@ -39,6 +39,9 @@ class LayerAttention {
                               ConstTensorView v, TensorView o, Stream& stream) = 0;
 };
 
+// AttentionArgs::scale of a model: 1 / sqrt(head_dim).
+float AttentionScale(const ModelConfig& config);
+
 // The tensors of one layer over one batch. In serving one set is reused by all layers; in training
 // a layer's set is kept for its backward pass, or laid out again and recomputed from x.
 struct LayerActivations {
@@ -46,7 +49,7 @@ struct LayerActivations {
   TensorView norm1, inv_rms1;  // [num_tokens, hidden], [num_tokens]
   TensorView q, k, v, o;       // [num_tokens, heads, head_dim]; q and k rotated
   TensorView lse;              // [num_tokens, num_heads]; empty in serving
-  TensorView h;                // [num_tokens, hidden]: after the attention block
+  TensorView h;  // [num_tokens, hidden]: after the attention block; empty in serving (it is y)
   TensorView norm2, inv_rms2;  // like norm1, inv_rms1
   TensorView gate, up, act;    // [num_tokens, intermediate]
 };
@@ -67,9 +70,15 @@ struct LayerContext {
   TensorView workspace;        // kU8; at least LayerWorkspaceBytes
 };
 
-// Scratch for forward, and for backward if asked, of a layer with `num_tokens` rows.
+struct LayerWorkspaceOptions {
+  bool row_invariant = false;
+  bool backward = false;
+  int64_t max_rank = 0;  // of the adapters in use; 0: base rows only
+  bool dropout = false;  // a LoraDropout with a probability above 0
+};
+// Scratch for forward, and for backward if asked, of any layer with `num_tokens` rows.
 int64_t LayerWorkspaceBytes(const Model& model, Backend& backend, int64_t num_tokens,
-                            bool row_invariant, bool backward);
+                            const LayerWorkspaceOptions& options);
 
 // Reads act.x, fills act, writes the layer's output to y (which may alias act.x only when nothing
 // is kept for a backward pass).
