@@ -48,7 +48,8 @@ struct ModelInfo {
   int32_t num_layers = 0;
   int32_t context_tokens = 0;  // longest sequence
   bool has_tokenizer = false;
-  std::string device;  // "cpu", "NVIDIA H200"
+  std::string device;       // "cpu", "NVIDIA H200"
+  std::string device_note;  // why "auto" did not take a GPU; empty otherwise
 };
 
 // An adapter's files, read and checked against the base model.

@@ -61,12 +61,14 @@ AdapterStore::AdapterStore(const ModelConfig& model, Backend& backend, AdapterSt
       options_(std::move(options)),
       loader_([this] { LoadLoop(); }) {}
 
-AdapterStore::~AdapterStore() {
+AdapterStore::~AdapterStore() { StopLoading(); }
+
+void AdapterStore::StopLoading() {
   {
     absl::MutexLock lock(&mu_);
     stopping_ = true;
   }
-  loader_.join();
+  if (loader_.joinable()) loader_.join();
 }
 
 // ---- Any thread -------------------------------------------------------------------------------

@@ -80,6 +80,8 @@ class AdapterStore {
   // kNotFound names the id.
   absl::StatusOr<Lease> Find(const std::string& id) const;
   static const std::string& Id(const Lease& lease);
+  // Ends the thread that reads files: no wake() after this. Blocks until the running read is done.
+  void StopLoading();
   std::vector<AdapterStatus> List() const;
 
   // ---- Engine thread.

@@ -1,0 +1,112 @@
+#include "engine/engine_memory.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_format.h"
+#include "engine/core/checked_math.h"
+#include "engine/core/status_macros.h"
+#include "engine/model/modules.h"
+#include "engine/quant/quant.h"
+
+namespace lorad {
+namespace {
+
+// Rows of one prefill chunk. On the CPU a chunk is what a decoding row may have to wait for; at 256
+// rows dequantising the weights is already a small part of the work. On a GPU matrices need more.
+constexpr int64_t kCpuChunkTokens = 256;
+constexpr int64_t kCudaChunkTokens = 2048;
+
+absl::Status OutOfRange(const char* name, int64_t value, const char* range) {
+  return absl::InvalidArgumentError(absl::StrFormat("%s is %d; it must be %s", name, value, range));
+}
+
+// The host's memory is shared with everything else that runs; a device's only with its driver.
+int64_t DefaultLimit(const DeviceInfo& device) {
+  return device.kind == "cpu" ? device.memory_bytes / 4 * 3 : device.memory_bytes / 20 * 19;
+}
+
+absl::Status SizeKvCache(const EngineConfig& config, const ModelConfig& model, int64_t left,
+                         EngineMemory* memory) {
+  const int64_t page_bytes = KvPageBytes(memory->kv);
+  int64_t tokens = config.kv_cache_tokens;
+  if (tokens == 0) {
+    const int64_t wanted = model.max_position_embeddings * config.max_running_requests;
+    const int64_t affordable = left / 2 / page_bytes * memory->kv.page_tokens;
+    tokens = std::min(wanted, affordable);
+  }
+  memory->kv.num_pages = CeilDiv(tokens, memory->kv.page_tokens);
+  const auto bytes = CheckedMul(memory->kv.num_pages, page_bytes);
+  if (memory->kv.num_pages < 1 || !bytes.has_value() || *bytes > left) {
+    return absl::ResourceExhaustedError(absl::StrFormat(
+        "memory: %d bytes may be used; weights take %d, workspace %d, and a KV cache of %d tokens "
+        "would take %d bytes for each page of %d tokens; raise --memory_limit or lower "
+        "--kv_cache_tokens",
+        memory->total, memory->weights, memory->workspace, tokens, page_bytes,
+        memory->kv.page_tokens));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status ValidateEngineConfig(const EngineConfig& config) {
+  if (config.model_dir.empty())
+    return absl::InvalidArgumentError("model is empty; give a Hugging Face model directory");
+  if (config.memory_limit_bytes < 0)
+    return OutOfRange("memory_limit", config.memory_limit_bytes, ">= 0 bytes (0: what there is)");
+  if (config.kv_cache_tokens < 0)
+    return OutOfRange("kv_cache_tokens", config.kv_cache_tokens, ">= 0 (0: chosen)");
+  if (config.max_batch_tokens < 1)
+    return OutOfRange("max_batch_tokens", config.max_batch_tokens, ">= 1");
+  if (config.max_running_requests < 1 || config.max_running_requests > 4096)
+    return OutOfRange("max_running_requests", config.max_running_requests, "in [1, 4096]");
+  if (config.max_queued_requests < 1)
+    return OutOfRange("max_queued_requests", config.max_queued_requests, ">= 1");
+  if (config.num_threads < 0 || config.num_threads > 1024)
+    return OutOfRange("num_threads", config.num_threads, "in [0, 1024] (0: all cores)");
+  return absl::OkStatus();
+}
+
+int64_t EstimateWeightBytes(const ModelConfig& model, const QuantSpec& quant) {
+  int64_t layer = 2 * model.hidden_size * 4;  // norms
+  for (const Projection p : kAllProjections)
+    layer += QuantizedBytes(quant, OutFeatures(model, p), InFeatures(model, p));
+  if (model.qkv_bias) layer += 4 * (model.q_features() + 2 * model.kv_features());
+  if (model.o_bias) layer += 4 * model.hidden_size;
+  if (model.mlp_bias) layer += 4 * (2 * model.intermediate_size + model.hidden_size);
+  const int64_t matrices = model.tie_word_embeddings ? 1 : 2;  // embedding, head
+  return model.num_layers * layer + matrices * 2 * model.vocab_size * model.hidden_size +
+         4 * model.hidden_size;
+}
+
+absl::StatusOr<EngineMemory> PlanMemory(const EngineConfig& config, const ModelConfig& model,
+                                        const QuantSpec& quant, Backend& backend) {
+  EngineMemory memory;
+  memory.total =
+      config.memory_limit_bytes > 0 ? config.memory_limit_bytes : DefaultLimit(backend.info());
+  memory.weights = EstimateWeightBytes(model, quant);
+  memory.kv.num_layers = model.num_layers;
+  memory.kv.num_kv_heads = model.num_kv_heads;
+  memory.kv.head_dim = model.head_dim;
+  memory.kv.dtype = backend.activation_dtype();
+
+  const int64_t chunk = backend.info().kind == "cpu" ? kCpuChunkTokens : kCudaChunkTokens;
+  memory.chunk_tokens = std::min<int64_t>(chunk, config.max_batch_tokens);
+  memory.runner.max_sequences = config.max_running_requests;
+  memory.runner.max_tokens = std::max<int64_t>(memory.chunk_tokens, config.max_running_requests);
+  memory.runner.context_tokens = model.max_position_embeddings;
+  memory.runner.max_rank = kMaxAdapterRank;
+  ASSIGN_OR_RETURN(memory.workspace, RunnerWorkspaceBytes(model, quant, backend,
+                                                          memory.kv.page_tokens, memory.runner));
+
+  const int64_t left = memory.total - memory.weights - memory.workspace;
+  RETURN_IF_ERROR(SizeKvCache(config, model, left, &memory));
+  memory.context_tokens =
+      std::min<int64_t>(model.max_position_embeddings, memory.kv.num_pages * memory.kv.page_tokens);
+  const int64_t rest = left - memory.kv.num_pages * KvPageBytes(memory.kv);
+  memory.adapters = rest / 4;
+  memory.training = rest - memory.adapters;
+  return memory;
+}
+
+}  // namespace lorad

@@ -1,0 +1,48 @@
+// How the device's memory is shared out, before any of it is taken.
+#ifndef LORAD_ENGINE_ENGINE_MEMORY_H_
+#define LORAD_ENGINE_ENGINE_MEMORY_H_
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/core/quant_spec.h"
+#include "engine/device/backend.h"
+#include "engine/engine.h"
+#include "engine/infer/pass.h"
+#include "engine/kv/kv_cache.h"
+#include "engine/model/config.h"
+
+namespace lorad {
+
+// Ranks that one pass can serve; larger ones gain nothing at the widths of models that fit.
+inline constexpr int32_t kMaxAdapterRank = 4096;
+
+struct EngineMemory {
+  int64_t total = 0;      // what lorad may take
+  int64_t weights = 0;    // an estimate from the shapes
+  int64_t workspace = 0;  // of serving
+  int64_t adapters = 0;   // limit
+  int64_t training = 0;   // limit
+  KvCacheOptions kv;
+  RunnerLimits runner;
+  int64_t chunk_tokens = 0;    // of prefill
+  int64_t context_tokens = 0;  // longest sequence: the model's, or what the cache holds
+};
+
+// kInvalidArgument names a field of the configuration, its value and range.
+absl::Status ValidateEngineConfig(const EngineConfig& config);
+
+// Weights and workspace take what they need. The cache takes kv_cache_tokens, or, when that is 0,
+// what max_running_requests sequences of full length need, but at most half of what is left; of the
+// rest a quarter is for adapters and three for training. kResourceExhausted names what is needed
+// and what there is. REQUIRES: ValidateEngineConfig(config) is OK.
+absl::StatusOr<EngineMemory> PlanMemory(const EngineConfig& config, const ModelConfig& model,
+                                        const QuantSpec& quant, Backend& backend);
+
+// Bytes of the loaded model.
+int64_t EstimateWeightBytes(const ModelConfig& model, const QuantSpec& quant);
+
+}  // namespace lorad
+
+#endif  // LORAD_ENGINE_ENGINE_MEMORY_H_
