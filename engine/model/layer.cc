@@ -116,15 +116,39 @@ absl::Status MlpForward(const LayerRun& run, LayerActivations& act, const Tensor
   return run.Linear(act.act, absl::MakeSpan(down), /*accumulate=*/true);
 }
 
+// What the backward passes of the two blocks take from the arena.
+struct MlpScratch {
+  TensorView dact, dnorm;
+};
+absl::StatusOr<MlpScratch> AllocateMlpScratch(const LayerActivations& act, Arena& arena) {
+  MlpScratch scratch;
+  ASSIGN_OR_RETURN(scratch.dact, arena.Allocate(act.act.dtype, act.act.shape));
+  ASSIGN_OR_RETURN(scratch.dnorm, arena.Allocate(act.norm2.dtype, act.norm2.shape));
+  return scratch;
+}
+struct AttentionScratch {
+  TensorView d_o, dq, dk, dv, dnorm;
+};
+absl::StatusOr<AttentionScratch> AllocateAttentionScratch(const LayerActivations& act,
+                                                          Arena& arena) {
+  AttentionScratch scratch;
+  ASSIGN_OR_RETURN(scratch.d_o, arena.Allocate(act.o.dtype, act.o.shape));
+  ASSIGN_OR_RETURN(scratch.dq, arena.Allocate(act.q.dtype, act.q.shape));
+  ASSIGN_OR_RETURN(scratch.dk, arena.Allocate(act.k.dtype, act.k.shape));
+  ASSIGN_OR_RETURN(scratch.dv, arena.Allocate(act.v.dtype, act.v.shape));
+  ASSIGN_OR_RETURN(scratch.dnorm, arena.Allocate(act.norm1.dtype, act.norm1.shape));
+  return scratch;
+}
+
 // dL/dh into dy, which holds dL/dy.
 absl::Status MlpBackward(const LayerRun& run, LayerActivations& act, const TensorView& dy,
                          Arena& arena, Stream& stream) {
-  ASSIGN_OR_RETURN(const TensorView dact, arena.Allocate(act.act.dtype, act.act.shape));
+  ASSIGN_OR_RETURN(const MlpScratch scratch, AllocateMlpScratch(act, arena));
+  const auto& [dact, dnorm] = scratch;
   std::array<LinearBackwardTerm, 1> down = {run.BackwardTerm(P::kDown, dy)};
   RETURN_IF_ERROR(run.LinearBackward(act.act, absl::MakeSpan(down), dact));
   RETURN_IF_ERROR(run.ops().SwiGluBackward(
       {dact, act.gate, act.up, /*dgate=*/act.gate, /*dup=*/act.up}, stream));
-  ASSIGN_OR_RETURN(const TensorView dnorm, arena.Allocate(act.norm2.dtype, act.norm2.shape));
   std::array<LinearBackwardTerm, 2> gate_up = {run.BackwardTerm(P::kGate, act.gate),
                                                run.BackwardTerm(P::kUp, act.up)};
   RETURN_IF_ERROR(run.LinearBackward(act.norm2, absl::MakeSpan(gate_up), dnorm));
@@ -137,10 +161,8 @@ absl::Status MlpBackward(const LayerRun& run, LayerActivations& act, const Tenso
 absl::Status AttentionBlockBackward(const LayerRun& run, ConstTensorView cu_seqlens,
                                     LayerActivations& act, const TensorView& dy, Arena& arena,
                                     Stream& stream) {
-  ASSIGN_OR_RETURN(const TensorView d_o, arena.Allocate(act.o.dtype, act.o.shape));
-  ASSIGN_OR_RETURN(const TensorView dq, arena.Allocate(act.q.dtype, act.q.shape));
-  ASSIGN_OR_RETURN(const TensorView dk, arena.Allocate(act.k.dtype, act.k.shape));
-  ASSIGN_OR_RETURN(const TensorView dv, arena.Allocate(act.v.dtype, act.v.shape));
+  ASSIGN_OR_RETURN(const AttentionScratch scratch, AllocateAttentionScratch(act, arena));
+  const auto& [d_o, dq, dk, dv, dnorm] = scratch;
   std::array<LinearBackwardTerm, 1> o = {run.BackwardTerm(P::kO, dy)};
   RETURN_IF_ERROR(run.LinearBackward(act.o, absl::MakeSpan(o), d_o));
   RETURN_IF_ERROR(run.ops().AttentionBackward({.dout = d_o,
@@ -157,7 +179,6 @@ absl::Status AttentionBlockBackward(const LayerRun& run, ConstTensorView cu_seql
                                               stream));
   RETURN_IF_ERROR(run.Rope(dq, /*inverse=*/true));
   RETURN_IF_ERROR(run.Rope(dk, /*inverse=*/true));
-  ASSIGN_OR_RETURN(const TensorView dnorm, arena.Allocate(act.norm1.dtype, act.norm1.shape));
   std::array<LinearBackwardTerm, 3> qkv = {run.BackwardTerm(P::kQ, dq), run.BackwardTerm(P::kK, dk),
                                            run.BackwardTerm(P::kV, dv)};
   RETURN_IF_ERROR(run.LinearBackward(act.norm1, absl::MakeSpan(qkv), dnorm));
@@ -267,6 +288,15 @@ absl::Status LayerForward(int64_t layer, const LayerContext& context, LayerAtten
   const TensorView h = act.h.empty() ? y : act.h;
   RETURN_IF_ERROR(AttentionForward(layer, run, attention, act, h, stream));
   return MlpForward(run, act, h, y, stream);
+}
+
+absl::Status MeasureLayerBackward(const LayerActivations& act, Arena& arena) {
+  const int64_t mark = arena.Mark();
+  RETURN_IF_ERROR(AllocateMlpScratch(act, arena).status());
+  arena.Release(mark);
+  RETURN_IF_ERROR(AllocateAttentionScratch(act, arena).status());
+  arena.Release(mark);
+  return absl::OkStatus();
 }
 
 absl::Status LayerBackward(int64_t layer, const LayerContext& context, ConstTensorView cu_seqlens,

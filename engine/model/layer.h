@@ -85,6 +85,10 @@ int64_t LayerWorkspaceBytes(const Model& model, Backend& backend, int64_t num_to
 absl::Status LayerForward(int64_t layer, const LayerContext& context, LayerAttention& attention,
                           LayerActivations& act, TensorView y, Stream& stream);
 
+// Lays out in a measuring arena what LayerBackward takes from its arena for a layer with
+// activations shaped like `act`, so that the arena's peak is exact, and gives it back.
+absl::Status MeasureLayerBackward(const LayerActivations& act, Arena& arena);
+
 // Gradients of one layer. `dy` [num_tokens, hidden] holds dL/dy on entry and dL/dx on return; LoRA
 // gradients are added to the segments' da and db. `act` is as LayerForward left it and is
 // destroyed. cu_seqlens as in AttentionArgs. Scratch comes from `arena`, released on return.

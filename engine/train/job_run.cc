@@ -1,0 +1,283 @@
+#include "engine/train/job_run.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <utility>
+
+#include "absl/memory/memory.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "engine/core/status_macros.h"
+#include "engine/io/file.h"
+#include "engine/train/output.h"
+
+namespace lorad {
+namespace {
+
+OptimizerOptions MakeOptimizer(const TrainingSpec& spec) {
+  return {.max_grad_norm = spec.max_grad_norm,
+          .weight_decay = spec.weight_decay,
+          .beta1 = spec.adam_beta1,
+          .beta2 = spec.adam_beta2,
+          .epsilon = spec.adam_epsilon};
+}
+
+}  // namespace
+
+JobRun::JobRun(const JobSetup& setup, Backend& backend, TrainingSink& sink)
+    : setup_(setup), backend_(backend), sink_(sink), data_(setup.train, setup.packing) {}
+
+JobRun::~JobRun() {
+  // Queued work may still use the block. Its errors were reported, or nobody waits for it.
+  if (stream_ != nullptr) (void)stream_->Synchronize();
+}
+
+absl::StatusOr<std::unique_ptr<JobRun>> JobRun::Create(const JobSetup& setup, Backend& backend,
+                                                       TrainingSink& sink) {
+  auto run = absl::WrapUnique(new JobRun(setup, backend, sink));
+  RETURN_IF_ERROR(run->Allocate());
+  RETURN_IF_ERROR(run->Restore());
+  sink.OnStart(setup.plan, run->progress_.step);
+  for (size_t i = 0; i < setup.checkpoint.damaged.size(); ++i)
+    sink.OnWarning(absl::StrCat("the checkpoint ", setup.checkpoint.damaged[i],
+                                " is damaged and was removed: ", setup.checkpoint.reasons[i]));
+  return run;
+}
+
+absl::Status JobRun::Allocate() {
+  const int64_t bytes = setup_.plan.peak_bytes;
+  ASSIGN_OR_RETURN(stream_, backend_.CreateStream());
+  ASSIGN_OR_RETURN(block_, backend_.allocator().Allocate(bytes, MemoryTag::kTraining));
+  arena_.emplace("training", block_.data(), bytes);
+  ASSIGN_OR_RETURN(TrainingMemory memory,
+                   LayOutTrainingMemory(setup_.initial, backend_, setup_.tokens, *arena_));
+  memory_ = std::move(memory);
+  step_.emplace(*setup_.model, backend_, memory_->adapter, setup_.pass, MakeOptimizer(setup_.spec),
+                memory_->loss, memory_->norm);
+  if (setup_.eval)
+    evaluation_.emplace(*setup_.model, backend_, memory_->adapter, *setup_.eval, setup_.packing,
+                        memory_->loss);
+  return absl::OkStatus();
+}
+
+absl::Status JobRun::Restore() {
+  const std::string& dir = setup_.spec.checkpoint_dir;
+  if (!dir.empty()) {
+    RETURN_IF_ERROR(CreateDirectories(dir));
+    RETURN_IF_ERROR(RemoveOrphanTemporaries(dir).status());
+    for (const std::string& damaged : setup_.checkpoint.damaged)
+      RETURN_IF_ERROR(RemoveDirectory(damaged));
+  }
+  TrainableAdapter& adapter = memory_->adapter;
+  const std::optional<TrainingSnapshot>& snapshot = setup_.checkpoint.snapshot;
+  if (!snapshot) return adapter.SetWeights(setup_.initial, *stream_);
+  RETURN_IF_ERROR(adapter.SetWeights(snapshot->adapter, *stream_));
+  RETURN_IF_ERROR(adapter.FromHost(snapshot->m, adapter.m(), *stream_));
+  RETURN_IF_ERROR(adapter.FromHost(snapshot->v, adapter.v(), *stream_));
+  progress_ = snapshot->progress;
+  best_ = snapshot->best;
+  saved_step_ = progress_.step;
+  data_.Seek(progress_.epoch, progress_.step_in_epoch);
+  return absl::OkStatus();
+}
+
+bool JobRun::AllStepsDone() const {
+  const int32_t patience = setup_.spec.early_stopping_patience;
+  return progress_.step >= setup_.plan.steps ||
+         (patience > 0 && progress_.evals_without_gain >= patience);
+}
+
+bool JobRun::EvaluationDue() const {
+  if (!evaluation_) return false;
+  if (progress_.step == setup_.plan.steps) return true;
+  const int64_t every = setup_.spec.eval_steps;
+  return every > 0 ? progress_.step % every == 0 : data_.at_epoch_start();
+}
+
+bool JobRun::CheckpointDue() const {
+  const int64_t every = setup_.spec.save_steps;
+  return every > 0 ? progress_.step % every == 0 : data_.at_epoch_start();
+}
+
+double JobRun::Seconds() const {
+  return seconds_ + absl::ToDoubleSeconds(absl::Now() - slice_begin_);
+}
+
+absl::StatusOr<JobRun::Progress> JobRun::Advance() {
+  slice_begin_ = absl::Now();
+  Progress progress = Progress::kRunning;
+  switch (phase_) {
+    case Phase::kNext: {
+      ASSIGN_OR_RETURN(progress, Next());
+      break;
+    }
+    case Phase::kStep:
+      RETURN_IF_ERROR(AdvanceStep());
+      break;
+    case Phase::kEvaluation:
+      RETURN_IF_ERROR(AdvanceEvaluation());
+      break;
+  }
+  seconds_ = Seconds();
+  return progress;
+}
+
+absl::StatusOr<JobRun::Progress> JobRun::Next() {
+  const bool saves = !setup_.spec.checkpoint_dir.empty() && saved_step_ != progress_.step;
+  if (stop_) {
+    if (saves) RETURN_IF_ERROR(SaveCheckpoint());
+    return Progress::kStopped;
+  }
+  seconds_ = 0;
+  if (!progress_.evaluated) {
+    BeginEvaluation();
+    return Progress::kRunning;
+  }
+  if (saves && (save_due_ || AllStepsDone())) {
+    RETURN_IF_ERROR(SaveCheckpoint());
+    return Progress::kRunning;
+  }
+  if (!AllStepsDone()) {
+    RETURN_IF_ERROR(BeginStep());
+    return Progress::kRunning;
+  }
+  RETURN_IF_ERROR(Finish());
+  return Progress::kFinished;
+}
+
+absl::Status JobRun::BeginStep() {
+  learning_rate_ = setup_.schedule.Rate(progress_.step);
+  StepInput input;
+  input.micro_batches = data_.Next();
+  input.learning_rate = learning_rate_;
+  input.update = progress_.updates + 1;
+  input.dropout.probability = static_cast<float>(setup_.spec.lora.lora_dropout);
+  input.dropout.seed = setup_.spec.seed;
+  input.dropout.step = static_cast<uint32_t>(progress_.step);
+  phase_ = Phase::kStep;
+  return step_->Begin(std::move(input), *arena_, *stream_);
+}
+
+absl::Status JobRun::AdvanceStep() {
+  ASSIGN_OR_RETURN(const bool more, step_->Advance(*stream_));
+  return more ? absl::OkStatus() : OnStepDone();
+}
+
+absl::Status JobRun::OnStepDone() {
+  phase_ = Phase::kNext;
+  progress_.step += 1;
+  progress_.epoch = data_.epoch();
+  progress_.step_in_epoch = data_.step();
+  progress_.evaluated = !EvaluationDue();
+  save_due_ = CheckpointDue();
+  const StepOutcome& outcome = step_->outcome();
+  if (!outcome.updated) return OnSkippedStep(outcome);
+  progress_.updates += 1;
+  progress_.skipped_in_row = 0;
+  progress_.last_loss = outcome.loss;
+  const bool last = progress_.step == setup_.plan.steps;
+  if (last || progress_.step % setup_.spec.logging_steps == 0) ReportStep(outcome);
+  return absl::OkStatus();
+}
+
+absl::Status JobRun::OnSkippedStep(const StepOutcome& outcome) {
+  progress_.skipped_in_row += 1;
+  const std::string what =
+      absl::StrCat("step ", progress_.step, " of ", setup_.plan.steps, ": loss ", outcome.loss,
+                   ", gradient norm ", outcome.grad_norm, " at learning rate ", learning_rate_);
+  if (progress_.skipped_in_row >= kMaxSkippedInRow)
+    return absl::FailedPreconditionError(
+        absl::StrCat(what, ": not finite for ", progress_.skipped_in_row,
+                     " steps in a row; lower learning_rate or max_grad_norm, or add a warm-up, "
+                     "and submit the job again"));
+  sink_.OnWarning(absl::StrCat(what, ": not finite, so the step changed nothing"));
+  return absl::OkStatus();
+}
+
+void JobRun::ReportStep(const StepOutcome& outcome) {
+  StepReport report;
+  report.step = progress_.step;
+  report.steps = setup_.plan.steps;
+  report.epoch = data_.epochs_done();
+  report.loss = outcome.loss;
+  report.grad_norm = outcome.grad_norm;
+  report.learning_rate = learning_rate_;
+  report.tokens = outcome.tokens;
+  report.target_tokens = outcome.target_tokens;
+  report.seconds = Seconds();
+  report.tokens_per_second = static_cast<double>(outcome.tokens) / std::max(report.seconds, 1e-9);
+  sink_.OnStep(report);
+}
+
+void JobRun::BeginEvaluation() {
+  phase_ = Phase::kEvaluation;
+  evaluation_->Begin(*arena_);
+}
+
+absl::Status JobRun::AdvanceEvaluation() {
+  if (stop_) {  // done again after the resume: the checkpoint says that it is due
+    phase_ = Phase::kNext;
+    return absl::OkStatus();
+  }
+  ASSIGN_OR_RETURN(const bool more, evaluation_->Advance(*stream_));
+  return more ? absl::OkStatus() : OnEvaluationDone();
+}
+
+absl::Status JobRun::OnEvaluationDone() {
+  phase_ = Phase::kNext;
+  progress_.evaluated = true;
+  EvalReport report;
+  report.step = progress_.step;
+  report.loss = evaluation_->loss();
+  // A loss that is not finite is never the best; the first finite one always is.
+  report.best = report.loss < progress_.best_eval_loss ||
+                (std::isnan(progress_.best_eval_loss) && std::isfinite(report.loss));
+  progress_.evals_without_gain = report.best ? 0 : progress_.evals_without_gain + 1;
+  if (report.best) {
+    progress_.best_eval_loss = report.loss;
+    progress_.best_step = progress_.step;
+    best_ = setup_.initial;
+    RETURN_IF_ERROR(memory_->adapter.GetWeights(*best_, *stream_));
+  }
+  report.tokens = setup_.eval->report.tokens;
+  report.seconds = Seconds();
+  sink_.OnEval(report);
+  return absl::OkStatus();
+}
+
+absl::Status JobRun::SaveCheckpoint() {
+  TrainableAdapter& adapter = memory_->adapter;
+  TrainingSnapshot snapshot{
+      .progress = progress_, .adapter = setup_.initial, .m = {}, .v = {}, .best = best_};
+  RETURN_IF_ERROR(adapter.GetWeights(snapshot.adapter, *stream_));
+  ASSIGN_OR_RETURN(snapshot.m, adapter.ToHost(adapter.m(), *stream_));
+  ASSIGN_OR_RETURN(snapshot.v, adapter.ToHost(adapter.v(), *stream_));
+  ASSIGN_OR_RETURN(const CheckpointReport report,
+                   WriteCheckpoint(setup_.spec.checkpoint_dir, setup_.identity, snapshot));
+  saved_step_ = progress_.step;
+  sink_.OnCheckpoint(report);
+  return absl::OkStatus();
+}
+
+absl::Status JobRun::Finish() {
+  HostAdapter adapter = setup_.initial;
+  if (best_) {
+    adapter = *best_;
+  } else {
+    RETURN_IF_ERROR(memory_->adapter.GetWeights(adapter, *stream_));
+    if (evaluation_) sink_.OnWarning("no eval loss was finite: the last adapter is returned");
+  }
+  RETURN_IF_ERROR(WriteOutput(adapter, setup_.model->config(), setup_.spec.output_dir));
+  result_.adapter_id = AdapterDigest(adapter);
+  result_.output_dir = setup_.spec.output_dir;
+  result_.steps = progress_.step;
+  result_.final_loss = progress_.last_loss;
+  result_.best_eval_loss = progress_.best_eval_loss;
+  result_.best_step = best_ ? progress_.best_step : progress_.step;
+  result_.stopped_early = progress_.step < setup_.plan.steps;
+  return absl::OkStatus();
+}
+
+}  // namespace lorad
