@@ -53,27 +53,6 @@ uint8_t DynamicCode(float value) {
   return static_cast<uint8_t>(above - map.begin() - (value > midpoint ? 0 : 1));
 }
 
-void QuantizeScales(const std::vector<float>& scales, QuantizedMatrix& matrix) {
-  const int64_t count = static_cast<int64_t>(scales.size());
-  const double sum = std::accumulate(scales.begin(), scales.end(), 0.0);
-  matrix.nested_offset = static_cast<float>(sum / static_cast<double>(count));
-  matrix.nested_code.assign(DynamicMap().begin(), DynamicMap().end());
-  matrix.scales_u8.resize(count);
-  for (int64_t begin = 0; begin < count; begin += kNestedBlock) {
-    const int64_t end = std::min<int64_t>(begin + kNestedBlock, count);
-    float largest = 0;
-    for (int64_t i = begin; i < end; ++i)
-      largest = std::max(largest, std::abs(scales[i] - matrix.nested_offset));
-    matrix.nested_scales.push_back(largest);
-    const float inverse = 1.0f / largest;
-    for (int64_t i = begin; i < end; ++i) {
-      const float centred = scales[i] - matrix.nested_offset;
-      // All scales equal: 0 / 0. Zero is the value that decodes right.
-      matrix.scales_u8[i] = largest == 0 ? DynamicCode(0) : DynamicCode(centred * inverse);
-    }
-  }
-}
-
 }  // namespace
 
 QuantizedMatrix Quantize(const QuantSpec& spec, int64_t out_features, int64_t in_features,
@@ -104,12 +83,34 @@ QuantizedMatrix Quantize(const QuantSpec& spec, int64_t out_features, int64_t in
       }
     }
   }
-  if (spec.double_quant) {
-    QuantizeScales(scales, matrix);
-  } else {
-    matrix.scales = std::move(scales);
-  }
+  matrix.scales = std::move(scales);
+  if (spec.double_quant) QuantizeScales(matrix);
   return matrix;
+}
+
+void QuantizeScales(QuantizedMatrix& matrix) {
+  const std::vector<float> scales = std::move(matrix.scales);
+  matrix.scales.clear();
+  matrix.nested_scales.clear();
+  matrix.spec.double_quant = true;
+  const int64_t count = static_cast<int64_t>(scales.size());
+  const double sum = std::accumulate(scales.begin(), scales.end(), 0.0);
+  matrix.nested_offset = static_cast<float>(sum / static_cast<double>(count));
+  matrix.nested_code.assign(DynamicMap().begin(), DynamicMap().end());
+  matrix.scales_u8.resize(count);
+  for (int64_t begin = 0; begin < count; begin += kNestedBlock) {
+    const int64_t end = std::min<int64_t>(begin + kNestedBlock, count);
+    float largest = 0;
+    for (int64_t i = begin; i < end; ++i)
+      largest = std::max(largest, std::abs(scales[i] - matrix.nested_offset));
+    matrix.nested_scales.push_back(largest);
+    const float inverse = 1.0f / largest;
+    for (int64_t i = begin; i < end; ++i) {
+      const float centred = scales[i] - matrix.nested_offset;
+      // All scales equal: 0 / 0. Zero is the value that decodes right.
+      matrix.scales_u8[i] = largest == 0 ? DynamicCode(0) : DynamicCode(centred * inverse);
+    }
+  }
 }
 
 WeightView QuantizedMatrix::View() const {

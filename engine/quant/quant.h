@@ -45,6 +45,11 @@ struct QuantizedMatrix {
 QuantizedMatrix Quantize(const QuantSpec& spec, int64_t out_features, int64_t in_features,
                          const float* values);
 
+// The second quantisation of a matrix whose `scales` are there: replaces them by scales_u8,
+// nested_scales, nested_code and nested_offset. A matrix that is encoded in pieces of whole blocks,
+// singly quantised, and then given to this is the same as one encoded at once.
+void QuantizeScales(QuantizedMatrix& matrix);
+
 // Bytes that a matrix takes on the device: codes and scales; the code books are shared by a model
 // and not counted. kNone: 2 bytes an element.
 int64_t QuantizedBytes(const QuantSpec& spec, int64_t out_features, int64_t in_features);
