@@ -1,0 +1,255 @@
+#include "engine/infer/generation.h"
+
+#include <cmath>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/io/utf8.h"
+#include "gtest/gtest.h"
+#include "tests/support/status_matchers.h"
+#include "tests/unit/engine/io/tokenizer_fixture.h"
+
+namespace lorad {
+namespace {
+
+using absl::StatusCode;
+
+// The byte-level tokenizer of the fixture: ids 0..255 are bytes, 256 "ab", 257 "abc", 260 "</s>".
+constexpr int32_t kEos = 260;
+
+class GenerationTest : public testing::Test {
+ protected:
+  GenerationTest() {
+    absl::StatusOr<std::unique_ptr<const Tokenizer>> tokenizer = Make(ByteLevelDocument());
+    EXPECT_OK(tokenizer);
+    tokenizer_ = *std::move(tokenizer);
+    limits_ = {
+        .vocab = 261, .context_tokens = 64, .eos_ids = {kEos}, .tokenizer = tokenizer_.get()};
+    request_.prompt = {'x'};
+    request_.sampling.temperature = 0;
+  }
+
+  // Logits that make `id` the next token.
+  std::vector<float> Logits(int32_t id) const {
+    std::vector<float> logits(limits_.vocab, 0.0f);
+    logits[id] = 10;
+    return logits;
+  }
+
+  // Feeds ids until they end or the answer does; returns all text.
+  std::string Feed(Generation& generation, const std::vector<int32_t>& ids) {
+    std::string text;
+    for (const int32_t id : ids) {
+      if (generation.finish_reason().has_value()) break;
+      absl::StatusOr<GenerateDelta> delta = generation.Advance(Logits(id));
+      EXPECT_OK(delta);
+      EXPECT_EQ(delta->ids, std::vector<int32_t>{id});
+      EXPECT_EQ(FirstInvalidUtf8(delta->text), delta->text.size());
+      text += delta->text;
+    }
+    return text;
+  }
+
+  static std::vector<int32_t> Bytes(const std::string& text) {
+    std::vector<int32_t> ids;
+    for (const char c : text) ids.push_back(static_cast<uint8_t>(c));
+    return ids;
+  }
+
+  std::unique_ptr<const Tokenizer> tokenizer_;
+  GenerationLimits limits_;
+  GenerateRequest request_;
+};
+
+TEST_F(GenerationTest, EndsAtMaxTokens) {
+  request_.max_tokens = 3;
+  Generation generation(request_, limits_);
+  EXPECT_EQ(Feed(generation, {'a', 'b', 'c', 'd'}), "abc");
+  EXPECT_EQ(generation.finish_reason(), FinishReason::kLength);
+  EXPECT_EQ(generation.tokens(), (std::vector<int32_t>{'x', 'a', 'b', 'c'}));
+  EXPECT_EQ(generation.prompt_tokens(), 1);
+  EXPECT_EQ(generation.generated_tokens(), 3);
+}
+
+TEST_F(GenerationTest, EndsWithTheContext) {
+  limits_.context_tokens = 4;
+  for (const int32_t max_tokens : {0, 100}) {
+    request_.max_tokens = max_tokens;
+    Generation generation(request_, limits_);
+    EXPECT_EQ(Feed(generation, {'a', 'b', 'c', 'd'}), "abc");
+    EXPECT_EQ(generation.finish_reason(), FinishReason::kLength);
+  }
+}
+
+TEST_F(GenerationTest, EndOfSequenceEndsTheAnswerAndIsNotText) {
+  Generation generation(request_, limits_);
+  EXPECT_EQ(Feed(generation, {'a', kEos, 'b'}), "a");
+  EXPECT_EQ(generation.finish_reason(), FinishReason::kStop);
+  EXPECT_EQ(generation.generated_tokens(), 2);
+}
+
+TEST_F(GenerationTest, IgnoreEosGoesOn) {
+  request_.ignore_eos = true;
+  request_.max_tokens = 3;
+  Generation generation(request_, limits_);
+  EXPECT_EQ(Feed(generation, {'a', kEos, 'b'}), "ab");
+  EXPECT_EQ(generation.finish_reason(), FinishReason::kLength);
+}
+
+TEST_F(GenerationTest, StopIdsEndTheAnswerAndAreNotText) {
+  request_.stop_ids = {'q', 257};
+  request_.ignore_eos = true;  // does not touch stop ids
+  Generation generation(request_, limits_);
+  EXPECT_EQ(Feed(generation, {'a', 257, 'b'}), "a");
+  EXPECT_EQ(generation.finish_reason(), FinishReason::kStop);
+}
+
+TEST_F(GenerationTest, StopStringAcrossTokenBorders) {
+  request_.stop_strings = {"bab"};
+  Generation generation(request_, limits_);
+  EXPECT_EQ(Feed(generation, {256, 256, 'c'}), "a");  // "ab" "ab": the first "a" is before it
+  EXPECT_EQ(generation.finish_reason(), FinishReason::kStop);
+  EXPECT_EQ(generation.generated_tokens(), 2);
+}
+
+TEST_F(GenerationTest, HeldTextComesOutAtTheEnd) {
+  request_.stop_strings = {"abcdef"};
+  request_.max_tokens = 2;
+  Generation generation(request_, limits_);
+  EXPECT_EQ(Feed(generation, {257, 'd'}), "abcd");
+  EXPECT_EQ(generation.finish_reason(), FinishReason::kLength);
+}
+
+TEST_F(GenerationTest, ThePromptDoesNotCountForStopStrings) {
+  request_.prompt = Bytes("xst");
+  request_.stop_strings = {"stop"};
+  request_.max_tokens = 2;
+  Generation generation(request_, limits_);
+  EXPECT_EQ(Feed(generation, Bytes("op")), "op");
+}
+
+TEST_F(GenerationTest, CharactersAreNeverBroken) {
+  const std::string text = "a\xC3\xA9\xF0\x9F\x99\x82z";  // é and an emoji, byte by byte
+  Generation generation(request_, limits_);
+  EXPECT_EQ(Feed(generation, Bytes(text)), text);
+}
+
+TEST_F(GenerationTest, BytesOfNoCharacterBecomeTheReplacementCharacter) {
+  request_.max_tokens = 2;
+  Generation generation(request_, limits_);
+  EXPECT_EQ(Feed(generation, {'a', 0xF0}), "a\xEF\xBF\xBD");
+}
+
+TEST_F(GenerationTest, WordsKeepTheirSpaceAfterThePrompt) {
+  absl::StatusOr<std::unique_ptr<const Tokenizer>> sentencepiece = Make(ByteFallbackDocument());
+  ASSERT_OK(sentencepiece);
+  limits_ = {.vocab = 263, .context_tokens = 64, .eos_ids = {}, .tokenizer = sentencepiece->get()};
+  request_.prompt = {262};  // "▁ab"
+  request_.max_tokens = 2;
+  Generation generation(request_, limits_);
+  EXPECT_EQ(Feed(generation, {262, 261}), " abab");
+}
+
+TEST_F(GenerationTest, WithoutATokenizerThereIsNoText) {
+  limits_.tokenizer = nullptr;
+  request_.max_tokens = 2;
+  Generation generation(request_, limits_);
+  EXPECT_EQ(Feed(generation, {'a', 'b'}), "");
+  EXPECT_EQ(generation.tokens(), (std::vector<int32_t>{'x', 'a', 'b'}));
+}
+
+TEST_F(GenerationTest, LogprobsAreOfTheModelNotOfTheSampler) {
+  request_.sampling.temperature = 0.1;
+  request_.sampling.repetition_penalty = 5;
+  request_.logprobs = 2;
+  Generation generation(request_, limits_);
+  const absl::StatusOr<GenerateDelta> delta = generation.Advance(Logits('a'));
+  ASSERT_OK(delta);
+  ASSERT_EQ(delta->logprobs.size(), 1);
+  const double log_sum = std::log(std::exp(10.0) + 260);
+  EXPECT_EQ(delta->logprobs[0].id, 'a');
+  EXPECT_NEAR(delta->logprobs[0].logprob, 10 - log_sum, 1e-6);
+  ASSERT_EQ(delta->logprobs[0].top.size(), 2);
+  EXPECT_EQ(delta->logprobs[0].top[1].first, 0);
+  EXPECT_NEAR(delta->logprobs[0].top[1].second, -log_sum, 1e-6);
+}
+
+TEST_F(GenerationTest, PenaltiesSeeWhatWasGenerated) {
+  request_.sampling.presence_penalty = 2;
+  Generation generation(request_, limits_);
+  std::vector<float> logits = Logits('a');
+  logits['b'] = 9;
+  EXPECT_EQ(generation.Advance(logits)->ids[0], 'a');
+  EXPECT_EQ(generation.Advance(logits)->ids[0], 'b');
+}
+
+// ---- Validation ---------------------------------------------------------------------------------
+
+class ValidateTest : public GenerationTest {
+ protected:
+  void ExpectError(const char* text, StatusCode code = StatusCode::kInvalidArgument) {
+    EXPECT_THAT(Validate(request_, limits_), StatusIs(code, text));
+    request_ = {};
+    request_.prompt = {'x'};
+  }
+};
+
+TEST_F(ValidateTest, NamesWhatIsWrong) {
+  EXPECT_OK(Validate(request_, limits_));
+  request_.prompt = {};
+  ExpectError("no tokens");
+  request_.prompt = {1, 2, 261};
+  ExpectError("prompt[2] is 261; ids of this model are in [0, 261)");
+  request_.prompt = {-1};
+  ExpectError("prompt[0] is -1");
+  request_.max_tokens = -5;
+  ExpectError("max_tokens is -5");
+  request_.logprobs = 21;
+  ExpectError("logprobs is 21; it must be in [0, 20]");
+  request_.sampling.temperature = NAN;
+  ExpectError("temperature is nan");
+  request_.stop_ids = {500};
+  ExpectError("stop_ids[0] is 500");
+  request_.stop_ids.assign(65, 1);
+  ExpectError("65 entries");
+  request_.stop_strings.assign(17, "x");
+  ExpectError("17 entries");
+  request_.stop_strings = {"ok", ""};
+  ExpectError("stop_strings[1] has 0 bytes");
+  request_.stop_strings = {std::string(257, 'x')};
+  ExpectError("257 bytes");
+  request_.stop_strings = {"\xFF"};
+  ExpectError("not valid UTF-8");
+}
+
+TEST_F(ValidateTest, APromptAsLongAsTheContextIsRefusedWithBothLengths) {
+  request_.prompt.assign(63, 'x');
+  EXPECT_OK(Validate(request_, limits_));
+  request_.prompt.assign(64, 'x');
+  ExpectError("the prompt has 64 tokens and leaves no room for an answer in the context of 64");
+}
+
+TEST_F(ValidateTest, StopStringsNeedATokenizer) {
+  limits_.tokenizer = nullptr;
+  request_.stop_strings = {"x"};
+  ExpectError("tokenizer.json", StatusCode::kFailedPrecondition);
+}
+
+TEST_F(ValidateTest, Scores) {
+  const auto validate = [this](std::vector<int32_t> ids) {
+    ScoreRequest request;
+    request.ids = std::move(ids);
+    return Validate(request, limits_);
+  };
+  EXPECT_OK(validate({1}));
+  EXPECT_OK(validate(std::vector<int32_t>(64, 1)));
+  EXPECT_THAT(validate({}), StatusIs(StatusCode::kInvalidArgument, "at least one"));
+  EXPECT_THAT(validate(std::vector<int32_t>(65, 1)),
+              StatusIs(StatusCode::kInvalidArgument, "65 ids to score and the context has 64"));
+  EXPECT_THAT(validate({1, 999}), StatusIs(StatusCode::kInvalidArgument, "ids[1] is 999"));
+}
+
+}  // namespace
+}  // namespace lorad
