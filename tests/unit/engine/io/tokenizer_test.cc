@@ -244,12 +244,12 @@ TEST(DecoderTest, WithoutADecoderTokensAreJoinedBySpaces) {
 // what a quadratic step would need hours for.
 TEST(TokenizerBoundTest, HostileTextsTakeBoundedTime) {
   std::string marks, brackets;
-  for (int i = 0; i < 500'000; ++i) marks += i % 2 ? "\u0323" : "\u0301";
-  for (int i = 0; i < 2'000'000; ++i) brackets += "<|";
+  for (int i = 0; i < 300'000; ++i) marks += i % 2 ? "\u0323" : "\u0301";
+  for (int i = 0; i < 500'000; ++i) brackets += "<|";
   const std::string texts[] = {std::string(4'000'000, 'a'),
-                               std::string(4'000'000, ' '),
-                               std::string(2'000'000, '\n') + std::string(2'000'000, ' ') + "x",
-                               std::string(4'000'000, '\0'),
+                               std::string(1'000'000, ' '),
+                               std::string(500'000, '\n') + std::string(500'000, ' ') + "x",
+                               std::string(1'000'000, '\0'),
                                marks,
                                brackets};
   const auto start = std::chrono::steady_clock::now();
@@ -264,8 +264,9 @@ TEST(TokenizerBoundTest, HostileTextsTakeBoundedTime) {
       }
     }
   }
-  // About 10 s in all on one core at 2 GHz.
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(100));
+  // About 3 s in all; 30 times that is left to sanitizers and busy machines. What is quadratic in
+  // 4 MB takes hours.
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(200));
 }
 
 TEST(TokenizerThreadTest, ManyThreadsShareOneTokenizer) {
