@@ -102,10 +102,9 @@ absl::StatusOr<v1::UploadDatasetResponse> DatasetClient::SendFrom(
 
 absl::StatusOr<v1::UploadDatasetResponse> DatasetClient::Upload(UploadDatasetOptions options) {
   int64_t offset = 0;
-  const bool continued = !options.request_id.empty();
-  if (!continued) options.request_id = NewRequestId();
+  if (options.request_id.empty()) options.request_id = NewRequestId();
   ASSIGN_OR_RETURN(const v1::UploadDatasetMetadata metadata, Metadata(options));
-  if (continued) {
+  if (options.resume) {
     ASSIGN_OR_RETURN(const auto held, QueryUpload(options.name, options.request_id));
     if (!held.complete()) offset = held.committed_bytes();
   }

@@ -19,7 +19,8 @@ namespace lorad {
 struct UploadDatasetOptions {
   std::string name;
   std::string path;             // a regular file of at least one byte
-  std::string request_id = {};  // empty: a new one; that of a broken upload: continues it
+  std::string request_id = {};  // empty: a new one
+  bool resume = false;          // an upload with this request_id broke: continue it
   bool overwrite = false;
   bool validate_only = false;
   // Called on the caller's thread after each chunk; may be empty.

@@ -1,7 +1,6 @@
 #include "client/cli/interrupt.h"
 
 #include <signal.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <utility>
@@ -28,6 +27,7 @@ InterruptGuard::InterruptGuard(std::function<void()> on_interrupt)
 
 InterruptGuard::~InterruptGuard() {
   stop_ = true;
+  pthread_kill(thread_.native_handle(), SIGINT);  // wakes it
   thread_.join();
   const sigset_t signals = Signals();
   pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
@@ -35,9 +35,8 @@ InterruptGuard::~InterruptGuard() {
 
 void InterruptGuard::Wait() {
   const sigset_t signals = Signals();
-  const timespec poll = {.tv_sec = 0, .tv_nsec = 50'000'000};
-  while (!stop_) {
-    if (sigtimedwait(&signals, nullptr, &poll) < 0) continue;
+  int signal = 0;
+  while (sigwait(&signals, &signal) == 0 && !stop_) {
     if (interrupted_.exchange(true)) _exit(130);
     on_interrupt_();
   }

@@ -20,9 +20,9 @@ enum class OptionType {
 struct Option {
   std::string name;  // "learning_rate"; "-" and "_" are the same on the command line
   OptionType type = OptionType::kText;
-  std::string value;          // what --help calls the value: "N", "FILE"
-  std::string help;           // one sentence, without a full stop
-  std::string default_value;  // shown by --help; empty: nothing is shown
+  std::string value = {};          // what --help calls the value: "N", "FILE"
+  std::string help = {};           // one sentence, without a full stop
+  std::string default_value = {};  // shown by --help; empty: nothing is shown
   std::vector<std::string> choices = {};
   bool repeated = false;  // kText: may be given several times
 };

@@ -42,7 +42,8 @@ absl::StatusOr<v1::UploadDatasetResponse> UploadWithProgress(Session& session,
     line.Update(static_cast<double>(sent) / static_cast<double>(total),
                 absl::StrCat(FormatBytes(sent), " of ", FormatBytes(total), "  ", options.path));
   };
-  if (options.request_id.empty()) options.request_id = NewRequestId();
+  options.resume = !options.request_id.empty();
+  if (!options.resume) options.request_id = NewRequestId();
   auto reply = DatasetClient(session.connection()).Upload(options);
   line.Finish();
   if (IsTransportFailure(reply.status())) {

@@ -1,0 +1,341 @@
+// Whole command lines against a fake server: the forms that scripts rely on, exit codes, messages.
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "client/cli/run.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+#include "tests/unit/client/fake_server.h"
+
+namespace lorad::cli {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+class LoractlTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    dir_ = absl::StrCat(::testing::TempDir(), "loractl_", getpid());
+    std::filesystem::create_directories(dir_);
+    unsetenv("LORAD_SERVER");
+    unsetenv("LORAD_TOKEN");
+  }
+  void TearDown() override { std::filesystem::remove_all(dir_); }
+
+  // Runs it against the fake server; out_ and err_ have what it wrote.
+  int Run(std::vector<std::string> words) {
+    words.push_back("--server=" + server_.address());
+    return RunRaw(words);
+  }
+  int RunRaw(const std::vector<std::string>& words) {
+    std::ostringstream out, err;
+    const int code = RunCommandLine(words, {.out = out, .err = err});
+    out_ = out.str();
+    err_ = err.str();
+    return code;
+  }
+  std::vector<nlohmann::json> JsonLines() const {
+    std::vector<nlohmann::json> lines;
+    for (const absl::string_view line : absl::StrSplit(out_, '\n', absl::SkipEmpty())) {
+      lines.push_back(nlohmann::json::parse(line));
+    }
+    return lines;
+  }
+  std::string WriteTemp(const std::string& name, const std::string& content) {
+    const std::string path = absl::StrCat(dir_, "/", name);
+    std::ofstream(path) << content;
+    return path;
+  }
+
+  FakeServer server_;
+  std::string dir_, out_, err_;
+};
+
+// Answers with the prompt's ids reversed and the adapter's name as text.
+grpc::Status Echo(grpc::ServerContext*, const v1::GenerateRequest& request,
+                  FakeInference::Writer* writer) {
+  v1::GenerateResponse reply;
+  reply.set_adapter(request.adapter());
+  reply.set_text(absl::StrCat(request.adapter(), ":", request.prompt()));
+  for (int i = request.prompt_ids().ids_size(); i-- > 0;)
+    reply.add_ids(request.prompt_ids().ids(i));
+  reply.mutable_finish()->set_finish_reason(request.max_tokens() == 1 ? v1::FINISH_REASON_LENGTH
+                                                                      : v1::FINISH_REASON_STOP);
+  writer->Write(reply);
+  return grpc::Status::OK;
+}
+
+TEST_F(LoractlTest, GeneratePrintsIdsTextAndFinishReason) {
+  server_.inference.generate = Echo;
+  ASSERT_EQ(Run({"generate", "--ids=[1,2,3]", "--max_tokens=1", "--output=json"}), 0) << err_;
+  EXPECT_EQ(out_, "{\"ids\":[3,2,1],\"text\":\":\",\"finish_reason\":\"length\"}\n");
+  ASSERT_EQ(Run({"generate", "--prompt=hi", "--adapter=a", "--output=json"}), 0) << err_;
+  EXPECT_EQ(out_, "{\"ids\":[],\"text\":\"a:hi\",\"finish_reason\":\"stop\"}\n");
+}
+
+TEST_F(LoractlTest, GenerateSendsEveryParameter) {
+  v1::GenerateRequest seen;
+  server_.inference.generate = [&](grpc::ServerContext* context, const v1::GenerateRequest& request,
+                                   FakeInference::Writer* writer) {
+    seen = request;
+    return Echo(context, request, writer);
+  };
+  ASSERT_EQ(Run({"generate", "--prompt=p", "--temperature=0", "--max_tokens=9", "--top_k=3",
+                 "--top_p=0.5", "--min_p=0.1", "--repetition_penalty=1.1", "--presence_penalty=0.2",
+                 "--frequency_penalty=0.3", "--seed=0", "--stop=x", "--stop=y", "--stop_ids=[7,8]",
+                 "--ignore_eos=true", "--logprobs=0", "--add_special_tokens=false"}),
+            0)
+      << err_;
+  EXPECT_TRUE(seen.has_temperature());
+  EXPECT_EQ(seen.temperature(), 0);
+  EXPECT_EQ(seen.max_tokens(), 9);
+  EXPECT_EQ(seen.top_k(), 3);
+  EXPECT_EQ(seen.top_p(), 0.5);
+  EXPECT_EQ(seen.min_p(), 0.1);
+  EXPECT_EQ(seen.repetition_penalty(), 1.1);
+  EXPECT_EQ(seen.presence_penalty(), 0.2);
+  EXPECT_EQ(seen.frequency_penalty(), 0.3);
+  EXPECT_TRUE(seen.has_seed());
+  EXPECT_THAT(seen.stop(), ElementsAre("x", "y"));
+  EXPECT_THAT(seen.stop_ids(), ElementsAre(7, 8));
+  EXPECT_TRUE(seen.ignore_eos());
+  EXPECT_TRUE(seen.has_logprobs());
+  EXPECT_FALSE(seen.add_special_tokens());
+  // What was not given is not sent, so that the server's defaults hold.
+  ASSERT_EQ(Run({"generate", "--prompt=p"}), 0);
+  EXPECT_FALSE(seen.has_temperature() || seen.has_top_p() || seen.has_seed() ||
+               seen.has_logprobs() || seen.has_add_special_tokens() ||
+               seen.has_repetition_penalty());
+}
+
+TEST_F(LoractlTest, JsonlAnswersComeInTheOrderOfTheLinesWithTheirAdapters) {
+  server_.inference.generate = Echo;
+  std::string content;
+  for (int i = 0; i < 50; ++i) {
+    absl::StrAppend(&content, "{\"prompt\":\"", i, "\"", i % 2 ? ",\"adapter\":\"odd\"" : "",
+                    "}\n");
+  }
+  const std::string path = WriteTemp("prompts.jsonl", content);
+  ASSERT_EQ(Run({"generate", "--jsonl", path, "--adapter=even", "--output=json"}), 0) << err_;
+  const auto lines = JsonLines();
+  ASSERT_EQ(lines.size(), 50u);
+  for (int i = 0; i < 50; ++i) {
+    EXPECT_EQ(lines[i]["text"], absl::StrCat(i % 2 ? "odd:" : "even:", i));
+  }
+}
+
+TEST_F(LoractlTest, AnErrorInALineNamesTheLine) {
+  server_.inference.generate = [](grpc::ServerContext*, const v1::GenerateRequest& request,
+                                  FakeInference::Writer* writer) {
+    if (request.prompt() == "b") return ServerError(grpc::NOT_FOUND, "adapter \"x\"");
+    return Echo(nullptr, request, writer);
+  };
+  const std::string path = WriteTemp("p.jsonl", "{\"prompt\":\"a\"}\n{\"prompt\":\"b\"}\n");
+  EXPECT_EQ(Run({"generate", "--jsonl", path, "--output=json"}), 3);
+  EXPECT_THAT(err_, HasSubstr("p.jsonl:2: adapter \"x\""));
+}
+
+TEST_F(LoractlTest, ScorePrintsNullForTheFirstTokenAndShortNumbers) {
+  server_.inference.score = [](const v1::ScoreRequest& request, v1::ScoreResponse* reply) {
+    *reply->mutable_ids() = request.ids().ids();
+    for (int i = 1; i < request.ids().ids_size(); ++i) reply->add_logprobs(-1.2f * i);
+    return grpc::Status::OK;
+  };
+  ASSERT_EQ(Run({"score", "--ids=[1,2,3]", "--output=json"}), 0) << err_;
+  EXPECT_EQ(out_, "{\"logprobs\":[null,-1.2,-2.4]}\n");
+  ASSERT_EQ(Run({"score", "--ids=[1]", "--output=json"}), 0) << err_;
+  EXPECT_EQ(out_, "{\"logprobs\":[null]}\n");
+}
+
+TEST_F(LoractlTest, TokenizeAndDetokenizeAreReverse) {
+  server_.inference.tokenize = [](const v1::TokenizeRequest& request, v1::TokenizeResponse* reply) {
+    for (const char c : request.text()) reply->add_ids(c);
+    if (!request.has_add_special_tokens() || request.add_special_tokens()) reply->add_ids(0);
+    return grpc::Status::OK;
+  };
+  server_.inference.detokenize = [](const v1::DetokenizeRequest& request,
+                                    v1::DetokenizeResponse* reply) {
+    for (const int id : request.ids()) reply->mutable_text()->push_back(static_cast<char>(id));
+    return grpc::Status::OK;
+  };
+  ASSERT_EQ(Run({"tokenize", "--text=ab", "--add_special_tokens=false", "--output=json"}), 0);
+  EXPECT_EQ(out_, "{\"ids\":[97,98]}\n");
+  ASSERT_EQ(Run({"tokenize", "--text=ab", "--output=json"}), 0);
+  EXPECT_EQ(out_, "{\"ids\":[97,98,0]}\n");
+  ASSERT_EQ(Run({"tokenize", "--text=", "--add_special_tokens=false", "--output=json"}), 0);
+  EXPECT_EQ(out_, "{\"ids\":[]}\n");
+  ASSERT_EQ(Run({"detokenize", "--ids=97,98", "--output=json"}), 0) << err_;
+  EXPECT_EQ(out_, "{\"text\":\"ab\"}\n");
+}
+
+// Submits job-1, which does one step and then ends in `state`.
+void ServeJob(FakeServer& server, v1::JobState state, v1::SubmitJobRequest* seen) {
+  server.jobs.submit = [seen](const v1::SubmitJobRequest& request, v1::SubmitJobResponse* reply) {
+    *seen = request;
+    reply->mutable_job()->set_job_id("job-1");
+    return grpc::Status::OK;
+  };
+  server.jobs.watch = [state](grpc::ServerContext*, const v1::WatchJobRequest&,
+                              FakeJobs::Writer* writer) {
+    v1::WatchJobResponse reply;
+    reply.mutable_event()->set_seq(1);
+    reply.mutable_event()->mutable_step()->set_step(1);
+    reply.mutable_event()->mutable_step()->set_steps(1);
+    reply.mutable_event()->mutable_step()->set_loss(2.5);
+    reply.mutable_event()->mutable_step()->set_learning_rate(1e-3);
+    writer->Write(reply);
+    reply.mutable_event()->set_seq(2);
+    v1::JobStateChange& change = *reply.mutable_event()->mutable_state_change();
+    change.set_to(state);
+    if (state == v1::JOB_STATE_FAILED) {
+      change.mutable_error()->set_fault(v1::JOB_FAULT_USER);
+      change.mutable_error()->mutable_status()->set_code(3);
+      change.mutable_error()->mutable_status()->set_message("loss is not finite at step 2");
+    }
+    writer->Write(reply);
+    return grpc::Status::OK;
+  };
+}
+
+TEST_F(LoractlTest, SubmitAndWaitPrintsOneObjectPerEvent) {
+  v1::SubmitJobRequest seen;
+  ServeJob(server_, v1::JOB_STATE_SUCCEEDED, &seen);
+  ASSERT_EQ(Run({"job", "submit", "--name=n", "--train=d", "--eval=e", "--r=4",
+                 "--learning_rate=1e-3", "--wait", "--output=json"}),
+            0)
+      << err_;
+  EXPECT_EQ(seen.spec().name(), "n");
+  EXPECT_EQ(seen.spec().train_dataset(), "d");
+  EXPECT_EQ(seen.spec().eval_dataset(), "e");
+  EXPECT_EQ(seen.spec().training().r(), 4);
+  const auto lines = JsonLines();
+  ASSERT_EQ(lines.size(), 2u);
+  EXPECT_EQ(lines[0]["step"], 1);
+  EXPECT_EQ(lines[0]["loss"], 2.5);
+  EXPECT_EQ(lines[0]["grad_norm"], 0);
+  EXPECT_EQ(lines[0]["learning_rate"], 1e-3);
+  EXPECT_EQ(lines[1]["state_change"]["to"], "JOB_STATE_SUCCEEDED");
+}
+
+TEST_F(LoractlTest, OnlyASucceededJobExitsWithZero) {
+  v1::SubmitJobRequest seen;
+  for (const v1::JobState state : {v1::JOB_STATE_FAILED, v1::JOB_STATE_CANCELLED}) {
+    ServeJob(server_, state, &seen);
+    EXPECT_EQ(Run({"job", "submit", "--name=n", "--train=d", "--wait", "--output=json"}), 1);
+    EXPECT_EQ(Run({"job", "watch", "job-1"}), 1);
+  }
+  ServeJob(server_, v1::JOB_STATE_FAILED, &seen);
+  EXPECT_EQ(Run({"job", "watch", "job-1"}), 1);
+  EXPECT_THAT(out_, HasSubstr("step 1/1  loss 2.5  lr 0.001"));
+  EXPECT_THAT(out_, HasSubstr("INVALID_ARGUMENT: loss is not finite at step 2"));
+}
+
+TEST_F(LoractlTest, ALocalFileIsUploadedFirstAndOnce) {
+  v1::SubmitJobRequest seen;
+  ServeJob(server_, v1::JOB_STATE_SUCCEEDED, &seen);
+  v1::Dataset stored;
+  int uploads = 0;
+  server_.datasets.upload = [&](FakeDatasets::Reader* reader, v1::UploadDatasetResponse* reply) {
+    ++uploads;
+    v1::UploadDatasetRequest request;
+    reader->Read(&request);
+    stored.set_name(request.metadata().name());
+    stored.set_sha256(request.metadata().sha256());
+    while (reader->Read(&request)) {
+    }
+    *reply->mutable_dataset() = stored;
+    return grpc::Status::OK;
+  };
+  server_.datasets.get = [&](const v1::GetDatasetRequest& request, v1::Dataset* reply) {
+    if (request.name() != stored.name()) return ServerError(grpc::NOT_FOUND, "none");
+    *reply = stored;
+    return grpc::Status::OK;
+  };
+  const std::string path = WriteTemp("train.jsonl", "{\"text\":\"a\"}\n");
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_EQ(Run({"job", "submit", "--name=n", "--train=" + path, "--wait", "--output=json"}), 0)
+        << err_;
+    EXPECT_EQ(seen.spec().train_dataset(), stored.name());
+    EXPECT_EQ(JsonLines().size(), 2u);  // the upload adds no line
+  }
+  EXPECT_EQ(uploads, 1);
+  EXPECT_TRUE(stored.name().starts_with("train-")) << stored.name();
+}
+
+TEST_F(LoractlTest, SubmitWithoutWaitingPrintsTheJob) {
+  v1::SubmitJobRequest seen;
+  ServeJob(server_, v1::JOB_STATE_SUCCEEDED, &seen);
+  ASSERT_EQ(Run({"job", "submit", "--name=n", "--train=d", "--output=json"}), 0) << err_;
+  EXPECT_EQ(JsonLines()[0]["job_id"], "job-1");
+  EXPECT_EQ(JsonLines()[0]["job"]["job_id"], "job-1");
+  EXPECT_EQ(Run({"job", "submit", "--name=n"}), 2);
+  EXPECT_THAT(err_, HasSubstr("--train is needed"));
+  EXPECT_EQ(Run({"job", "submit", "--name=n", "--train=nowhere/x.jsonl"}), 3);
+  EXPECT_THAT(err_, HasSubstr("nowhere/x.jsonl: no such file"));
+}
+
+TEST_F(LoractlTest, RefusalsShowTheFieldAndTheReason) {
+  server_.jobs.submit = [](const v1::SubmitJobRequest&, v1::SubmitJobResponse*) {
+    return ServerError(grpc::INVALID_ARGUMENT, "the job was refused", "spec.training.r");
+  };
+  EXPECT_EQ(Run({"job", "submit", "--name=n", "--train=d", "--r=0"}), 5);
+  EXPECT_THAT(err_, HasSubstr("error: the job was refused [TEST]"));
+  EXPECT_THAT(err_, HasSubstr("  spec.training.r: must be at least 1"));
+}
+
+TEST_F(LoractlTest, AliasesMoveByCompareAndSet) {
+  v1::SetAliasRequest seen;
+  server_.adapters.set_alias = [&](const v1::SetAliasRequest& request, v1::Alias* reply) {
+    seen = request;
+    if (request.has_expected_adapter()) return ServerError(grpc::ABORTED, "it points at n@2");
+    reply->set_alias(request.alias());
+    reply->set_adapter(request.adapter());
+    return grpc::Status::OK;
+  };
+  ASSERT_EQ(Run({"adapter", "alias", "prod", "n@1"}), 0) << err_;
+  EXPECT_EQ(out_, "prod -> n@1\n");
+  EXPECT_FALSE(seen.has_expected_adapter());
+  EXPECT_EQ(Run({"adapter", "alias", "prod", "n@1", "--expect=n@0"}), 6);
+  EXPECT_EQ(seen.expected_adapter(), "n@0");
+  EXPECT_EQ(Run({"adapter", "alias", "prod", "n@1", "--expect="}), 6);
+  EXPECT_TRUE(seen.has_expected_adapter());
+  EXPECT_EQ(Run({"adapter", "alias", "prod"}), 2);
+  EXPECT_EQ(Run({"adapter", "alias", "prod", "n@1", "--remove"}), 2);
+  EXPECT_EQ(Run({"adapter", "alias", "prod", "--remove"}), 0);
+}
+
+TEST_F(LoractlTest, TheServerComesFromTheFlagOrTheEnvironment) {
+  server_.inference.tokenize = [](const v1::TokenizeRequest&, v1::TokenizeResponse*) {
+    return grpc::Status::OK;
+  };
+  setenv("LORAD_SERVER", server_.address().c_str(), 1);
+  EXPECT_EQ(RunRaw({"tokenize", "--text=a", "--output=json"}), 0);
+  EXPECT_EQ(RunRaw({"tokenize", "--text=a", "--server=127.0.0.1:1"}), 4);
+  EXPECT_THAT(err_, HasSubstr("cannot reach lorad at 127.0.0.1:1"));
+  unsetenv("LORAD_SERVER");
+}
+
+TEST_F(LoractlTest, MistakesOnTheCommandLineSendNothing) {
+  EXPECT_EQ(RunRaw({}), 2);
+  EXPECT_THAT(err_, HasSubstr("Commands:"));
+  EXPECT_EQ(RunRaw({"frobnicate"}), 2);
+  EXPECT_EQ(RunRaw({"generate"}), 2);
+  EXPECT_THAT(err_, HasSubstr("hint: loractl generate --help"));
+  EXPECT_EQ(RunRaw({"info", "--token=x", "--server=example.org"}), 2);
+  EXPECT_EQ(RunRaw({"--version"}), 0);
+  EXPECT_EQ(RunRaw({"generate", "--help"}), 0);
+  EXPECT_THAT(out_, HasSubstr("Examples:"));
+}
+
+}  // namespace
+}  // namespace lorad::cli
