@@ -151,9 +151,8 @@ absl::StatusOr<int64_t> RunnerWorkspaceBytes(const ModelConfig& config, const Qu
     RETURN_IF_ERROR(AllocatePass(shape, config, quant, backend, arena).status());
     peak = std::max(peak, arena.peak_bytes());
   }
-  // LoraBatch: x A^T of every row at its adapter's rank, each adapter's share aligned.
-  const int64_t lora = limits.max_tokens * limits.max_rank * SizeOf(backend.activation_dtype()) +
-                       limits.max_sequences * Arena::kAlignment;
+  const int64_t lora =
+      LoraBatch::ScratchBytes(limits.max_tokens, limits.max_sequences, limits.max_rank, backend);
   return RoundUp(peak, Arena::kAlignment) + lora;
 }
 

@@ -24,17 +24,24 @@ struct AdapterRows {
 // Thread-compatible.
 class LoraBatch final : public LayerLora {
  public:
-  // `rows` ascending and disjoint. The xa scratch of the widest module comes from `arena` and is
-  // shared by all modules.
+  // `rows` ascending and disjoint. Scratch for x A^T comes from `arena`: one set for each module
+  // that shares an op call (q, k, v), of the adapter's largest rank; used again by later calls.
   static absl::StatusOr<LoraBatch> Create(std::vector<AdapterRows> rows, const Backend& backend,
                                           Arena& arena);
+  // What Create takes from its arena, at most.
+  static int64_t ScratchBytes(int64_t num_rows, int64_t num_adapters, int64_t max_rank,
+                              const Backend& backend);
+
   absl::Span<LoraSegment> Segments(ModuleId id) override;
   LoraDropout Dropout(ModuleId) const override { return {}; }
 
  private:
+  static constexpr int kSlots = 3;
+
   LoraBatch() = default;
   std::vector<AdapterRows> rows_;
-  std::vector<TensorView> xa_;  // one per entry of rows_, [end - begin, max_rank]
+  // Per entry of rows_, [end - begin, max_rank].
+  std::vector<std::array<TensorView, kSlots>> xa_;
   // q, k, v (or gate, up) are in use at once: one list per projection.
   std::array<std::vector<LoraSegment>, kNumProjections> segments_;
 };

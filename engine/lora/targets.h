@@ -1,3 +1,4 @@
+// Which modules an adapter adapts.
 #ifndef LORAD_ENGINE_LORA_TARGETS_H_
 #define LORAD_ENGINE_LORA_TARGETS_H_
 
@@ -16,6 +17,15 @@ namespace lorad {
 // kInvalidArgument names an entry that matches nothing and lists what there is.
 absl::StatusOr<std::vector<ModuleId>> MatchTargets(const ModelConfig& config,
                                                    const std::vector<std::string>& targets);
+
+// The modules that one entry means; none is not an error.
+absl::StatusOr<std::vector<ModuleId>> MatchTarget(const ModelConfig& config,
+                                                  const std::string& target);
+
+// The shortest list of names that MatchTargets, and PEFT, match to exactly `modules`: a
+// projection's name where every layer has it, whole paths elsewhere. Sorted.
+std::vector<std::string> ShortestTargets(const ModelConfig& config,
+                                         const std::vector<ModuleId>& modules);
 
 }  // namespace lorad
 
