@@ -24,16 +24,16 @@ std::array<float, 256> MakeDynamicMap() {
   map[count++] = 1.0f;
   for (int exponent = 0; exponent < 7; ++exponent) {
     const int steps = 1 << exponent;
-    // torch.linspace in fp32 steps up from the start in the first half, down from the end in the
-    // rest.
+    // To the bit as torch.linspace in fp32: up from the start in the first half, down from the end
+    // in the rest, with a fused multiply-add.
     const float step = (1.0f - 0.1f) / static_cast<float>(steps);
     const auto edge = [&](int i) {
-      return i < (steps + 1) / 2 ? 0.1f + step * static_cast<float>(i)
-                                 : 1.0f - step * static_cast<float>(steps - i);
+      return i < (steps + 1) / 2 ? std::fma(step, static_cast<float>(i), 0.1f)
+                                 : std::fma(-step, static_cast<float>(steps - i), 1.0f);
     };
+    const float power = static_cast<float>(std::pow(10.0, exponent - 6));
     for (int i = 0; i < steps; ++i) {
-      const float mean = (edge(i) + edge(i + 1)) / 2.0f;
-      const float value = static_cast<float>(std::pow(10.0, exponent - 6) * mean);
+      const float value = power * ((edge(i) + edge(i + 1)) / 2.0f);
       map[count++] = value;
       map[count++] = -value;
     }
@@ -54,7 +54,7 @@ std::vector<float> CodeBook(QuantFormat format) {
       break;
     case QuantFormat::kFp4:
       for (double value : kFp4) book.push_back(static_cast<float>(value));
-      for (double value : kFp4) book.push_back(static_cast<float>(-value));
+      for (double value : kFp4) book.push_back(static_cast<float>(0 - value));  // code 8: +0
       break;
     case QuantFormat::kInt4:
       // Two's complement nibbles: 0..7, then -8 (never written) to -1.

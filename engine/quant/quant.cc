@@ -11,23 +11,22 @@
 namespace lorad {
 namespace {
 
+// bitsandbytes' guard against a division by zero: an all-zero block gets the code of zero.
+constexpr float kSmallestAbsmax = 1e-38f;
+
 // Code of each value in order of the values, and the thresholds between neighbours.
 struct Encoder {
   std::vector<float> thresholds;  // ascending
   std::vector<uint8_t> codes;     // codes[i]: the code of the i-th smallest book value
-  // Of an all-zero block, 0 * (1 / 0): bitsandbytes writes code 0 in nf4 (the value -absmax) and
-  // fp4.
-  uint8_t nan_code;
 
-  explicit Encoder(const std::vector<float>& book, QuantFormat format)
-      : nan_code(format == QuantFormat::kInt8 ? 128 : 0) {
+  explicit Encoder(const std::vector<float>& book, QuantFormat format) {
     std::vector<int> order(book.size());
     std::iota(order.begin(), order.end(), 0);
-    // Absmax formats are symmetric: the most negative code is not used. fp4's minus zero neither.
+    // Absmax formats are symmetric: the most negative code is not used.
     if (format == QuantFormat::kInt4) std::erase(order, 8);
     if (format == QuantFormat::kInt8) std::erase(order, 0);
-    if (format == QuantFormat::kFp4) std::erase(order, 8);
-    std::sort(order.begin(), order.end(), [&](int a, int b) { return book[a] < book[b]; });
+    // Stable: fp4 has two zeros, and bitsandbytes gives small positive values the second.
+    std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return book[a] < book[b]; });
     for (size_t i = 0; i < order.size(); ++i) {
       codes.push_back(static_cast<uint8_t>(order[i]));
       if (i + 1 < order.size()) {
@@ -37,7 +36,6 @@ struct Encoder {
   }
   // Strictly greater: a tie takes the lower value.
   uint8_t Code(float value) const {
-    if (std::isnan(value)) return nan_code;
     const auto above = std::lower_bound(thresholds.begin(), thresholds.end(), value);
     return codes[above - thresholds.begin()];
   }
@@ -73,7 +71,7 @@ QuantizedMatrix Quantize(const QuantSpec& spec, int64_t out_features, int64_t in
     float absmax = 0;
     for (int64_t i = begin; i < end; ++i) absmax = std::max(absmax, std::abs(values[i]));
     scales[block] = absmax;
-    const float inverse = 1.0f / absmax;
+    const float inverse = 1.0f / std::max(absmax, kSmallestAbsmax);
     for (int64_t i = begin; i < end; ++i) {
       const uint8_t code = encoder.Code(values[i] * inverse);
       if (nibbles) {
@@ -107,8 +105,8 @@ void QuantizeScales(QuantizedMatrix& matrix) {
     const float inverse = 1.0f / largest;
     for (int64_t i = begin; i < end; ++i) {
       const float centred = scales[i] - matrix.nested_offset;
-      // All scales equal: 0 / 0. Zero is the value that decodes right.
-      matrix.scales_u8[i] = largest == 0 ? DynamicCode(0) : DynamicCode(centred * inverse);
+      // All scales equal: bitsandbytes writes code 0, and nothing is added to the mean.
+      matrix.scales_u8[i] = largest == 0 ? 0 : DynamicCode(centred * inverse);
     }
   }
 }
