@@ -5,8 +5,7 @@
 #include "absl/strings/str_format.h"
 #include "engine/core/checked_math.h"
 #include "engine/core/status_macros.h"
-#include "engine/model/modules.h"
-#include "engine/quant/quant.h"
+#include "engine/plan/memory.h"
 
 namespace lorad {
 namespace {
@@ -67,24 +66,12 @@ absl::Status ValidateEngineConfig(const EngineConfig& config) {
   return absl::OkStatus();
 }
 
-int64_t EstimateWeightBytes(const ModelConfig& model, const QuantSpec& quant) {
-  int64_t layer = 2 * model.hidden_size * 4;  // norms
-  for (const Projection p : kAllProjections)
-    layer += QuantizedBytes(quant, OutFeatures(model, p), InFeatures(model, p));
-  if (model.qkv_bias) layer += 4 * (model.q_features() + 2 * model.kv_features());
-  if (model.o_bias) layer += 4 * model.hidden_size;
-  if (model.mlp_bias) layer += 4 * (2 * model.intermediate_size + model.hidden_size);
-  const int64_t matrices = model.tie_word_embeddings ? 1 : 2;  // embedding, head
-  return model.num_layers * layer + matrices * 2 * model.vocab_size * model.hidden_size +
-         4 * model.hidden_size;
-}
-
 absl::StatusOr<EngineMemory> PlanMemory(const EngineConfig& config, const ModelConfig& model,
                                         const QuantSpec& quant, Backend& backend) {
   EngineMemory memory;
   memory.total =
       config.memory_limit_bytes > 0 ? config.memory_limit_bytes : DefaultLimit(backend.info());
-  memory.weights = EstimateWeightBytes(model, quant);
+  memory.weights = ModelWeightBytes(model, quant);
   memory.kv.num_layers = model.num_layers;
   memory.kv.num_kv_heads = model.num_kv_heads;
   memory.kv.head_dim = model.head_dim;

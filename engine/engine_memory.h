@@ -40,9 +40,6 @@ absl::Status ValidateEngineConfig(const EngineConfig& config);
 absl::StatusOr<EngineMemory> PlanMemory(const EngineConfig& config, const ModelConfig& model,
                                         const QuantSpec& quant, Backend& backend);
 
-// Bytes of the loaded model.
-int64_t EstimateWeightBytes(const ModelConfig& model, const QuantSpec& quant);
-
 }  // namespace lorad
 
 #endif  // LORAD_ENGINE_ENGINE_MEMORY_H_
