@@ -98,15 +98,18 @@ TEST_F(CheckpointTest, ReadsBackBitForBit) {
     EXPECT_FALSE(found.evaluated);
     EXPECT_EQ(found.last_loss, expected.progress.last_loss);
     EXPECT_EQ(std::isnan(found.best_eval_loss), step < 2);
-    if (step >= 2) EXPECT_EQ(found.best_eval_loss, 1.0 / 3);
+    if (step >= 2) {
+      EXPECT_EQ(found.best_eval_loss, 1.0 / 3);
+    }
     EXPECT_EQ(found.best_step, 2);
     EXPECT_EQ(found.evals_without_gain, 5);
     EXPECT_EQ(newest.snapshot->m, expected.m);
     EXPECT_EQ(newest.snapshot->v, expected.v);
     EXPECT_EQ(newest.snapshot->adapter.modules[1].a, expected.adapter.modules[1].a);
     ASSERT_EQ(newest.snapshot->best.has_value(), expected.best.has_value());
-    if (expected.best)
+    if (expected.best) {
       EXPECT_EQ(AdapterDigest(*newest.snapshot->best), AdapterDigest(*expected.best));
+    }
   }
 }
 
