@@ -24,12 +24,12 @@ namespace lorad {
 
 struct ConnectOptions {
   std::string server = "127.0.0.1:7430";  // host:port, or unix:PATH
-  std::string token;                      // sent as "authorization: Bearer"; empty: none
+  std::string token = {};                 // sent as "authorization: Bearer"; empty: none
   bool tls = false;
-  std::string tls_ca;    // PEM file; empty: the system's
-  std::string tls_cert;  // PEM files of the client's own certificate; empty: none
-  std::string tls_key;
-  std::string tls_server_name;  // expected in the server's certificate; empty: the host
+  std::string tls_ca = {};    // PEM file; empty: the system's
+  std::string tls_cert = {};  // PEM files of the client's own certificate; empty: none
+  std::string tls_key = {};
+  std::string tls_server_name = {};  // expected in the server's certificate; empty: the host
 
   absl::Duration call_timeout = absl::Seconds(60);  // of calls that answer at once
   absl::Duration work_timeout = absl::Hours(1);     // of calls that compute or move files

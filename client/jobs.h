@@ -26,9 +26,9 @@ struct WatchJobOptions {
   // How long the server may be away before Watch gives up; a restart takes a few seconds.
   absl::Duration reconnect_for = absl::Minutes(5);
   // Called on the caller's thread, in order, each event once. An error ends Watch with it.
-  std::function<absl::Status(const v1::JobEvent&)> on_event;
+  std::function<absl::Status(const v1::JobEvent&)> on_event = {};
   // Told once each time the connection is lost; may be empty.
-  std::function<void(const absl::Status&)> on_disconnect;
+  std::function<void(const absl::Status&)> on_disconnect = {};
 };
 
 // Thread-safe. Errors are the server's (client/status.h has their details) unless said otherwise.
