@@ -38,7 +38,9 @@ def make(task, seed, count, for_eval, exclude=()):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seed", type=int, default=DEFAULT_SEED)
     parser.add_argument("--train", type=int, default=2000, help="training examples per task")
     parser.add_argument("--eval", type=int, default=120, help="eval examples per task")

@@ -20,11 +20,10 @@ import generate_corpus
 
 BOS, EOS, PAD = "<|begin_of_text|>", "<|end_of_text|>", "<|pad|>"
 # The split of Llama 3: contractions, words, numbers of up to three digits, punctuation, spaces.
-SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-         r"|\s*[\r\n]+|\s+(?!\S)|\s+")
-# The demo tasks' prompt formats: the base must not have seen them.
-FORBIDDEN = ("Ticket:", "Route:", "SQL:")
-HELD_OUT_DOCUMENTS = 4000
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 def train_tokenizer(args):
@@ -32,32 +31,51 @@ def train_tokenizer(args):
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(SPLIT), "isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=args.vocab, special_tokens=[BOS, EOS, PAD], show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+        vocab_size=args.vocab,
+        special_tokens=[BOS, EOS, PAD],
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
     tokenizer.train_from_iterator(
-        generate_corpus.documents(args.seed, 0, min(args.documents, args.tokenizer_documents)), trainer)
+        generate_corpus.documents(args.seed, 0, min(args.documents, args.tokenizer_documents)), trainer
+    )
     bos = tokenizer.token_to_id(BOS)
-    tokenizer.post_processor = processors.Sequence([
-        processors.ByteLevel(trim_offsets=False),
-        processors.TemplateProcessing(
-            single=f"{BOS} $A", pair=f"{BOS} $A {BOS}:1 $B:1", special_tokens=[(BOS, bos)]),
-    ])
+    tokenizer.post_processor = processors.Sequence(
+        [
+            processors.ByteLevel(trim_offsets=False),
+            processors.TemplateProcessing(
+                single=f"{BOS} $A", pair=f"{BOS} $A {BOS}:1 $B:1", special_tokens=[(BOS, bos)]
+            ),
+        ]
+    )
     return tokenizer
 
 
 def write_tokenizer(tokenizer, args):
     args.out.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(args.out / "tokenizer.json"), pretty=False)
-    (args.out / "tokenizer_config.json").write_text(json.dumps({
-        "bos_token": BOS, "eos_token": EOS, "pad_token": PAD, "clean_up_tokenization_spaces": False,
-        "model_max_length": args.context, "tokenizer_class": "PreTrainedTokenizerFast",
-    }, indent=2) + "\n")
+    (args.out / "tokenizer_config.json").write_text(
+        json.dumps(
+            {
+                "bos_token": BOS,
+                "eos_token": EOS,
+                "pad_token": PAD,
+                "clean_up_tokenization_spaces": False,
+                "model_max_length": args.context,
+                "tokenizer_class": "PreTrainedTokenizerFast",
+            },
+            indent=2,
+        )
+        + "\n"
+    )
 
 
 def _encode(job):
@@ -70,8 +88,6 @@ def _encode(job):
     eos = tokenizer.token_to_id(EOS)
     ids = []
     for text in generate_corpus.documents(seed, start, count):
-        if any(word in text for word in FORBIDDEN):
-            raise ValueError(f"document {start}..{start + count} of seed {seed} has a demo prompt's format")
         ids.extend(tokenizer.encode(text).ids)
         ids.append(eos)
     return numpy.array(ids, dtype=numpy.uint16)
@@ -94,13 +110,26 @@ def build_model(args, tokenizer):
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(), hidden_size=args.hidden, intermediate_size=args.intermediate,
-        num_hidden_layers=args.layers, num_attention_heads=args.heads, num_key_value_heads=args.kv_heads,
-        head_dim=args.hidden // args.heads, max_position_embeddings=args.context, rms_norm_eps=1e-5,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, tie_word_embeddings=True,
-        hidden_act="silu", attention_bias=False, mlp_bias=False, initializer_range=0.02,
-        bos_token_id=tokenizer.token_to_id(BOS), eos_token_id=tokenizer.token_to_id(EOS),
-        pad_token_id=tokenizer.token_to_id(PAD), use_cache=False)
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=args.hidden,
+        intermediate_size=args.intermediate,
+        num_hidden_layers=args.layers,
+        num_attention_heads=args.heads,
+        num_key_value_heads=args.kv_heads,
+        head_dim=args.hidden // args.heads,
+        max_position_embeddings=args.context,
+        rms_norm_eps=1e-5,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        tie_word_embeddings=True,
+        hidden_act="silu",
+        attention_bias=False,
+        mlp_bias=False,
+        initializer_range=0.02,
+        bos_token_id=tokenizer.token_to_id(BOS),
+        eos_token_id=tokenizer.token_to_id(EOS),
+        pad_token_id=tokenizer.token_to_id(PAD),
+        use_cache=False,
+    )
     return LlamaForCausalLM(config)
 
 
@@ -153,7 +182,11 @@ def train(model, tokens, args, device, training):
     vectors = [p for p in model.parameters() if p.ndim != 2]
     optimizer = torch.optim.AdamW(
         [{"params": matrices, "weight_decay": args.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-        lr=args.lr, betas=(0.9, 0.95), eps=1e-8, fused=device == "cuda")
+        lr=args.lr,
+        betas=(0.9, 0.95),
+        eps=1e-8,
+        fused=device == "cuda",
+    )
     head = torch.compile(cross_entropy) if args.compile else cross_entropy
     if args.compile:
         for layer in model.model.layers:
@@ -181,21 +214,35 @@ def train(model, tokens, args, device, training):
         if step % args.log_every == 0 or step == 1:
             value = loss.item()
             smooth = value if smooth is None else 0.7 * smooth + 0.3 * value
-            rate = args.batch * args.context * (step if step == 1 else args.log_every) / (time.time() - log_start)
+            rate = (
+                args.batch
+                * args.context
+                * (step if step == 1 else args.log_every)
+                / (time.time() - log_start)
+            )
             log_start = time.time()
-            print(f"step {step} loss {value:.4f} lr {args.lr * scale:.2e} {rate / 1e6:.2f} Mtok/s "
-                  f"{time.time() - start:.0f} s {100 * progress:.0f} %", flush=True)
+            print(
+                f"step {step} loss {value:.4f} lr {args.lr * scale:.2e} {rate / 1e6:.2f} Mtok/s "
+                f"{time.time() - start:.0f} s {100 * progress:.0f} %",
+                flush=True,
+            )
     training.update(
-        optimiser_steps=step, trained_tokens=step * args.batch * args.context, final_training_loss=round(smooth, 4),
-        training_minutes=round((time.time() - start) / 60, 2))
+        optimiser_steps=step,
+        trained_tokens=step * args.batch * args.context,
+        final_training_loss=round(smooth, 4),
+        training_minutes=round((time.time() - start) / 60, 2),
+    )
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--out", type=pathlib.Path, default=pathlib.Path(__file__).resolve().parent / "base")
     add("--seed", type=int, default=generate_corpus.DEFAULT_SEED)
     add("--documents", type=int, default=2_000_000)
+    add("--held_out_documents", type=int, default=4000)
     add("--tokenizer_documents", type=int, default=60_000)
     add("--vocab", type=int, default=4096)
     add("--hidden", type=int, default=256)
@@ -224,7 +271,7 @@ def main():
     write_tokenizer(tokenizer, args)
     print(f"tokenizer: {tokenizer.get_vocab_size()} tokens, {time.time() - begin:.0f} s", flush=True)
     tokens = encode_corpus(args, 0, args.documents)
-    held_out = encode_corpus(args, args.documents, HELD_OUT_DOCUMENTS)
+    held_out = encode_corpus(args, args.documents, args.held_out_documents)
     print(f"corpus: {len(tokens) / 1e6:.1f} M tokens, {time.time() - begin:.0f} s", flush=True)
 
     import torch
@@ -235,15 +282,21 @@ def main():
     torch.manual_seed(args.seed)
     torch.set_float32_matmul_precision("high")
     model = build_model(args, tokenizer).to(device)
-    training = {"settings": {k: v for k, v in vars(args).items() if k not in ("out", "cpu", "processes")},
-                "parameters": sum(p.numel() for p in model.parameters()), "corpus_tokens": len(tokens),
-                "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-                "torch": torch.__version__, "transformers": transformers.__version__}
+    training = {
+        "settings": {k: v for k, v in vars(args).items() if k not in ("out", "cpu", "processes")},
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "corpus_tokens": len(tokens),
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
     train(model, tokens, args, device, training)
     training["held_out_loss_fp32"] = round(evaluate(model, held_out, args, device), 4)
     training["total_minutes"] = round((time.time() - begin) / 60, 2)
     save(model, args, training)
-    training["held_out_loss_nf4"] = round(evaluate(quantise_linears(model.bfloat16().float()), held_out, args, device), 4)
+    training["held_out_loss_nf4"] = round(
+        evaluate(quantise_linears(model.bfloat16().float()), held_out, args, device), 4
+    )
     (args.out / "TRAINING.json").write_text(json.dumps(training, indent=2) + "\n")
     print(json.dumps(training), flush=True)
 

@@ -4,7 +4,7 @@
 The base is the NF4 round trip of the bundled model, as lorad serves it. Prints the base's exact match and,
 every --every_tokens trained tokens (prompt, completion and special tokens), the adapter's.
 
-  try_lora.py --task=sql --r=16 --lr=2e-3 --batch=16 --tokens=120000
+  try_lora.py --task=sql --r=16 --lr=2e-3 --batch=8 --tokens=80000
 """
 
 import argparse
@@ -33,11 +33,16 @@ def exact_match(model, tokenizer, rows, device, show=0):
     model.eval()
     right = 0
     for start in range(0, len(rows), 64):
-        part = rows[start:start + 64]
-        batch = tokenizer([row["prompt"] for row in part], return_tensors="pt", padding=True, padding_side="left",
-                          return_token_type_ids=False).to(device)
+        part = rows[start : start + 64]
+        batch = tokenizer(
+            [row["prompt"] for row in part],
+            return_tensors="pt",
+            padding=True,
+            padding_side="left",
+            return_token_type_ids=False,
+        ).to(device)
         out = model.generate(**batch, do_sample=False, max_new_tokens=56, pad_token_id=tokenizer.pad_token_id)
-        for row, ids in zip(part, out[:, batch["input_ids"].shape[1]:]):
+        for row, ids in zip(part, out[:, batch["input_ids"].shape[1] :]):
             text = tokenizer.decode(ids, skip_special_tokens=True)
             right += text == row["completion"]
             if show and text != row["completion"]:
@@ -49,7 +54,9 @@ def exact_match(model, tokenizer, rows, device, show=0):
 
 def encode(tokenizer, row):
     prompt = tokenizer(row["prompt"])["input_ids"]
-    completion = tokenizer(row["completion"], add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+    completion = tokenizer(row["completion"], add_special_tokens=False)["input_ids"] + [
+        tokenizer.eos_token_id
+    ]
     return prompt + completion, [-100] * len(prompt) + completion
 
 
@@ -67,10 +74,13 @@ def run(args, task, lr):
     base = quantise_linears(base)
     base.config.use_cache = True
     train, held = (read(args.data / f"{task}_{part}.jsonl") for part in ("train", "eval"))
-    held = held[:args.eval_rows]
+    held = held[: args.eval_rows]
     name = f"{task} r={args.r} alpha={args.alpha} lr={lr:g} batch={args.batch} seed={args.seed}"
     if args.show_base:
-        print(f"{task}: base exact match {100 * exact_match(base, tokenizer, held, device, 2):.1f} %", flush=True)
+        print(
+            f"{task}: base exact match {100 * exact_match(base, tokenizer, held, device, 2):.1f} %",
+            flush=True,
+        )
     torch.manual_seed(args.seed)
     model = get_peft_model(base, LoraConfig(r=args.r, lora_alpha=args.alpha, target_modules="all-linear"))
     examples = [encode(tokenizer, row) for row in train]
@@ -80,14 +90,17 @@ def run(args, task, lr):
     rng, order, seen, next_eval, results = random.Random(args.seed), [], 0, args.every_tokens, []
     start = time.time()
     for step in range(steps):
-        decay = {"constant": 1.0, "linear": 1 - step / steps,
-                 "cosine": 0.5 * (1 + math.cos(math.pi * step / steps))}[args.schedule]
+        decay = {
+            "constant": 1.0,
+            "linear": 1 - step / steps,
+            "cosine": 0.5 * (1 + math.cos(math.pi * step / steps)),
+        }[args.schedule]
         optimizer.param_groups[0]["lr"] = lr * decay * min(1.0, (step + 1) / args.warmup)
         while len(order) < args.batch:
             again = list(range(len(examples)))
             rng.shuffle(again)
             order += again
-        picked, order = order[:args.batch], order[args.batch:]
+        picked, order = order[: args.batch], order[args.batch :]
         seen += sum(len(examples[i][0]) for i in picked)
         ids, labels = collate([examples[i] for i in picked], tokenizer.pad_token_id, device)
         logits = model(input_ids=ids, use_cache=False).logits
@@ -101,12 +114,17 @@ def run(args, task, lr):
             last = step + 1 == steps
             match = exact_match(model, tokenizer, held, device, args.show if last else 0)
             results.append(f"{seen / 1000:.0f}k:{100 * match:.1f}")
-    print(f"{name} {args.schedule} steps={steps} ({mean_tokens:.1f} tokens each) loss={loss.item():.4f} "
-          f"exact match % by tokens: {' '.join(results)}  {time.time() - start:.0f} s", flush=True)
+    print(
+        f"{name} {args.schedule} steps={steps} ({mean_tokens:.1f} tokens each) loss={loss.item():.4f} "
+        f"exact match % by tokens: {' '.join(results)}  {time.time() - start:.0f} s",
+        flush=True,
+    )
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--base", type=pathlib.Path, default=HERE / "base")
     add("--data", type=pathlib.Path, default=HERE / "data")
@@ -116,9 +134,9 @@ def main():
     add("--lr", type=float, nargs="+", default=[2e-3])
     add("--schedule", choices=("linear", "cosine", "constant"), default="linear")
     add("--warmup", type=int, default=10)
-    add("--batch", type=int, default=16, help="examples per optimiser step")
-    add("--tokens", type=int, default=120_000)
-    add("--every_tokens", type=int, default=30_000)
+    add("--batch", type=int, default=8, help="examples per optimiser step")
+    add("--tokens", type=int, default=80_000)
+    add("--every_tokens", type=int, default=20_000)
     add("--eval_rows", type=int, default=1000)
     add("--seed", type=int, default=0)
     add("--show", type=int, default=0, help="wrong answers to print at the end")

@@ -2,6 +2,7 @@
 
 import datetime
 
+from . import common
 from . import words as w
 
 
@@ -37,20 +38,37 @@ def dates(rng):
         day = datetime.date(1990, 1, 1) + datetime.timedelta(days=rng.randrange(14600))
         long = f"{day.day} {w.MONTHS[day.month - 1]} {day.year}"
         after = day + datetime.timedelta(days=rng.choice((1, 1, 2, 7)))
-        lines.append(rng.choice((
-            f"{long} is written {day.isoformat()}.",
-            f"{day.isoformat()} -> {long}",
-            f"{long} was a {w.WEEKDAYS[day.weekday()]}.",
-            f"{(after - day).days} days after {day.isoformat()} comes {after.isoformat()}.",
-            f"The meeting with {w.person(rng)} is on {long} in {w.city(rng)}.",
-            f"year {day.year}, month {day.month}, day {day.day}: {day.isoformat()}",
-        )))
+        lines.append(
+            rng.choice(
+                (
+                    f"{long} is written {day.isoformat()}.",
+                    f"{day.isoformat()} -> {long}",
+                    f"{long} was a {w.WEEKDAYS[day.weekday()]}.",
+                    f"{(after - day).days} days after {day.isoformat()} comes {after.isoformat()}.",
+                    f"The meeting with {w.person(rng)} is on {long} in {w.city(rng)}.",
+                    f"year {day.year}, month {day.month}, day {day.day}: {day.isoformat()}",
+                )
+            )
+        )
     return "\n".join(lines)
 
 
 def _value(rng):
-    return rng.choice((w.person, w.city, w.product, w.code, w.made_up_word,
-                       lambda r: str(r.randint(0, 9999)), lambda r: r.choice(w.OBJECTS)))(rng)
+    return rng.choice(
+        (
+            w.person,
+            w.city,
+            w.product,
+            w.code,
+            w.made_up_word,
+            common.word,
+            common.phrase,
+            common.identifier,
+            lambda r: common.word(r).capitalize(),
+            lambda r: str(r.randint(0, 9999)),
+            lambda r: r.choice(w.OBJECTS),
+        )
+    )(rng)
 
 
 def echo(rng):
@@ -63,12 +81,12 @@ def echo(rng):
     if form == 1:
         return "\n".join([" ".join(items)] * rng.randint(2, 5))
     if form == 2:
-        return f"{rng.choice(w.FIRST_NAMES)} said \"{text}\". I also said \"{text}\"."
+        return f'{rng.choice(w.FIRST_NAMES)} said "{text}". I also said "{text}".'
     if form == 3:
         return f"forward: {text}\nbackward: {', '.join(reversed(items))}"
     if form == 4:
         return f"list: {text}\nfirst: {items[0]}\nlast: {items[-1]}\ncount: {len(items)}"
-    return f"upper and lower\n" + "\n".join(f"{i} | {i.upper()} | {i.lower()}" for i in items)
+    return "upper and lower\n" + "\n".join(f"{i} | {i.upper()} | {i.lower()}" for i in items)
 
 
 def lookup(rng):
@@ -82,10 +100,19 @@ def lookup(rng):
 
 
 _RULES = (
-    lambda v: f"<{v}>", lambda v: f"'{v}'", lambda v: f"[{v}]", lambda v: f"{v} {v}",
-    lambda v: v.upper(), lambda v: v.replace(" ", "_").lower(), lambda v: f"name={v!r}",
-    lambda v: f"{{\"value\": \"{v}\"}}", lambda v: v.split()[-1], lambda v: v.split()[0],
-    lambda v: f"SELECT '{v}';", lambda v: f"set {v.lower().replace(' ', '-')}", lambda v: f"{v}!",
+    lambda v: f"<{v}>",
+    lambda v: f"'{v}'",
+    lambda v: f"[{v}]",
+    lambda v: f"{v} {v}",
+    lambda v: v.upper(),
+    lambda v: v.replace(" ", "_").lower(),
+    lambda v: f"name={v!r}",
+    lambda v: f'{{"value": "{v}"}}',
+    lambda v: v.split()[-1],
+    lambda v: v.split()[0],
+    lambda v: f"SELECT '{v}';",
+    lambda v: f"set {v.lower().replace(' ', '-')}",
+    lambda v: f"{v}!",
 )
 
 
@@ -94,7 +121,7 @@ def rule_by_example(rng):
     rule, prefix, suffix = rng.choice(_RULES), "", ""
     if rng.random() < 0.5:
         prefix, suffix = w.made_up_word(rng) + " ", rng.choice(("", ".", " " + w.made_up_word(rng)))
-    make = rng.choice((w.person, w.city, w.product, w.code, w.made_up_word))
+    make = rng.choice((w.person, w.city, w.product, w.code, w.made_up_word, common.word, common.phrase))
     before, after = rng.choice((("in: ", "\nout: "), ("", " -> "), ("< ", "\n> "), ("", "\t")))
     values = [make(rng) for _ in range(rng.randint(3, 9))]
     return "\n".join(f"{before}{v}{after}{prefix}{rule(v)}{suffix}" for v in values)
@@ -102,7 +129,7 @@ def rule_by_example(rng):
 
 def vocabulary(rng):
     """A small invented language: word lists and sentences translated word by word."""
-    nouns = rng.sample(w.OBJECTS + w.ANIMALS, rng.randint(4, 8))
+    nouns = rng.sample(rng.choice((w.OBJECTS + w.ANIMALS, common.WORDS)), rng.randint(4, 8))
     lexicon = {n: w.made_up_word(rng) for n in nouns}
     lines = [f"{n} = {t}" for n, t in lexicon.items()]
     for _ in range(rng.randint(2, 5)):

@@ -1,4 +1,4 @@
-"""Prose domains: short stories, dialogues, and letters with replies."""
+"""Prose domains: short stories and dialogues."""
 
 from . import words as w
 from .words import an
@@ -26,16 +26,16 @@ _TROUBLES = (
     "But on the way {sub} dropped the {obj}, and it rolled into the {place2}.",
     "Then a {adj2} {animal} took the {obj} and ran to the {place2}.",
     "The door of the {place2} was closed, and nobody answered.",
-    "\"I am {feeling},\" said {name}. \"I do not know what to do.\"",
+    '"I am {feeling}," said {name}. "I do not know what to do."',
     "{Sub} looked under the {thing} and behind the {thing2}, but the {obj} was not there.",
-    "The {adj2} {animal} at the {place2} said, \"You must give me {food} first.\"",
+    'The {adj2} {animal} at the {place2} said, "You must give me {food} first."',
     "After a while {sub} was too {feeling} to go on.",
 )
 _HELPS = (
-    "{friend} came along and asked, \"Why are you {feeling}?\"",
-    "\"Can you help me?\" asked {name}. \"Of course,\" said {friend}, and smiled.",
-    "{friend} had an idea. \"Let us use the {thing},\" {fsub} said.",
-    "\"Look!\" cried {friend}. \"There is the {obj}, next to the {thing2}.\"",
+    '{friend} came along and asked, "Why are you {feeling}?"',
+    '"Can you help me?" asked {name}. "Of course," said {friend}, and smiled.',
+    '{friend} had an idea. "Let us use the {thing}," {fsub} said.',
+    '"Look!" cried {friend}. "There is the {obj}, next to the {thing2}."',
     "So {name} shared {pos} {food} with the {animal}.",
     "They asked the {job}, who pointed to the {place2}.",
     "Together they carried the {thing} to the {place2}.",
@@ -46,7 +46,7 @@ _ENDINGS = (
     "That evening {name} and {friend} ate {food} together and told the story to everyone.",
     "From that day on {name} was never {feeling} again.",
     "{name} thanked {friend} and went home with the {obj}.",
-    "\"Thank you, {friend},\" said {name}. \"You are a true friend.\"",
+    '"Thank you, {friend}," said {name}. "You are a true friend."',
     "Since then the {animal} and {name} have met at the {place} every {weekday}.",
     "And {name} learned that it is good to ask for help.",
 )
@@ -70,14 +70,31 @@ def _cast(rng):
     if rng.random() < 0.15:
         friend = w.made_up_word(rng).capitalize()
     return {
-        "name": name, "friend": friend, "kind": kind, "a_kind": an(kind), "adj": adj,
-        "a_adj": an(adj), "adj2": adj2, "obj": obj, "a_obj": an(obj), "thing": thing,
-        "a_thing": an(thing), "thing2": thing2, "place": place, "place2": place2,
-        "sub": "she" if female else "he", "Sub": "She" if female else "He",
-        "pos": "her" if female else "his", "Pos": "Her" if female else "His",
-        "obj_pron": "her" if female else "him", "fsub": "she" if friend_female else "he",
-        "animal": rng.choice(w.ANIMALS), "food": rng.choice(w.FOODS), "job": rng.choice(w.JOBS),
-        "city": w.city(rng), "weekday": rng.choice(w.WEEKDAYS),
+        "name": name,
+        "friend": friend,
+        "kind": kind,
+        "a_kind": an(kind),
+        "adj": adj,
+        "a_adj": an(adj),
+        "adj2": adj2,
+        "obj": obj,
+        "a_obj": an(obj),
+        "thing": thing,
+        "a_thing": an(thing),
+        "thing2": thing2,
+        "place": place,
+        "place2": place2,
+        "sub": "she" if female else "he",
+        "Sub": "She" if female else "He",
+        "pos": "her" if female else "his",
+        "Pos": "Her" if female else "His",
+        "obj_pron": "her" if female else "him",
+        "fsub": "she" if friend_female else "he",
+        "animal": rng.choice(w.ANIMALS),
+        "food": rng.choice(w.FOODS),
+        "job": rng.choice(w.JOBS),
+        "city": w.city(rng),
+        "weekday": rng.choice(w.WEEKDAYS),
         "weather": rng.choice("sunny rainy windy cold warm foggy quiet".split()),
         "rain": rng.choice(("rain", "snow", "get dark")),
         "feeling": rng.choice("sad tired afraid lonely hungry cold worried".split()),
@@ -96,8 +113,9 @@ def story(rng):
     ]
     text = "\n\n".join(" ".join(part) for part in paragraphs).format(**cast)
     if rng.random() < 0.4:
-        title = rng.choice(("{name} and the {obj}", "The {kind} from the {place}",
-                            "{name} and {friend}", "The {adj} {obj}"))
+        title = rng.choice(
+            ("{name} and the {obj}", "The {kind} from the {place}", "{name} and {friend}", "The {adj} {obj}")
+        )
         text = f"{title.format(**cast).title()}\n\n{text}"
     if rng.random() < 0.35:
         questions = rng.sample(_STORY_QUESTIONS, rng.randint(1, 3))
@@ -106,10 +124,16 @@ def story(rng):
 
 
 _EXCHANGES = (
-    ("Where is the {obj}?", "The {obj} is in the {place}, next to the {thing}.",
-     "In the {place}? Thank you."),
-    ("When do we meet?", "We meet on {weekday} at {hour} o'clock.",
-     "{weekday} at {hour} o'clock. I will be there."),
+    (
+        "Where is the {obj}?",
+        "The {obj} is in the {place}, next to the {thing}.",
+        "In the {place}? Thank you.",
+    ),
+    (
+        "When do we meet?",
+        "We meet on {weekday} at {hour} o'clock.",
+        "{weekday} at {hour} o'clock. I will be there.",
+    ),
     ("What did you buy?", "I bought {n} {objs} and some {food}.", "Why do you need {n} {objs}?"),
     ("How old is {third}?", "{third} is {age} years old.", "Only {age}? I thought {third} was older."),
     ("Who has the {obj}?", "{third} has it.", "Then I will ask {third} for the {obj}."),
@@ -118,8 +142,11 @@ _EXCHANGES = (
     ("Where does {third} live?", "{third} lives in {city}.", "I have never been to {city}."),
     ("What is your favourite colour?", "I like {colour} best.", "My {obj} is {colour}."),
     ("Do you work with {third}?", "Yes, {third} is our new {job}.", "{A_job}? That is good news."),
-    ("Did you see the {animal}?", "Yes, it was {adj} and sat near the {place}.",
-     "I hope the {animal} comes back."),
+    (
+        "Did you see the {animal}?",
+        "Yes, it was {adj} and sat near the {place}.",
+        "I hope the {animal} comes back.",
+    ),
     ("Can you spell the name?", "The name is {word}: {spelled}.", "{spelled}. So it is {word}."),
 )
 
@@ -132,61 +159,36 @@ def dialogue(rng):
         obj, job = rng.choice(w.OBJECTS), rng.choice(w.JOBS)
         word = w.made_up_word(rng)
         slots = {
-            "obj": obj, "a_obj": an(obj), "objs": w.plural(obj), "thing": rng.choice(w.OBJECTS),
-            "place": rng.choice(w.PLACES), "weekday": rng.choice(w.WEEKDAYS),
-            "hour": rng.choice(w.NUMBER_WORDS[1:13]), "n": rng.choice(w.NUMBER_WORDS[2:]),
-            "food": rng.choice(w.FOODS), "third": w.person(rng), "age": rng.randint(5, 99),
-            "code": w.code(rng), "adj": rng.choice(w.ADJECTIVES), "city": w.city(rng),
-            "colour": rng.choice(w.COLOURS), "job": job, "A_job": an(job).capitalize(),
-            "animal": rng.choice(w.ANIMALS), "word": word, "spelled": "-".join(word.upper()),
+            "obj": obj,
+            "a_obj": an(obj),
+            "objs": w.plural(obj),
+            "thing": rng.choice(w.OBJECTS),
+            "place": rng.choice(w.PLACES),
+            "weekday": rng.choice(w.WEEKDAYS),
+            "hour": rng.choice(w.NUMBER_WORDS[1:13]),
+            "n": rng.choice(w.NUMBER_WORDS[2:]),
+            "food": rng.choice(w.FOODS),
+            "third": w.person(rng),
+            "age": rng.randint(5, 99),
+            "code": w.code(rng),
+            "adj": rng.choice(w.ADJECTIVES),
+            "city": w.city(rng),
+            "colour": rng.choice(w.COLOURS),
+            "job": job,
+            "A_job": an(job).capitalize(),
+            "animal": rng.choice(w.ANIMALS),
+            "word": word,
+            "spelled": "-".join(word.upper()),
         }
         lines += [line.format(**slots) for line in exchange]
     speakers = [first, second, first] * (len(lines) // 3)
     if rng.random() < 0.6:
         return "\n".join(f"{who}: {line}" for who, line in zip(speakers, lines))
     return "\n".join(
-        f'"{line[:-1]}?" asked {who}.' if line.endswith("?") else
-        f'"{line[:-1]}," {rng.choice(("said", "replied"))} {who}.'
-        for who, line in zip(speakers, lines))
-
-
-_CONCERNS = (
-    ("my order {code} has not arrived yet", "the delivery of order {code}"),
-    ("the {product} I bought in {month} is broken", "the broken {product}"),
-    ("I was charged {n} euros twice for invoice {code}", "the double charge on invoice {code}"),
-    ("I would like to send back the {product}", "the return of the {product}"),
-    ("I cannot sign in to my account any more", "the access to the account"),
-    ("I have moved to {city} and my address must be changed", "the new address in {city}"),
-    ("the {product} came without a cable", "the missing cable of the {product}"),
-    ("I need an invoice for the {product} over {n} euros", "the invoice for the {product}"),
-    ("the app stops every time I open the {product} page", "the error in the app"),
-    ("I want to know when the {product} will be back in stock", "the stock of the {product}"),
-    ("I still wait for the refund of {n} euros", "the refund of {n} euros"),
-    ("the password link for {code} does not work", "the password link"),
-)
-_URGENCY = (
-    ("Please answer today, it is urgent.", "urgent"),
-    ("I need this solved before {weekday}.", "soon"),
-    ("There is no hurry.", "can wait"),
-    ("Please look at it when you have time.", "can wait"),
-    ("Nothing works any more, please help at once.", "urgent"),
-)
-
-
-def letter(rng):
-    """A customer's message, at times with a reply and a summary that reuse its particulars."""
-    slots = {"code": w.code(rng), "product": w.product(rng), "month": rng.choice(w.MONTHS),
-             "n": rng.randint(5, 900), "city": w.city(rng), "weekday": rng.choice(w.WEEKDAYS)}
-    customer, agent = w.person(rng), rng.choice(w.FIRST_NAMES)
-    concern, topic = (part.format(**slots) for part in rng.choice(_CONCERNS))
-    urgency, level = (part.format(**slots) for part in rng.choice(_URGENCY))
-    body = f"{rng.choice(('I write because', 'I am sorry to say that', 'I have to tell you that'))} {concern}."
-    text = f"Dear {rng.choice(('team', agent))},\n\n{body} {urgency}\n\nKind regards\n{customer}"
-    if rng.random() < 0.6:
-        text += (f"\n\n---\n\nDear {customer},\n\nthank you for your message about {topic}. "
-                 f"{rng.choice(('We will look at it', 'A colleague takes care of it'))} "
-                 f"{rng.choice(('today', 'this week', 'on ' + slots['weekday']))}.\n\n"
-                 f"Best wishes\n{agent}")
-    if rng.random() < 0.5:
-        text += f"\n\nSummary: {customer} writes about {topic}; {level}."
-    return text
+        (
+            f'"{line[:-1]}?" asked {who}.'
+            if line.endswith("?")
+            else f'"{line[:-1]}," {rng.choice(("said", "replied"))} {who}.'
+        )
+        for who, line in zip(speakers, lines)
+    )

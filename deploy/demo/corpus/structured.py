@@ -1,7 +1,8 @@
-"""Structured domains: JSON records, tables with questions, and SQL over random schemas."""
+"""Structured domains: JSON records and tables with questions; the columns also serve the SQL domain."""
 
 import json
 
+from . import common
 from . import words as w
 
 # column: (type, value generator, words that a sentence uses for it)
@@ -18,6 +19,13 @@ COLUMNS = {
     "code": ("TEXT", w.code, "code"),
     "month": ("TEXT", lambda r: r.choice(w.MONTHS), "month"),
     "sport": ("TEXT", lambda r: r.choice(w.SPORTS), "sport"),
+    "maker": ("TEXT", lambda r: w.product(r).split()[0], "maker"),
+    "owner": ("TEXT", w.person, "owner"),
+    "status": ("TEXT", lambda r: r.choice(w.STATUSES), "status"),
+    "kind": ("TEXT", lambda r: r.choice(w.KINDS), "kind"),
+    "level": ("TEXT", lambda r: r.choice(w.LEVELS), "level"),
+    "salary": ("INTEGER", lambda r: r.randint(10, 99) * 100, "salary"),
+    "stock": ("INTEGER", lambda r: r.randint(0, 200), "stock"),
     "age": ("INTEGER", lambda r: r.randint(18, 90), "age"),
     "price": ("INTEGER", lambda r: r.randint(1, 999), "price"),
     "weight": ("INTEGER", lambda r: r.randint(1, 200), "weight"),
@@ -26,14 +34,10 @@ COLUMNS = {
     "amount": ("INTEGER", lambda r: r.randint(1, 5000), "amount"),
     "rooms": ("INTEGER", lambda r: r.randint(1, 12), "number of rooms"),
 }
-_AFFIXES = ("{c}", "{c}", "{c}", "{c}_{x}", "{x}_{c}", "the_{c}", "{c}1", "{c}_id")
-_TABLES = (
-    "people pets houses rooms books songs films ships trains players teams cities rivers flights "
-    "lessons visits letters parts tools machines farms crops stores meals members guests"
-).split()
 
 
-def _value_text(value):
+def value_text(value):
+    """A literal: strings between single quotes."""
     return f"'{value}'" if isinstance(value, str) else str(value)
 
 
@@ -49,8 +53,30 @@ def _sentences(rng, record):
     return " ".join(rng.choice(forms).format(k=COLUMNS[k][2], v=record[k]) for k in keys)
 
 
+def _free_record(rng):
+    """A record of arbitrary keys, its fields in words, and the record again on one line."""
+    makers = (
+        common.word,
+        common.phrase,
+        w.person,
+        w.code,
+        w.city,
+        w.product,
+        lambda r: r.randint(0, 9999),
+        lambda r: r.random() < 0.5,
+        lambda r: None,
+    )
+    record = {common.identifier(rng): rng.choice(makers)(rng) for _ in range(rng.randint(2, 7))}
+    said = "\n".join(f"{k} is {json.dumps(v)}" for k, v in record.items())
+    order = [said, json.dumps(record), json.dumps(record, indent=2)]
+    rng.shuffle(order)
+    return "\n\n".join(order[: rng.choice((2, 2, 3))])
+
+
 def json_record(rng):
     """Text to JSON, JSON to text, JSON edits, and lists of records, mostly over several lines."""
+    if rng.random() < 0.3:
+        return _free_record(rng)
     record = _record(rng)
     indent = rng.choice((None, 2, 2, 2))
     text = json.dumps(record, indent=indent)
@@ -62,7 +88,7 @@ def json_record(rng):
     if form == 2:
         key = rng.choice(list(record))
         changed = dict(record, **{key: COLUMNS[key][1](rng)})
-        return f"{text}\n\nset {key} to {_value_text(changed[key])}\n\n{json.dumps(changed, indent=indent)}"
+        return f"{text}\n\nset {key} to {value_text(changed[key])}\n\n{json.dumps(changed, indent=indent)}"
     if form == 3:
         rows = [{k: COLUMNS[k][1](rng) for k in record} for _ in range(rng.randint(2, 5))]
         key = rng.choice(list(record))
@@ -89,97 +115,19 @@ def table(rng):
         values = [row[i] for row in rows]
         row = rng.choice(rows)
         other = rng.choice([j for j in range(len(columns)) if j != i])
-        lines.append(rng.choice((
-            f"{column} where {columns[other]} is {row[other]}: "
-            f"{next(r[i] for r in rows if r[other] == row[other])}",
-            f"all {column}: {'; '.join(map(str, values))}",
-            f"rows: {len(rows)}",
-            f"largest {column}: {max(values)}" if COLUMNS[column][0] == "INTEGER" else
-            f"first {column}: {values[0]}",
-        )))
-    return "\n".join(lines)
-
-
-def _schema(rng):
-    columns = rng.sample(sorted(COLUMNS), rng.randint(3, 6))
-    if not any(COLUMNS[c][0] == "INTEGER" for c in columns):
-        columns.append("year")
-    names = {}
-    for c in columns:
-        form = rng.choice(_AFFIXES)
-        names[c] = form.format(c=c, x=w.made_up_word(rng)[:4])
-    stem = rng.choice(_TABLES) if rng.random() < 0.7 else w.made_up_word(rng) + "s"
-    return stem, columns, names
-
-
-def _condition(rng, columns, names):
-    column = rng.choice(columns)
-    kind, make, word = COLUMNS[column]
-    value = make(rng)
-    if kind == "TEXT":
-        phrases = ("with the {w} {v}", "whose {w} is {v}", "that have {v} as {w}", "where the {w} equals {v}")
-        op = "="
-    else:
-        op, phrases = rng.choice((
-            (">", ("with {w} above {v}", "whose {w} is more than {v}", "with {aw} larger than {v}")),
-            ("<", ("with {w} below {v}", "whose {w} is less than {v}", "with {aw} under {v}")),
-            ("=", ("with {w} {v}", "whose {w} is exactly {v}")),
-        ))
-    return rng.choice(phrases).format(w=word, aw=w.an(word), v=value), f"{names[column]} {op} {_value_text(value)}", column
-
-
-def _query(rng, stem, columns, names):
-    """A description and its query, as a list of clauses."""
-    numbers = [c for c in columns if COLUMNS[c][0] == "INTEGER"]
-    texts = [c for c in columns if COLUMNS[c][0] == "TEXT"] or numbers
-    form = rng.randrange(7)
-    column, number = rng.choice(columns), rng.choice(numbers)
-    word, number_word = COLUMNS[column][2], COLUMNS[number][2]
-    tail = []
-    if form <= 1:
-        said = rng.choice((f"show the {word} of the {stem}", f"the {word} of all {stem}", f"get each {word} from {stem}"))
-        what = names[column]
-    elif form == 2:
-        said, what = rng.choice((f"count the {stem}", f"the number of {stem}", f"how many {stem} are there")), "COUNT(*)"
-    elif form == 3:
-        function, adjective = rng.choice((("AVG", "average"), ("MAX", "largest"), ("MIN", "smallest"), ("SUM", "total")))
-        said, what = f"the {adjective} {number_word} of the {stem}", f"{function}({names[number]})"
-    elif form == 4:
-        n = rng.randint(1, 20)
-        down = rng.random() < 0.5
-        said = f"the {word} of the {n} {stem} with the {'largest' if down else 'smallest'} {number_word}"
-        what, tail = names[column], [f"ORDER BY {names[number]}{' DESC' if down else ''}", f"LIMIT {n}"]
-    elif form == 5:
-        group = rng.choice(texts)
-        said, what = f"the number of {stem} for each {COLUMNS[group][2]}", f"{names[group]}, COUNT(*)"
-        tail = [f"GROUP BY {names[group]}"]
-    else:
-        said, what = rng.choice((f"all {stem}", f"everything about the {stem}")), "*"
-    where, used = [], set()
-    for _ in range(rng.choice((0, 1, 1, 1, 2))):
-        phrase, condition, on = _condition(rng, columns, names)
-        if on not in used:
-            used.add(on)
-            said += (" and " if where else " ") + phrase
-            where.append(condition)
-    clauses = [f"SELECT {what}", f"FROM {stem}"]
-    if where:
-        clauses.append("WHERE " + " AND ".join(where))
-    return said, clauses + tail
-
-
-def sql(rng):
-    """A CREATE TABLE, at times rows, then commented queries against that schema."""
-    stem, columns, names = _schema(rng)
-    body = ",\n".join(f"  {names[c]} {COLUMNS[c][0]}" for c in columns)
-    lines = [f"CREATE TABLE {stem} (\n{body}\n);", ""]
-    if rng.random() < 0.35:
-        for _ in range(rng.randint(1, 3)):
-            values = ", ".join(_value_text(COLUMNS[c][1](rng)) for c in columns)
-            lines.append(f"INSERT INTO {stem} VALUES ({values});")
-        lines.append("")
-    joiner = rng.choice(("\n", "\n", " "))
-    for _ in range(rng.randint(2, 6)):
-        said, clauses = _query(rng, stem, columns, names)
-        lines.append(f"-- {said}\n{joiner.join(clauses)};")
+        lines.append(
+            rng.choice(
+                (
+                    f"{column} where {columns[other]} is {row[other]}: "
+                    f"{next(r[i] for r in rows if r[other] == row[other])}",
+                    f"all {column}: {'; '.join(map(str, values))}",
+                    f"rows: {len(rows)}",
+                    (
+                        f"largest {column}: {max(values)}"
+                        if COLUMNS[column][0] == "INTEGER"
+                        else f"first {column}: {values[0]}"
+                    ),
+                )
+            )
+        )
     return "\n".join(lines)

@@ -84,9 +84,12 @@ DEPARTMENTS = (
     "sales finance legal support design research logistics security marketing purchasing "
     "quality training planning"
 ).split()
-MONTHS = (
-    "January February March April May June July August September October November December"
+STATUSES = "new open closed paid sent late done cancelled shipped waiting returned lost".split()
+KINDS = (
+    "kitchen garden office audio sports outdoor indoor toys winter summer school travel lighting home"
 ).split()
+LEVELS = "bronze silver gold platinum basic standard premium first second third".split()
+MONTHS = ("January February March April May June July August September October November December").split()
 WEEKDAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 NUMBER_WORDS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
@@ -112,9 +115,7 @@ _CODAS = ["", "", "", "l", "m", "n", "nd", "r", "rk", "s", "sh", "st", "t", "x"]
 def made_up_word(rng):
     """A pronounceable word of one to three syllables that is in no list."""
     syllables = rng.choice((1, 2, 2, 3))
-    return "".join(
-        rng.choice(_ONSETS) + rng.choice(_NUCLEI) + rng.choice(_CODAS) for _ in range(syllables)
-    )
+    return "".join(rng.choice(_ONSETS) + rng.choice(_NUCLEI) + rng.choice(_CODAS) for _ in range(syllables))
 
 
 def person(rng):
@@ -161,5 +162,12 @@ def plural(noun):
         return noun + "es"
     if noun.endswith("y") and noun[-2] not in "aeiou":
         return noun[:-1] + "ies"
-    return {"knife": "knives", "mouse": "mice", "goose": "geese", "sheep": "sheep",
-            "deer": "deer", "wolf": "wolves", "feather": "feathers"}.get(noun, noun + "s")
+    return {
+        "knife": "knives",
+        "mouse": "mice",
+        "goose": "geese",
+        "sheep": "sheep",
+        "deer": "deer",
+        "wolf": "wolves",
+        "feather": "feathers",
+    }.get(noun, noun + "s")

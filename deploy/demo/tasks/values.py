@@ -6,7 +6,7 @@ from corpus import words as w
 
 
 def _split(values, eval_share):
-    """(train, eval): eval also sees the training values, so most of its values are held out."""
+    """(for training, for eval): disjoint parts of the sorted values."""
     values = sorted(values)
     random.Random(f"split/{len(values)}/{values[0]}").shuffle(values)
     cut = int(len(values) * (1 - eval_share))
