@@ -156,12 +156,17 @@ void Scheduler::CheckDrain() {
 
 bool Scheduler::Serve() {
   serving_.Admit();
-  running_.store(serving_.running(), std::memory_order_relaxed);
+  PublishCounts();
   if (serving_.running() == 0) return false;
   const absl::Status status = serving_.Step();
   if (!status.ok()) Poison(status);
-  running_.store(serving_.running(), std::memory_order_relaxed);
+  PublishCounts();
   return true;
+}
+
+void Scheduler::PublishCounts() {
+  running_.store(serving_.running(), std::memory_order_relaxed);
+  preempted_.store(serving_.preempted(), std::memory_order_relaxed);
 }
 
 bool Scheduler::Train(bool served, absl::Duration serving_time) {

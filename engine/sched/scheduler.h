@@ -55,7 +55,8 @@ class Scheduler {
   void Drain(absl::Time deadline);
   void Wake() { inbox_.Wake(); }
 
-  int32_t queued() const { return inbox_.queued(); }
+  // Requests that wait for a slot: the first one, or another after a preemption.
+  int32_t queued() const { return inbox_.queued() + preempted_.load(std::memory_order_relaxed); }
   int32_t running() const { return running_.load(std::memory_order_relaxed); }
   bool healthy() const { return healthy_.load(std::memory_order_relaxed); }
 
@@ -78,6 +79,7 @@ class Scheduler {
   bool RunAdapterTask(AdapterTask& task);
   void CheckDrain();
   bool Serve();
+  void PublishCounts();
   bool Train(bool served, absl::Duration serving_time);
   void Poison(const absl::Status& status);
   void FailEverything(const absl::Status& status);
@@ -87,6 +89,7 @@ class Scheduler {
   Inbox inbox_;
   TrainingSlot training_;
   std::atomic<int32_t> running_{0};
+  std::atomic<int32_t> preempted_{0};
   std::atomic<bool> healthy_{true};
   std::atomic<bool> draining_{false};
   std::atomic<int64_t> drain_deadline_nanos_{0};

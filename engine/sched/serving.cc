@@ -66,6 +66,11 @@ void Serving::ExpireDeadlines(absl::Time now) {
   }
 }
 
+int32_t Serving::preempted() const {
+  return static_cast<int32_t>(std::count_if(
+      waiting_.begin(), waiting_.end(), [](const auto& item) { return item.second->left_queue; }));
+}
+
 absl::Time Serving::NextDeadline() const {
   absl::Time next = absl::InfiniteFuture();
   for (const auto& [id, sequence] : waiting_) next = std::min(next, sequence->deadline);

@@ -51,6 +51,8 @@ class Serving {
 
   int32_t running() const { return static_cast<int32_t>(running_.size()); }
   int32_t waiting() const { return static_cast<int32_t>(waiting_.size()); }
+  // Sequences that wait for their second slot, or a later one.
+  int32_t preempted() const;
   // The nearest deadline of a waiting sequence.
   absl::Time NextDeadline() const;
   int64_t preemptions() const { return preemptions_; }
