@@ -1,0 +1,61 @@
+// Jobs and what they report while they train.
+#ifndef LORAD_SERVER_METRICS_TRAINING_METRICS_H_
+#define LORAD_SERVER_METRICS_TRAINING_METRICS_H_
+
+#include <array>
+#include <map>
+#include <utility>
+
+#include "engine/train/spec.h"
+#include "lorad/v1/job_service.pb.h"
+#include "server/metrics/builder.h"
+
+namespace lorad {
+
+// Thread-safe.
+class TrainingMetrics {
+ public:
+  explicit TrainingMetrics(prometheus::Registry& registry);
+
+  void OnJobState(v1::JobState from, v1::JobState to);
+  void OnJobFinished(const v1::Job& job);
+  void OnJobRecovered(bool resumed) { recovered_[resumed ? 0 : 1]->Increment(); }
+  void OnJobQueued(double seconds) { queue_seconds_->Observe(seconds); }
+  void OnStep(const StepReport& report);
+  void OnEval(const EvalReport& report);
+  void OnCheckpoint(const CheckpointReport& report);
+
+ private:
+  void MakeJobs(prometheus::Registry& registry);
+  void MakeGauges(prometheus::Registry& registry);
+
+  std::map<v1::JobState, prometheus::Gauge*> jobs_;
+  // By result and reason.
+  std::map<std::pair<std::string, std::string>, prometheus::Counter*> finished_;
+  std::map<std::string, prometheus::Histogram*> duration_;  // by result
+  std::array<prometheus::Counter*, 2> recovered_;           // resumed, failed
+  prometheus::Histogram* queue_seconds_;
+
+  prometheus::Counter* steps_;
+  prometheus::Counter* tokens_;
+  prometheus::Counter* target_tokens_;
+  prometheus::Counter* nonfinite_steps_;
+  prometheus::Counter* seconds_;
+  prometheus::Histogram* step_seconds_;
+  prometheus::Gauge* loss_;
+  prometheus::Gauge* eval_loss_;
+  prometheus::Gauge* learning_rate_;
+  prometheus::Gauge* gradient_norm_;
+  prometheus::Gauge* tokens_per_second_;
+  prometheus::Gauge* progress_;
+  prometheus::Gauge* last_step_;
+  prometheus::Counter* evals_;
+
+  prometheus::Histogram* checkpoint_seconds_;
+  prometheus::Gauge* checkpoint_bytes_;
+  prometheus::Gauge* last_checkpoint_;
+};
+
+}  // namespace lorad
+
+#endif  // LORAD_SERVER_METRICS_TRAINING_METRICS_H_

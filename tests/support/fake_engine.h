@@ -1,0 +1,114 @@
+// An Engine without a model, for tests of the server: what it answers is a simple function of the
+// request, how long it takes and how it fails is scripted.
+#ifndef LORAD_TESTS_SUPPORT_FAKE_ENGINE_H_
+#define LORAD_TESTS_SUPPORT_FAKE_ENGINE_H_
+
+#include <atomic>
+#include <deque>
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "engine/engine.h"
+#include "engine/io/tokenizer.h"
+
+namespace lorad {
+
+// May be changed while the engine runs.
+struct FakeScript {
+  std::atomic<int64_t> token_delay_us = 0;  // between two rounds of tokens
+  std::atomic<int64_t> step_delay_us = 0;   // of one training step
+  std::atomic<int64_t> fail_at_step = 0;    // the job ends with kInternal after this step; 0: never
+  std::atomic<bool> hold_training = false;  // steps wait while it is set
+  std::atomic<bool> healthy = true;
+  std::atomic<int> max_queued = 1024;  // requests at once; more are kResourceExhausted
+};
+
+// Token i of an answer: the byte FakeToken gives. The tokenizer maps bytes to ids 0..255; 256 ends
+// a text and is never generated.
+int32_t FakeToken(const std::string& adapter_id, const std::vector<int32_t>& prompt, int64_t i);
+
+// Writes a PEFT directory that the fake accepts; the content decides its id, which is returned.
+std::string WriteFakeAdapter(const std::string& dir, const std::string& content);
+
+// Thread-safe. Serving runs on one thread, a job on another.
+class FakeEngine : public Engine {
+ public:
+  explicit FakeEngine(const EngineConfig& config, std::shared_ptr<FakeScript> script = nullptr);
+  ~FakeEngine() override;
+
+  const ModelInfo& model() const override { return model_; }
+  const Tokenizer* tokenizer() const override { return tokenizer_.get(); }
+  EngineStats Stats() const override ABSL_LOCKS_EXCLUDED(mu_);
+
+  absl::StatusOr<RequestId> Generate(GenerateRequest request, absl::Time deadline,
+                                     std::shared_ptr<GenerateSink> sink) override
+      ABSL_LOCKS_EXCLUDED(mu_);
+  void Cancel(RequestId id) override ABSL_LOCKS_EXCLUDED(mu_);
+  absl::Status Score(ScoreRequest request,
+                     std::function<void(absl::StatusOr<ScoreResult>)> done) override;
+
+  // An adapter whose adapter_config.json holds {"reject": "why"} is refused with that message.
+  absl::StatusOr<AdapterInfo> InspectAdapter(const std::string& peft_dir) const override;
+  absl::StatusOr<AdapterInfo> RegisterAdapter(const std::string& peft_dir) override
+      ABSL_LOCKS_EXCLUDED(mu_);
+  absl::Status UnregisterAdapter(const std::string& id) override ABSL_LOCKS_EXCLUDED(mu_);
+  absl::Status LoadAdapter(const std::string& id) override ABSL_LOCKS_EXCLUDED(mu_);
+  absl::Status UnloadAdapter(const std::string& id, absl::Time deadline) override
+      ABSL_LOCKS_EXCLUDED(mu_);
+  std::vector<AdapterResidency> Adapters() const override ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Lines are JSON objects with prompt and completion, text, or input_ids and labels.
+  absl::StatusOr<DatasetReport> ValidateDataset(const std::string& path,
+                                                int32_t max_seq_length) const override;
+  // Target modules that begin with "no_such" are unknown. 10 steps unless max_steps says otherwise.
+  absl::StatusOr<TrainingPlan> PlanTraining(const TrainingSpec& spec) const override;
+  absl::StatusOr<TrainingId> StartTraining(const TrainingSpec& spec,
+                                           std::shared_ptr<TrainingSink> sink) override
+      ABSL_LOCKS_EXCLUDED(mu_);
+  void StopTraining(TrainingId id, bool checkpoint) override ABSL_LOCKS_EXCLUDED(mu_);
+
+  void Shutdown(absl::Time deadline) override ABSL_LOCKS_EXCLUDED(mu_);
+
+ private:
+  struct Running {
+    RequestId id;
+    GenerateRequest request;
+    absl::Time deadline;
+    std::shared_ptr<GenerateSink> sink;
+    absl::Time start = absl::InfinitePast();
+    int64_t done = 0;
+    bool cancelled = false;
+  };
+
+  void ServeLoop() ABSL_LOCKS_EXCLUDED(mu_);
+  // One token for `running`; true when it has ended.
+  bool Advance(Running& running);
+  void Train(TrainingSpec spec, std::shared_ptr<TrainingSink> sink);
+  absl::Status Checkpoint(const TrainingSpec& spec, int64_t step, TrainingSink& sink);
+
+  EngineObserver* const observer_;
+  const std::shared_ptr<FakeScript> script_;
+  ModelInfo model_;
+  std::unique_ptr<const Tokenizer> tokenizer_;
+
+  mutable absl::Mutex mu_;
+  std::deque<std::shared_ptr<Running>> running_ ABSL_GUARDED_BY(mu_);
+  RequestId next_id_ ABSL_GUARDED_BY(mu_) = 1;
+  std::map<std::string, AdapterTier> adapters_ ABSL_GUARDED_BY(mu_);
+  bool stopping_ ABSL_GUARDED_BY(mu_) = false;
+  bool training_ ABSL_GUARDED_BY(mu_) = false;
+  bool stop_training_ ABSL_GUARDED_BY(mu_) = false;
+  bool stop_with_checkpoint_ ABSL_GUARDED_BY(mu_) = false;
+  std::thread serve_thread_;
+  std::thread train_thread_;
+};
+
+}  // namespace lorad
+
+#endif  // LORAD_TESTS_SUPPORT_FAKE_ENGINE_H_
