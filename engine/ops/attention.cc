@@ -17,6 +17,18 @@ absl::Status CheckHeads(const char* op, const ConstTensorView& q, int64_t kv_hea
   return absl::OkStatus();
 }
 
+absl::Status CheckWide(const char* op, const char* name, const ConstTensorView& view,
+                       const ConstTensorView& q) {
+  RETURN_IF_ERROR(ops::CheckDType(op, name, view, ops::WideDType(q.dtype)));
+  return ops::CheckShape(op, name, view, {q.shape[0], q.shape[1]});
+}
+
+// The cache holds activations, or bf16.
+absl::Status CheckCache(const char* op, const ConstTensorView& cache, const ConstTensorView& like) {
+  if (cache.dtype == DType::kBF16) return absl::OkStatus();
+  return ops::CheckDType(op, "k_cache", cache, like.dtype);
+}
+
 absl::Status CheckSequences(const char* op, const ConstTensorView& cu_seqlens) {
   RETURN_IF_ERROR(ops::CheckDims(op, "cu_seqlens", cu_seqlens, 1));
   RETURN_IF_ERROR(ops::CheckDType(op, "cu_seqlens", cu_seqlens, DType::kI32));
@@ -27,39 +39,44 @@ absl::Status CheckSequences(const char* op, const ConstTensorView& cu_seqlens) {
 }  // namespace
 
 absl::Status Validate(const AttentionArgs& args) {
+  RETURN_IF_ERROR(ops::CheckActivation("attention", "q", args.q));
   RETURN_IF_ERROR(ops::CheckDims("attention", "k", args.k, 3));
   RETURN_IF_ERROR(CheckHeads("attention", args.q, args.k.shape[1], args.k.shape[2]));
   RETURN_IF_ERROR(ops::CheckShape("attention", "k", args.k,
                                   {args.q.shape[0], args.k.shape[1], args.k.shape[2]}));
-  RETURN_IF_ERROR(ops::CheckShape("attention", "v", args.v, args.k.shape));
-  RETURN_IF_ERROR(ops::CheckShape("attention", "o", args.o, args.q.shape));
-  if (!args.lse.empty()) {
-    RETURN_IF_ERROR(
-        ops::CheckShape("attention", "lse", args.lse, {args.q.shape[0], args.q.shape[1]}));
-  }
+  RETURN_IF_ERROR(ops::CheckDType("attention", "k", args.k, args.q.dtype));
+  RETURN_IF_ERROR(ops::CheckLike("attention", "v", args.v, args.k));
+  RETURN_IF_ERROR(ops::CheckLike("attention", "o", args.o, args.q));
+  if (!args.lse.empty()) RETURN_IF_ERROR(CheckWide("attention", "lse", args.lse, args.q));
   return CheckSequences("attention", args.cu_seqlens);
 }
 
 absl::Status Validate(const AttentionBackwardArgs& args) {
   constexpr char kOp[] = "attention_backward";
+  RETURN_IF_ERROR(ops::CheckActivation(kOp, "q", args.q));
   RETURN_IF_ERROR(ops::CheckDims(kOp, "k", args.k, 3));
   RETURN_IF_ERROR(CheckHeads(kOp, args.q, args.k.shape[1], args.k.shape[2]));
-  RETURN_IF_ERROR(ops::CheckShape(kOp, "v", args.v, args.k.shape));
-  RETURN_IF_ERROR(ops::CheckShape(kOp, "o", args.o, args.q.shape));
-  RETURN_IF_ERROR(ops::CheckShape(kOp, "dout", args.dout, args.q.shape));
-  RETURN_IF_ERROR(ops::CheckShape(kOp, "dq", args.dq, args.q.shape));
-  RETURN_IF_ERROR(ops::CheckShape(kOp, "dk", args.dk, args.k.shape));
-  RETURN_IF_ERROR(ops::CheckShape(kOp, "dv", args.dv, args.k.shape));
-  RETURN_IF_ERROR(ops::CheckShape(kOp, "lse", args.lse, {args.q.shape[0], args.q.shape[1]}));
+  RETURN_IF_ERROR(
+      ops::CheckShape(kOp, "k", args.k, {args.q.shape[0], args.k.shape[1], args.k.shape[2]}));
+  RETURN_IF_ERROR(ops::CheckDType(kOp, "k", args.k, args.q.dtype));
+  RETURN_IF_ERROR(ops::CheckLike(kOp, "v", args.v, args.k));
+  RETURN_IF_ERROR(ops::CheckLike(kOp, "o", args.o, args.q));
+  RETURN_IF_ERROR(ops::CheckLike(kOp, "dout", args.dout, args.q));
+  RETURN_IF_ERROR(ops::CheckLike(kOp, "dq", args.dq, args.q));
+  RETURN_IF_ERROR(ops::CheckLike(kOp, "dk", args.dk, args.k));
+  RETURN_IF_ERROR(ops::CheckLike(kOp, "dv", args.dv, args.k));
+  RETURN_IF_ERROR(CheckWide(kOp, "lse", args.lse, args.q));
   return CheckSequences(kOp, args.cu_seqlens);
 }
 
 absl::Status Validate(const PagedAttentionArgs& args) {
   constexpr char kOp[] = "paged_attention";
+  RETURN_IF_ERROR(ops::CheckActivation(kOp, "q", args.q));
   RETURN_IF_ERROR(ops::CheckDims(kOp, "k_cache", args.k_cache, 4));
   RETURN_IF_ERROR(CheckHeads(kOp, args.q, args.k_cache.shape[2], args.k_cache.shape[3]));
-  RETURN_IF_ERROR(ops::CheckShape(kOp, "v_cache", args.v_cache, args.k_cache.shape));
-  RETURN_IF_ERROR(ops::CheckShape(kOp, "o", args.o, args.q.shape));
+  RETURN_IF_ERROR(CheckCache(kOp, args.k_cache, args.q));
+  RETURN_IF_ERROR(ops::CheckLike(kOp, "v_cache", args.v_cache, args.k_cache));
+  RETURN_IF_ERROR(ops::CheckLike(kOp, "o", args.o, args.q));
   RETURN_IF_ERROR(CheckSequences(kOp, args.cu_seqlens));
   const int64_t sequences = args.cu_seqlens.shape[0] - 1;
   RETURN_IF_ERROR(ops::CheckDType(kOp, "context_lens", args.context_lens, DType::kI32));
@@ -70,15 +87,17 @@ absl::Status Validate(const PagedAttentionArgs& args) {
 }
 
 absl::Status Validate(const KvWriteArgs& args) {
+  RETURN_IF_ERROR(ops::CheckActivation("kv_write", "k", args.k));
   RETURN_IF_ERROR(ops::CheckDims("kv_write", "k", args.k, 3));
-  RETURN_IF_ERROR(ops::CheckShape("kv_write", "v", args.v, args.k.shape));
+  RETURN_IF_ERROR(ops::CheckLike("kv_write", "v", args.v, args.k));
   RETURN_IF_ERROR(ops::CheckDType("kv_write", "slots", args.slots, DType::kI64));
   RETURN_IF_ERROR(ops::CheckShape("kv_write", "slots", args.slots, {args.k.shape[0]}));
   RETURN_IF_ERROR(ops::CheckDims("kv_write", "k_cache", args.k_cache, 4));
   RETURN_IF_ERROR(ops::CheckShape(
       "kv_write", "k_cache", args.k_cache,
       {args.k_cache.shape[0], args.k_cache.shape[1], args.k.shape[1], args.k.shape[2]}));
-  return ops::CheckShape("kv_write", "v_cache", args.v_cache, args.k_cache.shape);
+  RETURN_IF_ERROR(CheckCache("kv_write", args.k_cache, args.k));
+  return ops::CheckLike("kv_write", "v_cache", args.v_cache, args.k_cache);
 }
 
 }  // namespace lorad

@@ -21,6 +21,24 @@ inline absl::Status CheckDType(const char* op, const char* name, const ConstTens
   return absl::InvalidArgumentError(
       absl::StrCat(op, ": ", name, " is ", Name(view.dtype), ", expected ", Name(expected)));
 }
+// An activation: kF32, kBF16, or kF64 where gradients are checked.
+inline absl::Status CheckActivation(const char* op, const char* name, const ConstTensorView& view) {
+  if (view.dtype == DType::kF32 || view.dtype == DType::kBF16 || view.dtype == DType::kF64) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat(op, ": ", name, " is ", Name(view.dtype), ", expected F32, BF16 or F64"));
+}
+// Shape and dtype of `like`.
+inline absl::Status CheckLike(const char* op, const char* name, const ConstTensorView& view,
+                              const ConstTensorView& like) {
+  if (absl::Status status = CheckShape(op, name, view, like.shape); !status.ok()) return status;
+  return CheckDType(op, name, view, like.dtype);
+}
+// What goes with activations of this dtype: adapters, statistics, losses.
+inline DType WideDType(DType activation) {
+  return activation == DType::kF64 ? DType::kF64 : DType::kF32;
+}
 inline absl::Status CheckDims(const char* op, const char* name, const ConstTensorView& view,
                               int dims) {
   if (view.shape.num_dims() == dims) return absl::OkStatus();

@@ -8,6 +8,7 @@ namespace lorad {
 
 absl::Status Validate(const DequantizeArgs& args) {
   RETURN_IF_ERROR(ops::ValidateWeight("dequantize", args.weight));
+  RETURN_IF_ERROR(ops::CheckActivation("dequantize", "out", args.out));
   return ops::CheckShape("dequantize", "out", args.out,
                          {args.weight.out_features, args.weight.in_features});
 }

@@ -8,7 +8,9 @@ namespace lorad {
 namespace {
 
 absl::Status ValidateSegments(const char* op, absl::Span<const LoraSegment> segments,
-                              const WeightView& weight, int64_t num_tokens, bool backward) {
+                              const WeightView& weight, const ConstTensorView& x, bool backward) {
+  const int64_t num_tokens = x.shape[0];
+  const DType adapter = ops::WideDType(x.dtype);
   int64_t previous_end = 0;
   for (const LoraSegment& segment : segments) {
     if (segment.row_begin < previous_end || segment.row_end < segment.row_begin ||
@@ -24,9 +26,12 @@ absl::Status ValidateSegments(const char* op, absl::Span<const LoraSegment> segm
     RETURN_IF_ERROR(ops::CheckShape(op, "lora b", segment.b, {weight.out_features, rank}));
     RETURN_IF_ERROR(
         ops::CheckShape(op, "lora xa", segment.xa, {segment.row_end - segment.row_begin, rank}));
+    RETURN_IF_ERROR(ops::CheckDType(op, "lora xa", segment.xa, x.dtype));
+    RETURN_IF_ERROR(ops::CheckDType(op, "lora a", segment.a, adapter));
+    RETURN_IF_ERROR(ops::CheckDType(op, "lora b", segment.b, adapter));
     if (!backward) continue;
-    RETURN_IF_ERROR(ops::CheckShape(op, "lora da", segment.da, segment.a.shape));
-    RETURN_IF_ERROR(ops::CheckShape(op, "lora db", segment.db, segment.b.shape));
+    RETURN_IF_ERROR(ops::CheckLike(op, "lora da", segment.da, segment.a));
+    RETURN_IF_ERROR(ops::CheckLike(op, "lora db", segment.db, segment.b));
   }
   return absl::OkStatus();
 }
@@ -42,17 +47,19 @@ absl::Status ValidateDropout(const char* op, const LoraDropout& dropout, int64_t
 }  // namespace
 
 absl::Status Validate(const LinearArgs& args) {
+  RETURN_IF_ERROR(ops::CheckActivation("linear", "x", args.x));
   RETURN_IF_ERROR(ops::CheckDims("linear", "x", args.x, 2));
   const int64_t num_tokens = args.x.shape[0];
   for (const LinearTerm& term : args.terms) {
     RETURN_IF_ERROR(ops::ValidateWeight("linear", term.weight));
     RETURN_IF_ERROR(ops::CheckShape("linear", "x", args.x, {num_tokens, term.weight.in_features}));
     RETURN_IF_ERROR(ops::CheckShape("linear", "y", term.y, {num_tokens, term.weight.out_features}));
+    RETURN_IF_ERROR(ops::CheckDType("linear", "y", term.y, args.x.dtype));
     if (!term.bias.empty()) {
       RETURN_IF_ERROR(ops::CheckDType("linear", "bias", term.bias, DType::kF32));
       RETURN_IF_ERROR(ops::CheckShape("linear", "bias", term.bias, {term.weight.out_features}));
     }
-    RETURN_IF_ERROR(ValidateSegments("linear", term.lora, term.weight, num_tokens, false));
+    RETURN_IF_ERROR(ValidateSegments("linear", term.lora, term.weight, args.x, false));
     RETURN_IF_ERROR(ValidateDropout("linear", term.dropout, num_tokens));
   }
   return absl::OkStatus();
@@ -60,14 +67,16 @@ absl::Status Validate(const LinearArgs& args) {
 
 absl::Status Validate(const LinearBackwardArgs& args) {
   constexpr char kOp[] = "linear_backward";
+  RETURN_IF_ERROR(ops::CheckActivation(kOp, "x", args.x));
   RETURN_IF_ERROR(ops::CheckDims(kOp, "x", args.x, 2));
   const int64_t num_tokens = args.x.shape[0];
-  if (!args.dx.empty()) RETURN_IF_ERROR(ops::CheckShape(kOp, "dx", args.dx, args.x.shape));
+  if (!args.dx.empty()) RETURN_IF_ERROR(ops::CheckLike(kOp, "dx", args.dx, args.x));
   for (const LinearBackwardTerm& term : args.terms) {
     RETURN_IF_ERROR(ops::ValidateWeight(kOp, term.weight));
     RETURN_IF_ERROR(ops::CheckShape(kOp, "x", args.x, {num_tokens, term.weight.in_features}));
     RETURN_IF_ERROR(ops::CheckShape(kOp, "dy", term.dy, {num_tokens, term.weight.out_features}));
-    RETURN_IF_ERROR(ValidateSegments(kOp, term.lora, term.weight, num_tokens, true));
+    RETURN_IF_ERROR(ops::CheckDType(kOp, "dy", term.dy, args.x.dtype));
+    RETURN_IF_ERROR(ValidateSegments(kOp, term.lora, term.weight, args.x, true));
     RETURN_IF_ERROR(ValidateDropout(kOp, term.dropout, num_tokens));
   }
   return absl::OkStatus();

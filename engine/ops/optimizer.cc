@@ -18,9 +18,9 @@ absl::Status Validate(const AdamWArgs& args) {
   RETURN_IF_ERROR(
       ops::CheckThat(args.step >= 1, "adamw", "step", static_cast<double>(args.step), ">= 1"));
   for (const AdamWTensor& tensor : args.tensors) {
-    RETURN_IF_ERROR(ops::CheckShape("adamw", "grad", tensor.grad, tensor.param.shape));
-    RETURN_IF_ERROR(ops::CheckShape("adamw", "m", tensor.m, tensor.param.shape));
-    RETURN_IF_ERROR(ops::CheckShape("adamw", "v", tensor.v, tensor.param.shape));
+    RETURN_IF_ERROR(ops::CheckLike("adamw", "grad", tensor.grad, tensor.param));
+    RETURN_IF_ERROR(ops::CheckLike("adamw", "m", tensor.m, tensor.param));
+    RETURN_IF_ERROR(ops::CheckLike("adamw", "v", tensor.v, tensor.param));
   }
   return absl::OkStatus();
 }

@@ -6,6 +6,7 @@
 namespace lorad {
 
 absl::Status Validate(const RopeArgs& args) {
+  RETURN_IF_ERROR(ops::CheckActivation("rope", "x", args.x));
   RETURN_IF_ERROR(ops::CheckDims("rope", "x", args.x, 3));
   RETURN_IF_ERROR(ops::CheckThat(args.x.shape[2] % 2 == 0, "rope", "head_dim",
                                  static_cast<double>(args.x.shape[2]), "even"));

@@ -6,17 +6,23 @@
 namespace lorad {
 
 absl::Status Validate(const SwiGluArgs& args) {
-  RETURN_IF_ERROR(ops::CheckShape("swiglu", "up", args.up, args.gate.shape));
-  return ops::CheckShape("swiglu", "out", args.out, args.gate.shape);
+  RETURN_IF_ERROR(ops::CheckActivation("swiglu", "gate", args.gate));
+  RETURN_IF_ERROR(ops::CheckLike("swiglu", "up", args.up, args.gate));
+  return ops::CheckLike("swiglu", "out", args.out, args.gate);
 }
 
 absl::Status Validate(const SwiGluBackwardArgs& args) {
-  RETURN_IF_ERROR(ops::CheckShape("swiglu_backward", "up", args.up, args.gate.shape));
-  RETURN_IF_ERROR(ops::CheckShape("swiglu_backward", "dout", args.dout, args.gate.shape));
-  RETURN_IF_ERROR(ops::CheckShape("swiglu_backward", "dgate", args.dgate, args.gate.shape));
-  RETURN_IF_ERROR(ops::CheckShape("swiglu_backward", "dup", args.dup, args.gate.shape));
-  return ops::CheckThat(args.dgate.data != args.dup.data || args.dup.num_elements() == 0,
-                        "swiglu_backward", "dgate == dup", 1, "two different tensors");
+  constexpr char kOp[] = "swiglu_backward";
+  RETURN_IF_ERROR(ops::CheckActivation(kOp, "gate", args.gate));
+  RETURN_IF_ERROR(ops::CheckLike(kOp, "up", args.up, args.gate));
+  RETURN_IF_ERROR(ops::CheckLike(kOp, "dout", args.dout, args.gate));
+  RETURN_IF_ERROR(ops::CheckLike(kOp, "dgate", args.dgate, args.gate));
+  RETURN_IF_ERROR(ops::CheckLike(kOp, "dup", args.dup, args.gate));
+  if (args.dgate.data == args.dup.data && args.dup.num_elements() > 0) {
+    return absl::InvalidArgumentError(
+        "swiglu_backward: dgate and dup are the same tensor; give each its own");
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace lorad

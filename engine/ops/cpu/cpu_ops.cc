@@ -15,6 +15,14 @@ absl::Status CheckWorkspace(const char* op, const TensorView& workspace, int64_t
       absl::StrCat(op, ": workspace has ", workspace.size_bytes(), " bytes, needs ", needed));
 }
 
+// The backend computes in T alone.
+template <typename T>
+absl::Status CheckIs(const char* op, const char* name, const ConstTensorView& view) {
+  if (view.dtype == DTypeOf<T>) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(op, ": ", name, " is ", Name(view.dtype),
+                                                 ", this backend computes in ", Name(DTypeOf<T>)));
+}
+
 template <typename T>
 class CpuOps final : public Ops {
  public:
@@ -22,32 +30,38 @@ class CpuOps final : public Ops {
 
   absl::Status Embedding(const EmbeddingArgs& args, Stream&) override {
     RETURN_IF_ERROR(Validate(args));
+    RETURN_IF_ERROR(CheckIs<T>("embedding", "out", args.out));
     cpu::Embedding<T>(args, pool_);
     return absl::OkStatus();
   }
   absl::Status RmsNorm(const RmsNormArgs& args, Stream&) override {
     RETURN_IF_ERROR(Validate(args));
+    RETURN_IF_ERROR(CheckIs<T>("rms_norm", "x", args.x));
     cpu::RmsNorm<T>(args, pool_);
     return absl::OkStatus();
   }
   absl::Status RmsNormBackward(const RmsNormBackwardArgs& args, Stream&) override {
     RETURN_IF_ERROR(Validate(args));
+    RETURN_IF_ERROR(CheckIs<T>("rms_norm_backward", "x", args.x));
     cpu::RmsNormBackward<T>(args, pool_);
     return absl::OkStatus();
   }
   absl::Status Rope(const RopeArgs& args, Stream&) override {
     RETURN_IF_ERROR(Validate(args));
+    RETURN_IF_ERROR(CheckIs<T>("rope", "x", args.x));
     cpu::Rope<T>(args, pool_);
     return absl::OkStatus();
   }
   absl::Status Linear(const LinearArgs& args, Stream&) override {
     RETURN_IF_ERROR(Validate(args));
+    RETURN_IF_ERROR(CheckIs<T>("linear", "x", args.x));
     RETURN_IF_ERROR(CheckWorkspace("linear", args.workspace, LinearWorkspaceBytes(args)));
     cpu::Linear<T>(args, pool_);
     return absl::OkStatus();
   }
   absl::Status LinearBackward(const LinearBackwardArgs& args, Stream&) override {
     RETURN_IF_ERROR(Validate(args));
+    RETURN_IF_ERROR(CheckIs<T>("linear_backward", "x", args.x));
     RETURN_IF_ERROR(
         CheckWorkspace("linear_backward", args.workspace, LinearBackwardWorkspaceBytes(args)));
     cpu::LinearBackward<T>(args, pool_);
@@ -55,31 +69,37 @@ class CpuOps final : public Ops {
   }
   absl::Status SwiGlu(const SwiGluArgs& args, Stream&) override {
     RETURN_IF_ERROR(Validate(args));
+    RETURN_IF_ERROR(CheckIs<T>("swiglu", "gate", args.gate));
     cpu::SwiGlu<T>(args, pool_);
     return absl::OkStatus();
   }
   absl::Status SwiGluBackward(const SwiGluBackwardArgs& args, Stream&) override {
     RETURN_IF_ERROR(Validate(args));
+    RETURN_IF_ERROR(CheckIs<T>("swiglu_backward", "gate", args.gate));
     cpu::SwiGluBackward<T>(args, pool_);
     return absl::OkStatus();
   }
   absl::Status Attention(const AttentionArgs& args, Stream&) override {
     RETURN_IF_ERROR(Validate(args));
+    RETURN_IF_ERROR(CheckIs<T>("attention", "q", args.q));
     cpu::Attention<T>(args, pool_);
     return absl::OkStatus();
   }
   absl::Status AttentionBackward(const AttentionBackwardArgs& args, Stream&) override {
     RETURN_IF_ERROR(Validate(args));
+    RETURN_IF_ERROR(CheckIs<T>("attention_backward", "q", args.q));
     cpu::AttentionBackward<T>(args, pool_);
     return absl::OkStatus();
   }
   absl::Status KvWrite(const KvWriteArgs& args, Stream&) override {
     RETURN_IF_ERROR(Validate(args));
+    RETURN_IF_ERROR(CheckIs<T>("kv_write", "k", args.k));
     cpu::KvWrite<T>(args);
     return absl::OkStatus();
   }
   absl::Status PagedAttention(const PagedAttentionArgs& args, Stream&) override {
     RETURN_IF_ERROR(Validate(args));
+    RETURN_IF_ERROR(CheckIs<T>("paged_attention", "q", args.q));
     cpu::PagedAttention<T>(args, pool_);
     return absl::OkStatus();
   }
@@ -99,6 +119,7 @@ class CpuOps final : public Ops {
   }
   absl::Status LinearCrossEntropy(const LinearCrossEntropyArgs& args, Stream&) override {
     RETURN_IF_ERROR(Validate(args));
+    RETURN_IF_ERROR(CheckIs<T>("linear_cross_entropy", "hidden", args.hidden));
     RETURN_IF_ERROR(CheckWorkspace("linear_cross_entropy", args.workspace,
                                    LinearCrossEntropyWorkspaceBytes(args)));
     cpu::LinearCrossEntropy<T>(args, pool_);
@@ -106,11 +127,17 @@ class CpuOps final : public Ops {
   }
   absl::Status AdamW(const AdamWArgs& args, Stream&) override {
     RETURN_IF_ERROR(Validate(args));
+    for (const AdamWTensor& tensor : args.tensors) {
+      RETURN_IF_ERROR(CheckIs<T>("adamw", "param", tensor.param));
+    }
     cpu::AdamW<T>(args, pool_);
     return absl::OkStatus();
   }
   absl::Status SumSquares(const SumSquaresArgs& args, Stream&) override {
     RETURN_IF_ERROR(Validate(args));
+    for (const ConstTensorView& tensor : args.tensors) {
+      RETURN_IF_ERROR(CheckIs<T>("sum_squares", "tensor", tensor));
+    }
     cpu::SumSquares<T>(args);
     return absl::OkStatus();
   }
