@@ -53,7 +53,7 @@ TrainingSpec TrainingFixture::SmallSpec() {
   TrainingSpec spec;
   spec.lora.r = 4;
   spec.lora.lora_alpha = 8;
-  spec.train_path = WriteRandomRows("small.jsonl", 24, 1);
+  spec.train_path = WriteRandomRows("small.jsonl", 40, 1);
   spec.max_seq_length = 64;
   spec.micro_batch_size = 2;
   spec.gradient_accumulation_steps = 2;
