@@ -299,6 +299,7 @@ absl::StatusOr<TrainingPlan> EngineImpl::PlanTraining(const TrainingSpec& spec) 
 
 absl::StatusOr<TrainingId> EngineImpl::StartTraining(const TrainingSpec& spec,
                                                      std::shared_ptr<TrainingSink> sink) {
+  if (spec.output_dir.empty()) return absl::InvalidArgumentError("output_dir is empty");
   ASSIGN_OR_RETURN(const uint64_t id, scheduler_->training().Claim());
   absl::StatusOr<std::unique_ptr<TrainingJob>> job =
       TrainingJob::Create(spec, model_, tokenizer_.get(), *device_.backend);

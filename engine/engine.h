@@ -144,7 +144,8 @@ class Engine {
   // Training. Reads and tokenises a dataset: kInvalidArgument names the line and what is wrong.
   virtual absl::StatusOr<DatasetReport> ValidateDataset(const std::string& path,
                                                         int32_t max_seq_length) const = 0;
-  // Everything that StartTraining would refuse, and what the job will need. kResourceExhausted
+  // Everything that StartTraining would refuse, and what the job will need; the spec's directories
+  // need not be known yet. kResourceExhausted
   // names the needed and the free bytes.
   virtual absl::StatusOr<TrainingPlan> PlanTraining(const TrainingSpec& spec) const = 0;
   // One job runs at a time: kFailedPrecondition while another does.

@@ -68,7 +68,6 @@ absl::Status CheckIntervals(const TrainingSpec& spec) {
 
 absl::Status CheckTrainingSpec(const TrainingSpec& spec) {
   if (spec.train_path.empty()) return absl::InvalidArgumentError("train_path is empty");
-  if (spec.output_dir.empty()) return absl::InvalidArgumentError("output_dir is empty");
   RETURN_IF_ERROR(CheckOptimizer(spec));
   RETURN_IF_ERROR(CheckLength(spec));
   return CheckIntervals(spec);

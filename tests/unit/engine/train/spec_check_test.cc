@@ -25,7 +25,6 @@ TEST(CheckTrainingSpecTest, NamesFieldValueAndBound) {
   using Change = std::function<void(TrainingSpec&)>;
   const std::pair<Change, const char*> cases[] = {
       {[](TrainingSpec& s) { s.train_path = ""; }, "train_path is empty"},
-      {[](TrainingSpec& s) { s.output_dir = ""; }, "output_dir is empty"},
       {[](TrainingSpec& s) { s.learning_rate = 0; }, "learning_rate is 0; it must be > 0"},
       {[=](TrainingSpec& s) { s.learning_rate = nan; }, "learning_rate is nan"},
       {[=](TrainingSpec& s) { s.learning_rate = infinity; }, "learning_rate is inf"},
