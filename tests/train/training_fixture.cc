@@ -66,16 +66,19 @@ TrainingSpec TrainingFixture::SmallSpec() {
   return spec;
 }
 
+std::vector<std::vector<int32_t>> TrainingFixture::GoldenRows(const std::string& tensor) const {
+  const std::vector<int32_t> all = golden_.Ints(tensor);
+  const int64_t row = golden_.View(tensor).shape[1];
+  std::vector<std::vector<int32_t>> rows;
+  for (auto begin = all.begin(); begin != all.end(); begin += row)
+    rows.emplace_back(begin, begin + row);
+  return rows;
+}
+
 std::string TrainingFixture::WriteGoldenRows() {
-  const std::vector<int32_t> ids = golden_.Ints("input_ids"), labels = golden_.Ints("labels");
-  const size_t row = golden_.View("input_ids").shape[1];
+  const auto ids = GoldenRows("input_ids"), labels = GoldenRows("labels");
   std::string lines;
-  for (size_t begin = 0; begin < ids.size(); begin += row) {
-    const auto cut = [&](const std::vector<int32_t>& all) {
-      return std::vector<int32_t>(all.begin() + begin, all.begin() + begin + row);
-    };
-    lines += TokensLine(cut(ids), cut(labels));
-  }
+  for (size_t i = 0; i < ids.size(); ++i) lines += TokensLine(ids[i], labels[i]);
   return temp_.Write("golden.jsonl", lines);
 }
 

@@ -63,6 +63,8 @@ class TrainingFixture {
   // A job of a few short steps on random samples: shuffled, packed, accumulated.
   TrainingSpec SmallSpec();
 
+  // The rows of the reference's "input_ids" or "labels".
+  std::vector<std::vector<int32_t>> GoldenRows(const std::string& tensor) const;
   // The reference's three rows as a pre-tokenised file.
   std::string WriteGoldenRows();
   // Random pre-tokenised samples of 4 to 40 tokens; a pure function of the arguments.
