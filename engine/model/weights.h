@@ -35,16 +35,20 @@ class Model {
   // Memory-maps the checkpoint in `model_dir`, checks every tensor's name, dtype and shape, then
   // quantises layer by layer onto the device: the peak is the finished model plus one layer.
   // Linears of the decoder layers take `quant`; embeddings, norms and the head stay 16-bit.
-  // A checkpoint that is already quantised by bitsandbytes (4 bits) loads as it is.
+  // A checkpoint that is already quantised by bitsandbytes (4 bits) loads as it is, and quant()
+  // says how; matrices that it left in 16 bits stay so.
   // kNotFound: a file or tensor is missing; kInvalidArgument: names the tensor, what it has and
-  // what was expected; kDataLoss: a truncated file; kResourceExhausted: memory.
+  // what was expected, or the truncated file; kDataLoss: a file changed while it was loaded;
+  // kResourceExhausted: memory. Nothing is allocated before everything is checked but the values
+  // themselves (they must be finite), and nothing is kept when it fails.
   static absl::StatusOr<std::shared_ptr<const Model>> Load(const std::string& model_dir,
                                                            const QuantSpec& quant,
                                                            Backend& backend);
 
   const ModelConfig& config() const { return config_; }
   const QuantSpec& quant() const { return quant_; }
-  // sha256 over config and the bytes of all tensors of the checkpoint, and the QuantSpec.
+  // sha256 (hex) over the settings that change the maths, the names and bytes of all tensors of the
+  // checkpoint, and quant(); the same however the checkpoint is cut into files.
   const std::string& digest() const { return digest_; }
   int64_t weight_bytes() const { return weight_bytes_; }
   int64_t num_parameters() const { return num_parameters_; }
