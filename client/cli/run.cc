@@ -1,5 +1,7 @@
 #include "client/cli/run.h"
 
+#include <atomic>
+
 #include "client/cli/commands.h"
 #include "client/cli/errors.h"
 #include "client/cli/help.h"
@@ -22,9 +24,14 @@ int PrintHelp(const Invocation& invocation, const Streams& streams) {
 }
 
 int RunCommand(const Invocation& invocation, const Streams& streams) {
+  // Before the connection is made: gRPC's threads must inherit the blocked signals.
+  std::atomic<Session*> current = nullptr;
+  const InterruptGuard guard([&] {
+    if (Session* session = current) session->Interrupt();
+  });
   auto session = Session::Create(invocation.arguments, streams);
   if (!session.ok()) return ReportUsage(session.status(), invocation.command->path, streams);
-  const InterruptGuard guard([&] { (*session)->Interrupt(); });
+  current = session->get();
   const absl::StatusOr<int> code = invocation.command->run(**session, invocation.arguments);
   streams.out.flush();
   if (code.ok()) return *code;
