@@ -26,9 +26,11 @@ class TrainingJob::Impl {
   void RequestStop(bool checkpoint);
 
  private:
-  void End(TrainingState state) {
-    run_.reset();  // gives the memory back before anyone hears of the end
+  // Gives the memory back before anyone hears of the end; the sink is for the last word.
+  std::shared_ptr<TrainingSink> End(TrainingState state) {
+    run_.reset();
     state_ = state;
+    return std::move(sink_);
   }
   void Fail(const absl::Status& status);
 
@@ -56,8 +58,7 @@ absl::Status TrainingJob::Impl::Start(std::shared_ptr<TrainingSink> sink) {
 TrainingState TrainingJob::Impl::Advance() {
   if (state_ != TrainingState::kRunning) return state_;
   if (drop_) {
-    End(TrainingState::kStopped);
-    sink_->OnStopped(-1);
+    End(TrainingState::kStopped)->OnStopped(-1);
     return state_;
   }
   const absl::StatusOr<JobRun::Progress> progress = run_->Advance();
@@ -65,12 +66,10 @@ TrainingState TrainingJob::Impl::Advance() {
     Fail(progress.status());
   } else if (*progress == JobRun::Progress::kFinished) {
     const TrainingResult result = run_->result();
-    End(TrainingState::kFinished);
-    sink_->OnFinish(result);
+    End(TrainingState::kFinished)->OnFinish(result);
   } else if (*progress == JobRun::Progress::kStopped) {
     const int64_t step = run_->saved_step();
-    End(TrainingState::kStopped);
-    sink_->OnStopped(step);
+    End(TrainingState::kStopped)->OnStopped(step);
   }
   return state_;
 }
@@ -81,8 +80,7 @@ void TrainingJob::Impl::RequestStop(bool checkpoint) {
 }
 
 void TrainingJob::Impl::Fail(const absl::Status& status) {
-  End(TrainingState::kFailed);
-  sink_->OnError(status);
+  End(TrainingState::kFailed)->OnError(status);
 }
 
 absl::StatusOr<std::unique_ptr<TrainingJob>> TrainingJob::Create(const TrainingSpec& spec,

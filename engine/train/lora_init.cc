@@ -16,6 +16,8 @@
 namespace lorad {
 namespace {
 
+constexpr int32_t kMaxRank = 1024;  // the wire contract's
+
 // FNV-1a: a fixed function of the path, unlike std::hash.
 uint64_t PathHash(std::string_view path) {
   uint64_t hash = 0xcbf29ce484222325u;
@@ -38,8 +40,9 @@ std::vector<float> KaimingUniform(int64_t rank, int64_t in, uint64_t seed, std::
 }
 
 absl::Status CheckRanges(const LoraSpec& spec) {
-  if (spec.r < 1)
-    return absl::InvalidArgumentError(absl::StrCat("r is ", spec.r, "; it must be >= 1"));
+  if (spec.r < 1 || spec.r > kMaxRank)
+    return absl::InvalidArgumentError(
+        absl::StrCat("r is ", spec.r, "; it must be in [1, ", kMaxRank, "]"));
   if (!(spec.lora_alpha > 0) || !std::isfinite(spec.lora_alpha))
     return absl::InvalidArgumentError(
         absl::StrCat("lora_alpha is ", spec.lora_alpha, "; it must be > 0"));

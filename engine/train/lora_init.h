@@ -16,8 +16,8 @@ namespace lorad {
 // PEFT's initialisation: A uniform in [-1/sqrt(in), 1/sqrt(in)) (kaiming_uniform with a = sqrt(5)),
 // B zero. A's numbers are a function of the seed and the module's path alone, so a module starts
 // alike whatever else is adapted.
-// kInvalidArgument: r < 1 or above the smaller side of a target, lora_alpha <= 0, lora_dropout
-// outside [0, 1), an entry of target_modules that matches nothing.
+// kInvalidArgument: r outside [1, 1024] or above the smaller side of a target, lora_alpha <= 0,
+// lora_dropout outside [0, 1), an entry of target_modules that matches nothing.
 absl::StatusOr<HostAdapter> InitialAdapter(const LoraSpec& spec, const ModelConfig& config,
                                            uint64_t seed);
 

@@ -121,6 +121,7 @@ struct TrainingResult {
 class TrainingSink {
  public:
   virtual ~TrainingSink() = default;
+  // `resumed_from_step`: of the checkpoint; 0: from the beginning.
   virtual void OnStart(const TrainingPlan& plan, int64_t resumed_from_step) = 0;
   virtual void OnStep(const StepReport& report) = 0;
   virtual void OnEval(const EvalReport& report) = 0;

@@ -75,7 +75,9 @@ TEST(InitialAdapterTest, RefusesRanksAndRangesByName) {
     change(spec);
     return InitialAdapter(spec, Config(), 0);
   };
-  EXPECT_THAT(with([](LoraSpec& s) { s.r = 0; }), StatusIs(kInvalid, "r is 0; it must be >= 1"));
+  EXPECT_THAT(with([](LoraSpec& s) { s.r = 0; }),
+              StatusIs(kInvalid, "r is 0; it must be in [1, 1024]"));
+  EXPECT_THAT(with([](LoraSpec& s) { s.r = 1025; }), StatusIs(kInvalid, "r is 1025; it must be"));
   EXPECT_THAT(with([](LoraSpec& s) { s.r = 65; }),
               StatusIs(kInvalid,
                        "r is 65; it must be at most 64, the smaller side of "

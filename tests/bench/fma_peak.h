@@ -1,0 +1,14 @@
+// What the processor's arithmetic allows: the bound that CPU benchmarks are held against.
+#ifndef LORAD_TESTS_BENCH_FMA_PEAK_H_
+#define LORAD_TESTS_BENCH_FMA_PEAK_H_
+
+namespace lorad::bench {
+
+// fp32 multiply-adds per second of `num_threads` threads at once, counted as two operations each:
+// the best of several runs of a loop that does nothing else, in the widest vectors there are.
+// 0 on a processor that is not x86-64 with FMA.
+double MeasureFmaFlops(int num_threads);
+
+}  // namespace lorad::bench
+
+#endif  // LORAD_TESTS_BENCH_FMA_PEAK_H_
