@@ -16,7 +16,7 @@
 #include "server/store/keys.h"
 #include "server/version.h"
 
-namespace lorad {
+namespace lorad::server {
 namespace {
 
 // Calls that block: on the store, the disk, the engine's reading of data.
@@ -212,4 +212,4 @@ App::~App() {
   if (grpc_ != nullptr) Drain();
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

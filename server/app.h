@@ -22,7 +22,7 @@
 #include "server/store/sqlite_store.h"
 #include "server/store/state_dir.h"
 
-namespace lorad {
+namespace lorad::server {
 
 using EngineFactory =
     std::function<absl::StatusOr<std::unique_ptr<Engine>>(const EngineConfig& config)>;
@@ -84,6 +84,6 @@ class App {
   std::unique_ptr<GrpcServer> grpc_;
 };
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_APP_H_

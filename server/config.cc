@@ -48,7 +48,7 @@ ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30),
 ABSL_FLAG(std::string, log_level, "info", "debug, info, warning or error.");
 ABSL_FLAG(bool, check, false, "Check the settings, print the memory plan and exit.");
 
-namespace lorad {
+namespace lorad::server {
 namespace {
 
 // What a config file may set.
@@ -219,4 +219,4 @@ absl::StatusOr<ServerConfig> ReadConfig(int argc, char** argv) {
   return ConfigFromFlags();
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

@@ -12,7 +12,7 @@
 #include "engine/engine.h"
 #include "server/base/log.h"
 
-namespace lorad {
+namespace lorad::server {
 
 struct ServerConfig {
   EngineConfig engine;  // observer is not set here
@@ -40,6 +40,6 @@ absl::StatusOr<ServerConfig> ConfigFromFlags();
 // "1073741824", "1GiB", "512MiB", "16KiB".
 absl::StatusOr<int64_t> ParseBytes(absl::string_view text);
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_CONFIG_H_

@@ -14,7 +14,7 @@
 #include "engine/core/status_macros.h"
 #include "server/base/log.h"
 
-namespace lorad {
+namespace lorad::server {
 namespace {
 
 constexpr absl::Duration kHealthInterval = absl::Milliseconds(200);
@@ -137,4 +137,4 @@ int RunDaemon(int argc, char** argv, const DaemonHooks& hooks) {
   return Serve(*config, hooks, signals);
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

@@ -8,7 +8,7 @@
 #include "absl/status/statusor.h"
 #include "server/app.h"
 
-namespace lorad {
+namespace lorad::server {
 
 struct DaemonHooks {
   EngineFactory create_engine;
@@ -27,6 +27,6 @@ inline constexpr int kExitDeviceError = 71;  // the device needs a new process: 
 // All of main. The first SIGTERM or SIGINT drains, the second ends the process at once.
 int RunDaemon(int argc, char** argv, const DaemonHooks& hooks);
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_DAEMON_H_

@@ -3,6 +3,6 @@
 #include "server/daemon.h"
 
 int main(int argc, char** argv) {
-  return lorad::RunDaemon(
+  return lorad::server::RunDaemon(
       argc, argv, {.create_engine = lorad::CreateEngine, .plan_memory = lorad::PlanEngineMemory});
 }

@@ -4,7 +4,7 @@
 
 #include "absl/status/status.h"
 
-namespace lorad {
+namespace lorad::server {
 
 // Thread-safe. Calls return at once.
 class AdapterObserver {
@@ -16,6 +16,6 @@ class AdapterObserver {
   virtual void OnAdapterCheck(const absl::Status& status) = 0;
 };
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_ADAPTERS_ADAPTER_OBSERVER_H_

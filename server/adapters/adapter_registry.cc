@@ -16,7 +16,7 @@
 #include "server/store/keys.h"
 #include "server/store/state_dir.h"
 
-namespace lorad {
+namespace lorad::server {
 namespace {
 
 constexpr size_t kVersionDigits = 12;
@@ -370,4 +370,4 @@ int64_t AdapterRegistry::NumAdapters() const {
   return count;
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

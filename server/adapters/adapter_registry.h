@@ -19,7 +19,7 @@
 #include "server/store/blob_store.h"
 #include "server/store/store.h"
 
-namespace lorad {
+namespace lorad::server {
 
 // What a request keeps of an adapter that it named. Empty for the base model.
 struct ResolvedAdapter {
@@ -112,6 +112,6 @@ class AdapterRegistry {
   std::map<std::string, v1::Alias, std::less<>> aliases_ ABSL_GUARDED_BY(mu_);
 };
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_ADAPTERS_ADAPTER_REGISTRY_H_

@@ -8,7 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "google/rpc/error_details.pb.h"
 
-namespace lorad {
+namespace lorad::server {
 namespace {
 
 constexpr char kTypePrefix[] = "type.googleapis.com/";
@@ -121,4 +121,4 @@ grpc::Status ToGrpc(const absl::Status& status) {
                       proto.SerializeAsString());
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

@@ -13,7 +13,7 @@
 #include "google/rpc/status.pb.h"
 #include "grpcpp/support/status.h"
 
-namespace lorad {
+namespace lorad::server {
 
 // Of every ErrorInfo that lorad sends.
 inline constexpr char kErrorDomain[] = "lorad";
@@ -43,6 +43,6 @@ absl::Status AlreadyExists(absl::string_view type, absl::string_view name, absl:
 google::rpc::Status ToProto(const absl::Status& status);
 grpc::Status ToGrpc(const absl::Status& status);
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_BASE_ERRORS_H_

@@ -13,7 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 
-namespace lorad {
+namespace lorad::server {
 namespace {
 
 absl::Status Bad(absl::string_view flag, absl::string_view text, absl::string_view what) {
@@ -87,4 +87,4 @@ absl::Status CheckCanListen(absl::string_view flag, const ListenAddress& address
                                        : ""));
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

@@ -8,7 +8,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
-namespace lorad {
+namespace lorad::server {
 
 struct ListenAddress {
   std::string host;  // without the brackets of an IPv6 address
@@ -28,6 +28,6 @@ bool IsLoopback(const std::string& host);
 // address and the system's reason. No guarantee for later.
 absl::Status CheckCanListen(absl::string_view flag, const ListenAddress& address);
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_BASE_LISTEN_ADDRESS_H_

@@ -7,7 +7,7 @@
 #include "spdlog/sinks/stdout_sinks.h"
 #include "spdlog/spdlog.h"
 
-namespace lorad {
+namespace lorad::server {
 namespace {
 
 spdlog::logger& Logger() {
@@ -58,4 +58,4 @@ void Log(LogLevel level, absl::string_view message) {
   Logger().log(ToSpdlog(level), "{}", Escape(message));
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

@@ -4,7 +4,7 @@
 
 #include "absl/strings/string_view.h"
 
-namespace lorad {
+namespace lorad::server {
 
 enum class LogLevel { kDebug, kInfo, kWarning, kError };
 
@@ -15,6 +15,6 @@ void SetLogLevel(LogLevel level);
 // whatever a request put into it.
 void Log(LogLevel level, absl::string_view message);
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_BASE_LOG_H_

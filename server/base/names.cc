@@ -6,7 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/base/errors.h"
 
-namespace lorad {
+namespace lorad::server {
 namespace {
 constexpr size_t kMaxNameLength = 128;
 }  // namespace
@@ -39,4 +39,4 @@ absl::Status CheckRequestId(absl::string_view field, absl::string_view request_i
   return absl::OkStatus();
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

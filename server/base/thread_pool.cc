@@ -2,7 +2,7 @@
 
 #include <utility>
 
-namespace lorad {
+namespace lorad::server {
 
 ThreadPool::ThreadPool(int num_threads, size_t max_queued) : max_queued_(max_queued) {
   for (int i = 0; i < num_threads; ++i) threads_.emplace_back([this] { Run(); });
@@ -45,4 +45,4 @@ void ThreadPool::Run() {
   }
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

@@ -11,7 +11,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 
-namespace lorad {
+namespace lorad::server {
 
 // Thread-safe. The destructor runs what is queued and joins.
 class ThreadPool {
@@ -38,6 +38,6 @@ class ThreadPool {
   std::vector<std::thread> threads_;
 };
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_BASE_THREAD_POOL_H_

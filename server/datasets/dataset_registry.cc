@@ -21,7 +21,7 @@
 #include "server/datasets/dataset_upload.h"
 #include "server/store/keys.h"
 
-namespace lorad {
+namespace lorad::server {
 namespace {
 
 constexpr char kDataFile[] = "data.jsonl";
@@ -75,11 +75,12 @@ absl::Status DatasetRegistry::CheckMetadata(const v1::UploadDatasetMetadata& met
         absl::StrCat("\"", metadata.sha256(), "\" is not 64 lower-case hexadecimal digits"));
   }
   ASSIGN_OR_RETURN(const int64_t free, FreeDiskBytes(options_.uploads_dir));
-  if (metadata.size_bytes() > free - kDiskReserveBytes) {
+  const int64_t needed = 2 * metadata.size_bytes();  // what arrives, and what is kept of it
+  if (needed > free - kDiskReserveBytes) {
     return WithReason(
-        absl::ResourceExhaustedError(absl::StrCat(
-            "the dataset needs ", metadata.size_bytes(), " bytes of disk, ",
-            std::max<int64_t>(0, free - kDiskReserveBytes), " are free in ", options_.uploads_dir)),
+        absl::ResourceExhaustedError(absl::StrCat("the dataset needs ", needed, " bytes of disk, ",
+                                                  std::max<int64_t>(0, free - kDiskReserveBytes),
+                                                  " are free in ", options_.uploads_dir)),
         "DISK_FULL", {});
   }
   return absl::OkStatus();
@@ -303,4 +304,4 @@ absl::StatusOr<std::string> DatasetRegistry::PathOf(const std::string& sha256) c
   return JoinPath(dir, kDataFile);
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

@@ -17,7 +17,7 @@
 #include "server/store/blob_store.h"
 #include "server/store/store.h"
 
-namespace lorad {
+namespace lorad::server {
 
 class DatasetUpload;
 
@@ -88,6 +88,6 @@ class DatasetRegistry {
 // What the engine found, as messages.
 v1::DatasetReport ToProto(const DatasetReport& report);
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_DATASETS_DATASET_REGISTRY_H_

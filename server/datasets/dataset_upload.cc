@@ -12,7 +12,7 @@
 #include "engine/io/sha256.h"
 #include "server/base/errors.h"
 
-namespace lorad {
+namespace lorad::server {
 namespace {
 
 constexpr size_t kMaxChunkBytes = size_t{4} << 20;
@@ -98,4 +98,4 @@ absl::StatusOr<v1::UploadDatasetResponse> DatasetUpload::Commit() {
   return registry_->Commit(metadata_, path_);
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

@@ -10,7 +10,7 @@
 #include "lorad/v1/dataset_service.pb.h"
 #include "server/datasets/dataset_registry.h"
 
-namespace lorad {
+namespace lorad::server {
 
 // Thread-compatible. Destroyed uncommitted, it keeps what arrived when the upload has a request_id,
 // so that it can be continued, and removes it otherwise.
@@ -43,6 +43,6 @@ class DatasetUpload {
   int64_t size_ = 0;  // bytes in the part
 };
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_DATASETS_DATASET_UPLOAD_H_

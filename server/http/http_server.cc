@@ -9,7 +9,7 @@
 #include "engine/core/status_macros.h"
 #include "server/base/listen_address.h"
 
-namespace lorad {
+namespace lorad::server {
 namespace {
 
 constexpr int kThreads = 8;  // idle connections hold one each for up to a second
@@ -82,4 +82,4 @@ HttpServer::~HttpServer() {
   thread_.join();
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

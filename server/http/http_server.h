@@ -9,7 +9,7 @@
 
 #include "absl/status/statusor.h"
 
-namespace lorad {
+namespace lorad::server {
 
 struct HttpHandlers {
   std::function<std::string()> metrics;  // Prometheus text
@@ -37,6 +37,6 @@ class HttpServer {
   std::thread thread_;
 };
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_HTTP_HTTP_SERVER_H_

@@ -18,7 +18,7 @@
 #include "server/jobs/job_manager.h"
 #include "server/store/keys.h"
 
-namespace lorad {
+namespace lorad::server {
 namespace {
 
 constexpr absl::Duration kStoreRetry = absl::Seconds(1);
@@ -227,4 +227,4 @@ void JobManager::ApplyPersistently(JobRecord& record, const JobRecord::Mutation&
   }
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

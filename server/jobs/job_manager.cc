@@ -12,7 +12,7 @@
 #include "server/base/log.h"
 #include "server/base/proto_time.h"
 
-namespace lorad {
+namespace lorad::server {
 namespace {
 
 absl::Status InUse(absl::string_view type, absl::string_view name, absl::string_view job_id) {
@@ -123,11 +123,12 @@ absl::StatusOr<v1::Job> JobManager::Cancel(const std::string& job_id) {
 absl::StatusOr<std::vector<v1::Checkpoint>> JobManager::ListCheckpoints(const std::string& job_id,
                                                                         int limit,
                                                                         int64_t& position) const {
-  RETURN_IF_ERROR(Get(job_id).status());
+  ASSIGN_OR_RETURN(const v1::Job job, Get(job_id));
   ASSIGN_OR_RETURN(std::vector<v1::Checkpoint> checkpoints,
                    ReadCheckpoints(*store_, job_id, limit, position));
   for (v1::Checkpoint& checkpoint : checkpoints) {
-    checkpoint.set_stored(PathExists(JoinPath(options_.state_dir, checkpoint.path())));
+    checkpoint.set_stored(!IsFinal(job.state()) &&
+                          PathExists(JoinPath(options_.state_dir, checkpoint.path())));
   }
   return checkpoints;
 }
@@ -182,4 +183,4 @@ std::string JobManager::JobDir(const v1::Job& job) const {
   return JoinPath(options_.jobs_dir, job.job_id());
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

@@ -21,7 +21,7 @@
 #include "server/jobs/job_run.h"
 #include "server/store/store.h"
 
-namespace lorad {
+namespace lorad::server {
 
 struct JobOptions {
   std::string state_dir;  // what paths in events are relative to
@@ -123,6 +123,6 @@ class JobManager {
   std::thread thread_;
 };
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_JOBS_JOB_MANAGER_H_

@@ -5,7 +5,7 @@
 #include "engine/train/spec.h"
 #include "lorad/v1/job_service.pb.h"
 
-namespace lorad {
+namespace lorad::server {
 
 // Thread-safe. Calls return at once.
 class JobObserver {
@@ -24,6 +24,6 @@ class JobObserver {
   virtual void OnCheckpoint(const CheckpointReport& report) = 0;
 };
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_JOBS_JOB_OBSERVER_H_

@@ -12,7 +12,7 @@
 #include "server/base/proto_time.h"
 #include "server/store/keys.h"
 
-namespace lorad {
+namespace lorad::server {
 namespace {
 
 template <typename Message>
@@ -156,4 +156,4 @@ absl::StatusOr<std::vector<v1::Checkpoint>> ReadCheckpoints(Store& store, absl::
   return page;
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

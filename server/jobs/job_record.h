@@ -16,7 +16,7 @@
 #include "lorad/v1/job_service.pb.h"
 #include "server/store/store.h"
 
-namespace lorad {
+namespace lorad::server {
 
 // "job-17" and its number. 0: not a job id.
 std::string JobId(int64_t number);
@@ -71,6 +71,6 @@ absl::StatusOr<JobEvents> ReadEvents(Store& store, absl::string_view job_id, int
 absl::StatusOr<std::vector<v1::Checkpoint>> ReadCheckpoints(Store& store, absl::string_view job_id,
                                                             int limit, int64_t& position);
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_JOBS_JOB_RECORD_H_

@@ -10,7 +10,7 @@
 #include "server/datasets/dataset_registry.h"
 #include "server/store/keys.h"
 
-namespace lorad {
+namespace lorad::server {
 namespace {
 
 v1::JobStep StepToProto(const StepReport& report) {
@@ -157,4 +157,4 @@ void JobRun::OnWarning(const std::string& message) {
   });
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

@@ -14,7 +14,7 @@
 #include "server/jobs/job_observer.h"
 #include "server/jobs/job_record.h"
 
-namespace lorad {
+namespace lorad::server {
 
 struct JobStopped {
   int64_t checkpoint_step = -1;  // -1: none was written
@@ -69,6 +69,6 @@ class JobRun : public TrainingSink {
   JobOutcome outcome_ ABSL_GUARDED_BY(mu_);
 };
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_JOBS_JOB_RUN_H_

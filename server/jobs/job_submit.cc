@@ -15,7 +15,7 @@
 #include "server/jobs/training_spec.h"
 #include "server/store/keys.h"
 
-namespace lorad {
+namespace lorad::server {
 namespace {
 
 constexpr char kMethod[] = "job.submit";
@@ -154,4 +154,4 @@ absl::StatusOr<TrainingSpec> JobManager::EngineSpec(const v1::Job& job) const {
   return spec;
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

@@ -13,7 +13,7 @@
 #include "engine/core/status_macros.h"
 #include "server/base/errors.h"
 
-namespace lorad {
+namespace lorad::server {
 namespace {
 
 constexpr int32_t kMaxRank = 1024;
@@ -241,4 +241,4 @@ TrainingSpec ToEngine(const v1::TrainingSpec& spec) {
 }
 #undef LORAD_COPY
 
-}  // namespace lorad
+}  // namespace lorad::server

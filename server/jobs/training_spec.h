@@ -7,7 +7,7 @@
 #include "lorad/v1/adapter_service.pb.h"
 #include "lorad/v1/training_spec.pb.h"
 
-namespace lorad {
+namespace lorad::server {
 
 // Sets every unset field to its default, which is that of the engine's TrainingSpec.
 // `context_tokens`: of the model. `warm_start`: the adapter to start from, or nullptr; r,
@@ -22,6 +22,6 @@ absl::Status CheckTrainingSpec(const v1::TrainingSpec& spec, bool has_eval_datas
 // Everything but the paths. REQUIRES: FillDefaults was called.
 TrainingSpec ToEngine(const v1::TrainingSpec& spec);
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_JOBS_TRAINING_SPEC_H_

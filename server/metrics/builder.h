@@ -11,7 +11,7 @@
 #include "prometheus/histogram.h"
 #include "prometheus/registry.h"
 
-namespace lorad {
+namespace lorad::server {
 
 using Labels = std::map<std::string, std::string>;
 using Buckets = prometheus::Histogram::BucketBoundaries;
@@ -57,6 +57,6 @@ inline const Buckets kTransactionSeconds = {.0001, .00025, .0005, .001, .0025, .
 inline const Buckets kJobSeconds = {1,    5,     15,    60,    300,    900,
                                     3600, 14400, 43200, 86400, 259200, 604800};
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_METRICS_BUILDER_H_

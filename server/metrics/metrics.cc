@@ -8,7 +8,7 @@
 #include "server/metrics/state_metrics.h"
 #include "server/metrics/training_metrics.h"
 
-namespace lorad {
+namespace lorad::server {
 
 struct Metrics::State {
   State(const std::string& state_dir, const std::vector<std::string>& methods)
@@ -128,4 +128,4 @@ void Metrics::OnCallEnded(absl::string_view method, grpc::StatusCode code, doubl
 void Metrics::OnAliasMove(const absl::Status& status) { state_->serving.OnAliasMove(status); }
 void Metrics::OnAdapterCheck(const absl::Status& status) { state_->serving.OnAdapterCheck(status); }
 
-}  // namespace lorad
+}  // namespace lorad::server

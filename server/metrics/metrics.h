@@ -14,7 +14,7 @@
 #include "server/rpc/rpc_observer.h"
 #include "server/rpc/services.h"
 
-namespace lorad {
+namespace lorad::server {
 
 // State that is read when a scrape asks for it. Members may be null while the daemon starts.
 struct MetricsSources {
@@ -73,6 +73,6 @@ class Metrics : public EngineObserver,
   const std::unique_ptr<State> state_;
 };
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_METRICS_METRICS_H_

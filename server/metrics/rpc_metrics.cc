@@ -5,7 +5,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 
-namespace lorad {
+namespace lorad::server {
 namespace {
 
 // By number.
@@ -54,4 +54,4 @@ void RpcMetrics::OnCallEnded(absl::string_view method, grpc::StatusCode code, do
   found.in_flight->Decrement();
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

@@ -10,7 +10,7 @@
 #include "grpcpp/support/status_code_enum.h"
 #include "server/metrics/builder.h"
 
-namespace lorad {
+namespace lorad::server {
 
 // Thread-safe. Methods that were not named at the start (health, reflection) count as
 // service="other", so that the number of series is bounded.
@@ -33,6 +33,6 @@ class RpcMetrics {
   Method other_;
 };
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_METRICS_RPC_METRICS_H_

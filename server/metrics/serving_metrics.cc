@@ -1,6 +1,6 @@
 #include "server/metrics/serving_metrics.h"
 
-namespace lorad {
+namespace lorad::server {
 
 ServingMetrics::ServingMetrics(prometheus::Registry& registry) {
   MakeKinds(registry);
@@ -104,4 +104,4 @@ void ServingMetrics::OnAdapterCheck(const absl::Status& status) {
   checks_[status.ok() ? 0 : 1]->Increment();
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

@@ -7,7 +7,7 @@
 #include "engine/engine.h"
 #include "server/metrics/builder.h"
 
-namespace lorad {
+namespace lorad::server {
 
 // Thread-safe.
 class ServingMetrics {
@@ -48,6 +48,6 @@ class ServingMetrics {
   prometheus::Counter* evictions_;
 };
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_METRICS_SERVING_METRICS_H_

@@ -12,7 +12,7 @@
 #include "absl/time/time.h"
 #include "engine/io/file.h"
 
-namespace lorad {
+namespace lorad::server {
 namespace {
 
 double Seconds(const timeval& time) { return time.tv_sec + 1e-6 * time.tv_usec; }
@@ -116,4 +116,4 @@ void StateMetrics::UpdateEngine(const EngineStats& stats) {
   engine_healthy_->Set(stats.healthy ? 1 : 0);
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

@@ -9,7 +9,7 @@
 #include "engine/engine.h"
 #include "server/metrics/builder.h"
 
-namespace lorad {
+namespace lorad::server {
 
 // Thread-compatible.
 class StateMetrics {
@@ -51,6 +51,6 @@ class StateMetrics {
   prometheus::Gauge* max_fds_;
 };
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_METRICS_STATE_METRICS_H_

@@ -9,7 +9,7 @@
 #include "absl/time/time.h"
 #include "server/base/proto_time.h"
 
-namespace lorad {
+namespace lorad::server {
 namespace {
 
 std::string StateLabel(v1::JobState state) {
@@ -138,4 +138,4 @@ void TrainingMetrics::OnCheckpoint(const CheckpointReport& report) {
   last_checkpoint_->Set(UnixNow());
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

@@ -10,7 +10,7 @@
 #include "lorad/v1/job_service.pb.h"
 #include "server/metrics/builder.h"
 
-namespace lorad {
+namespace lorad::server {
 
 // Thread-safe.
 class TrainingMetrics {
@@ -56,6 +56,6 @@ class TrainingMetrics {
   prometheus::Gauge* last_checkpoint_;
 };
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_METRICS_TRAINING_METRICS_H_

@@ -19,7 +19,7 @@
 #include "server/rpc/calls.h"
 #include "server/store/keys.h"
 
-namespace lorad {
+namespace lorad::server {
 namespace {
 
 constexpr const char* kFiles[] = {"adapter_config.json", "adapter_model.safetensors"};
@@ -220,4 +220,4 @@ grpc::ServerWriteReactor<v1::ExportAdapterResponse>* StartExport(
   return call.get();  // holds itself
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

@@ -5,7 +5,7 @@
 #include "lorad/v1/adapter_service.grpc.pb.h"
 #include "server/rpc/services.h"
 
-namespace lorad {
+namespace lorad::server {
 
 // Starts the call, which then owns itself.
 grpc::ServerReadReactor<v1::ImportAdapterRequest>* StartImport(const Services* services,
@@ -13,6 +13,6 @@ grpc::ServerReadReactor<v1::ImportAdapterRequest>* StartImport(const Services* s
 grpc::ServerWriteReactor<v1::ExportAdapterResponse>* StartExport(
     const Services* services, const v1::ExportAdapterRequest& request);
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_RPC_ADAPTER_FILES_H_

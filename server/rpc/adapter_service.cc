@@ -13,7 +13,7 @@
 #include "server/rpc/calls.h"
 #include "server/rpc/paging.h"
 
-namespace lorad {
+namespace lorad::server {
 namespace {
 
 constexpr char kAliasList[] = "aliases";
@@ -128,4 +128,4 @@ grpc::ServerUnaryReactor* AdapterServiceImpl::Unload(grpc::CallbackServerContext
   });
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

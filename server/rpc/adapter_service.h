@@ -5,7 +5,7 @@
 #include "lorad/v1/adapter_service.grpc.pb.h"
 #include "server/rpc/services.h"
 
-namespace lorad {
+namespace lorad::server {
 
 // Thread-safe.
 class AdapterServiceImpl : public v1::AdapterService::CallbackService {
@@ -42,6 +42,6 @@ class AdapterServiceImpl : public v1::AdapterService::CallbackService {
   const Services* const services_;
 };
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_RPC_ADAPTER_SERVICE_H_

@@ -10,7 +10,7 @@
 #include "server/base/proto_time.h"
 #include "server/rpc/calls.h"
 
-namespace lorad {
+namespace lorad::server {
 namespace {
 
 constexpr absl::Duration kMinInterval = absl::Milliseconds(100);
@@ -128,4 +128,4 @@ grpc::ServerWriteReactor<v1::ServerStats>* AdminServiceImpl::StreamStats(
   return call.get();  // holds itself
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

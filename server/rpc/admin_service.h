@@ -5,7 +5,7 @@
 #include "lorad/v1/admin_service.grpc.pb.h"
 #include "server/rpc/services.h"
 
-namespace lorad {
+namespace lorad::server {
 
 // Thread-safe.
 class AdminServiceImpl : public v1::AdminService::CallbackService {
@@ -22,6 +22,6 @@ class AdminServiceImpl : public v1::AdminService::CallbackService {
   const Services* const services_;
 };
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_RPC_ADMIN_SERVICE_H_

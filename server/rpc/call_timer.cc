@@ -5,7 +5,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 
-namespace lorad {
+namespace lorad::server {
 namespace {
 
 using grpc::experimental::InterceptionHookPoints;
@@ -55,4 +55,4 @@ std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface> MakeCallT
   return std::make_unique<CallTimerFactory>(observer);
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

@@ -7,12 +7,12 @@
 #include "grpcpp/support/server_interceptor.h"
 #include "server/rpc/rpc_observer.h"
 
-namespace lorad {
+namespace lorad::server {
 
 // `observer` outlives the server that the factory is given to.
 std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface> MakeCallTimer(
     RpcObserver* observer);
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_RPC_CALL_TIMER_H_

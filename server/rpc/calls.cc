@@ -1,6 +1,6 @@
 #include "server/rpc/calls.h"
 
-namespace lorad {
+namespace lorad::server {
 
 absl::Status PoolOverloaded() {
   return WithReason(
@@ -9,4 +9,4 @@ absl::Status PoolOverloaded() {
       "SERVER_OVERLOADED", {});
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

@@ -14,7 +14,7 @@
 #include "server/base/errors.h"
 #include "server/base/thread_pool.h"
 
-namespace lorad {
+namespace lorad::server {
 
 // kResourceExhausted with RetryInfo: the pool's queue is full.
 absl::Status PoolOverloaded();
@@ -150,6 +150,6 @@ class FailedWriteCall : public grpc::ServerWriteReactor<Response> {
   void OnDone() override { delete this; }
 };
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_RPC_CALLS_H_

@@ -9,7 +9,7 @@
 #include "server/rpc/calls.h"
 #include "server/rpc/paging.h"
 
-namespace lorad {
+namespace lorad::server {
 namespace {
 
 constexpr char kList[] = "datasets";
@@ -110,4 +110,4 @@ grpc::ServerUnaryReactor* DatasetServiceImpl::Delete(grpc::CallbackServerContext
   });
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

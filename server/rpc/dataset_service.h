@@ -5,7 +5,7 @@
 #include "lorad/v1/dataset_service.grpc.pb.h"
 #include "server/rpc/services.h"
 
-namespace lorad {
+namespace lorad::server {
 
 // Thread-safe.
 class DatasetServiceImpl : public v1::DatasetService::CallbackService {
@@ -34,6 +34,6 @@ class DatasetServiceImpl : public v1::DatasetService::CallbackService {
   const Services* const services_;
 };
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_RPC_DATASET_SERVICE_H_

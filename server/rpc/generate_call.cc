@@ -8,7 +8,7 @@
 #include "server/rpc/calls.h"
 #include "server/rpc/generate_request.h"
 
-namespace lorad {
+namespace lorad::server {
 namespace {
 
 // What waits is merged up to about this size.
@@ -184,4 +184,4 @@ void GenerateCall::OnCancel() {
   CancelRequest();
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

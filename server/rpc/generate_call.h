@@ -14,7 +14,7 @@
 #include "lorad/v1/inference_service.pb.h"
 #include "server/rpc/services.h"
 
-namespace lorad {
+namespace lorad::server {
 
 // Output waits here while a write is under way; what waits is merged into few messages, and a
 // reader that lets more than the limit gather is cut off and its request cancelled. Thread-safe:
@@ -63,6 +63,6 @@ class GenerateCall : public grpc::ServerWriteReactor<v1::GenerateResponse>,
   bool finished_ ABSL_GUARDED_BY(mu_) = false;
 };
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_RPC_GENERATE_CALL_H_

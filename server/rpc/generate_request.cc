@@ -9,7 +9,7 @@
 #include "server/base/errors.h"
 #include "server/rpc/text.h"
 
-namespace lorad {
+namespace lorad::server {
 namespace {
 
 constexpr int kMaxStops = 16;
@@ -126,4 +126,4 @@ absl::StatusOr<GenerateRequest> ToEngine(const v1::GenerateRequest& request, con
   return out;
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

@@ -17,7 +17,7 @@
 #include "server/rpc/inference_service.h"
 #include "server/rpc/job_service.h"
 
-namespace lorad {
+namespace lorad::server {
 namespace {
 
 void SetLimits(grpc::ServerBuilder& builder, int64_t max_message_bytes) {
@@ -111,4 +111,4 @@ void GrpcServer::Shutdown(absl::Time deadline) {
   if (server_ != nullptr) server_->Shutdown(absl::ToChronoTime(deadline));
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

@@ -12,7 +12,7 @@
 #include "server/rpc/rpc_observer.h"
 #include "server/rpc/services.h"
 
-namespace lorad {
+namespace lorad::server {
 
 // Thread-safe.
 class GrpcServer {
@@ -45,6 +45,6 @@ class GrpcServer {
   int port_ = 0;
 };
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_RPC_GRPC_SERVER_H_

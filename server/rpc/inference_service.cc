@@ -10,7 +10,7 @@
 #include "server/rpc/generate_call.h"
 #include "server/rpc/text.h"
 
-namespace lorad {
+namespace lorad::server {
 namespace {
 
 absl::StatusOr<std::vector<int32_t>> ScoreIds(const v1::ScoreRequest& request,
@@ -107,4 +107,4 @@ grpc::ServerUnaryReactor* InferenceServiceImpl::Detokenize(grpc::CallbackServerC
   });
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

@@ -5,7 +5,7 @@
 #include "lorad/v1/inference_service.grpc.pb.h"
 #include "server/rpc/services.h"
 
-namespace lorad {
+namespace lorad::server {
 
 // Thread-safe.
 class InferenceServiceImpl : public v1::InferenceService::CallbackService {
@@ -31,6 +31,6 @@ class InferenceServiceImpl : public v1::InferenceService::CallbackService {
   const Services* const services_;
 };
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_RPC_INFERENCE_SERVICE_H_

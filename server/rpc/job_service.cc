@@ -14,7 +14,7 @@
 #include "server/rpc/paging.h"
 #include "server/store/keys.h"
 
-namespace lorad {
+namespace lorad::server {
 namespace {
 
 // Events read from the store at once.
@@ -156,4 +156,4 @@ grpc::ServerUnaryReactor* JobServiceImpl::ListCheckpoints(grpc::CallbackServerCo
   });
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

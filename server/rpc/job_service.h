@@ -5,7 +5,7 @@
 #include "lorad/v1/job_service.grpc.pb.h"
 #include "server/rpc/services.h"
 
-namespace lorad {
+namespace lorad::server {
 
 // Thread-safe.
 class JobServiceImpl : public v1::JobService::CallbackService {
@@ -32,6 +32,6 @@ class JobServiceImpl : public v1::JobService::CallbackService {
   const Services* const services_;
 };
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_RPC_JOB_SERVICE_H_

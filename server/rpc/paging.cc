@@ -5,7 +5,7 @@
 #include "absl/strings/strip.h"
 #include "server/base/errors.h"
 
-namespace lorad {
+namespace lorad::server {
 namespace {
 constexpr int kDefaultPageSize = 100;
 constexpr int kMaxPageSize = 1000;
@@ -37,4 +37,4 @@ absl::StatusOr<std::string> DecodePageToken(absl::string_view list, const std::s
   return FieldError("page_token", "is not a next_page_token of this list with these filters");
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

@@ -8,7 +8,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
-namespace lorad {
+namespace lorad::server {
 
 // 0: 100; more than 1000: 1000; kInvalidArgument when negative.
 absl::StatusOr<int> PageSize(int32_t requested);
@@ -18,6 +18,6 @@ absl::StatusOr<int> PageSize(int32_t requested);
 std::string EncodePageToken(absl::string_view list, absl::string_view position);
 absl::StatusOr<std::string> DecodePageToken(absl::string_view list, const std::string& token);
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_RPC_PAGING_H_

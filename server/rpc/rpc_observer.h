@@ -5,7 +5,7 @@
 #include "absl/strings/string_view.h"
 #include "grpcpp/support/status_code_enum.h"
 
-namespace lorad {
+namespace lorad::server {
 
 // Thread-safe. Calls return at once. `method` is "/package.Service/Method" of a known method.
 class RpcObserver {
@@ -15,6 +15,6 @@ class RpcObserver {
   virtual void OnCallEnded(absl::string_view method, grpc::StatusCode code, double seconds) = 0;
 };
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_RPC_RPC_OBSERVER_H_

@@ -2,7 +2,7 @@
 
 #include "server/base/errors.h"
 
-namespace lorad {
+namespace lorad::server {
 
 absl::Status CheckNotDraining(const Services& services) {
   if (!services.draining->load()) return absl::OkStatus();
@@ -12,4 +12,4 @@ absl::Status CheckNotDraining(const Services& services) {
                     "DRAINING", {});
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

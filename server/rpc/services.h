@@ -14,7 +14,7 @@
 #include "server/jobs/job_manager.h"
 #include "server/store/store.h"
 
-namespace lorad {
+namespace lorad::server {
 
 // Totals since start, for AdminService.StreamStats. Thread-safe.
 struct Totals {
@@ -56,6 +56,6 @@ struct Services {
 // kUnavailable with RetryInfo while the server drains.
 absl::Status CheckNotDraining(const Services& services);
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_RPC_SERVICES_H_

@@ -4,7 +4,7 @@
 #include "engine/core/status_macros.h"
 #include "server/base/errors.h"
 
-namespace lorad {
+namespace lorad::server {
 
 absl::StatusOr<const Tokenizer*> RequireTokenizer(const Engine& engine, absl::string_view need) {
   if (engine.tokenizer() != nullptr) return engine.tokenizer();
@@ -34,4 +34,4 @@ absl::Status CheckIds(const Engine& engine, absl::string_view field,
   return absl::OkStatus();
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

@@ -13,7 +13,7 @@
 #include "engine/engine.h"
 #include "engine/io/tokenizer.h"
 
-namespace lorad {
+namespace lorad::server {
 
 // kFailedPrecondition when the model has no tokenizer. `need`: what it is needed for.
 absl::StatusOr<const Tokenizer*> RequireTokenizer(const Engine& engine, absl::string_view need);
@@ -25,6 +25,6 @@ absl::StatusOr<std::vector<int32_t>> TextToIds(const Engine& engine, absl::strin
 // Each id in [0, vocab_size).
 absl::Status CheckIds(const Engine& engine, absl::string_view field, absl::Span<const int32_t> ids);
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_RPC_TEXT_H_

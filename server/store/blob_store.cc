@@ -1,7 +1,5 @@
 #include "server/store/blob_store.h"
 
-#include <unistd.h>
-
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -15,7 +13,7 @@
 #include "engine/io/file.h"
 #include "engine/io/sha256.h"
 
-namespace lorad {
+namespace lorad::server {
 namespace {
 
 // A blob is renamed to this before its files go: a half-deleted one never bears an id.
@@ -32,9 +30,8 @@ absl::StatusOr<std::vector<std::string>> EntriesOf(const std::string& directory)
   return names;
 }
 
-// A second name of the same file costs nothing; across file systems it is a copy.
-absl::Status LinkOrCopy(const std::string& from, const std::string& to) {
-  if (::link(from.c_str(), to.c_str()) == 0) return absl::OkStatus();
+// A copy, not a link: whoever writes to the source later must not change the blob.
+absl::Status Copy(const std::string& from, const std::string& to) {
   std::error_code error;
   std::filesystem::copy_file(from, to, error);
   if (!error) return absl::OkStatus();
@@ -67,7 +64,7 @@ absl::Status LocalBlobStore::Put(const std::string& id, const std::vector<BlobFi
   if (PathExists(path)) return absl::OkStatus();
   ASSIGN_OR_RETURN(const std::unique_ptr<AtomicDirectory> blob, AtomicDirectory::Create(path));
   for (const BlobFile& file : files) {
-    RETURN_IF_ERROR(LinkOrCopy(file.source_path, JoinPath(blob->path(), file.name)));
+    RETURN_IF_ERROR(Copy(file.source_path, JoinPath(blob->path(), file.name)));
   }
   const absl::Status published = blob->Publish();
   return absl::IsAlreadyExists(published) ? absl::OkStatus() : published;
@@ -94,4 +91,4 @@ absl::StatusOr<std::vector<std::string>> LocalBlobStore::List() const {
   return names;
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

@@ -9,7 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
-namespace lorad {
+namespace lorad::server {
 
 struct BlobFile {
   std::string name;         // in the blob; a plain file name
@@ -51,6 +51,6 @@ class LocalBlobStore : public BlobStore {
   const std::string root_;
 };
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_STORE_BLOB_STORE_H_

@@ -5,7 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/core/status_macros.h"
 
-namespace lorad {
+namespace lorad::server {
 namespace {
 
 // In PRAGMA user_version. Raise it, and migrate in CheckSchema, when the tables or the meaning of
@@ -217,4 +217,4 @@ absl::Status SqliteDb::Error(const std::string& doing) const {
                                                  " (SQLite ", code, ", ", doing, ")"));
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

@@ -15,7 +15,7 @@
 struct sqlite3;
 struct sqlite3_stmt;
 
-namespace lorad {
+namespace lorad::server {
 
 // One connection. Thread-compatible. Errors: kDataLoss (damaged), kResourceExhausted (disk full),
 // kFailedPrecondition (locked by another process, newer schema), kInternal (anything else).
@@ -65,6 +65,6 @@ class SqliteDb {
   SqliteDb() = default;
 };
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_STORE_SQLITE_DB_H_

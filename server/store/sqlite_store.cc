@@ -9,7 +9,7 @@
 #include "absl/time/clock.h"
 #include "engine/core/status_macros.h"
 
-namespace lorad {
+namespace lorad::server {
 
 class SqliteStore::Watcher : public Subscription {
  public:
@@ -165,4 +165,4 @@ absl::StatusOr<std::unique_ptr<Subscription>> SqliteStore::Watch(
   return watcher;
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

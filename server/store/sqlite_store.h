@@ -15,7 +15,7 @@
 #include "server/store/sqlite_db.h"
 #include "server/store/store.h"
 
-namespace lorad {
+namespace lorad::server {
 
 // Called after each transaction on the store's thread.
 using TxnTimer = std::function<void(double seconds)>;
@@ -63,6 +63,6 @@ class SqliteStore : public Store {
   std::thread thread_;
 };
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_STORE_SQLITE_STORE_H_

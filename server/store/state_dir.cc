@@ -15,7 +15,7 @@
 #include "engine/core/status_macros.h"
 #include "engine/io/file.h"
 
-namespace lorad {
+namespace lorad::server {
 namespace {
 
 absl::Status LockedByOther(const std::string& path, const std::string& lock) {
@@ -76,4 +76,4 @@ absl::StatusOr<int64_t> TotalFileBytes(const std::string& dir) {
   return total;
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

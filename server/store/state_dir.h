@@ -8,7 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
-namespace lorad {
+namespace lorad::server {
 
 // Owns the directory: one process at a time, by flock on `lock`, which also holds its process id.
 // The kernel drops the lock with the process, so a file left by a killed one does no harm.
@@ -38,6 +38,6 @@ class StateDir {
 // Sum of the sizes of the regular files in `dir`, not below it.
 absl::StatusOr<int64_t> TotalFileBytes(const std::string& dir);
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_STORE_STATE_DIR_H_

@@ -13,7 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
-namespace lorad {
+namespace lorad::server {
 
 // Revisions count the transactions that changed something, from 1.
 struct KeyValue {
@@ -86,6 +86,6 @@ class Store {
       std::function<void(const WatchEvent&)> callback) = 0;
 };
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_SERVER_STORE_STORE_H_

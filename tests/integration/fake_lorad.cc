@@ -23,7 +23,7 @@ absl::StatusOr<std::unique_ptr<lorad::Engine>> MakeFake(const lorad::EngineConfi
 }  // namespace
 
 int main(int argc, char** argv) {
-  return lorad::RunDaemon(
+  return lorad::server::RunDaemon(
       argc, argv, {.create_engine = MakeFake, .plan_memory = [](const lorad::EngineConfig&) {
                      return std::array<int64_t, lorad::kNumMemoryTags>{1, 2, 3, 4, 5};
                    }});

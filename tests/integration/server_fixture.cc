@@ -1,0 +1,184 @@
+#include "tests/integration/server_fixture.h"
+
+#include <httplib.h>
+
+#include <algorithm>
+
+#include "engine/io/file.h"
+#include "engine/io/sha256.h"
+#include "google/rpc/error_details.pb.h"
+#include "google/rpc/status.pb.h"
+
+namespace lorad {
+
+std::unique_ptr<grpc::ClientContext> Context() {
+  auto context = std::make_unique<grpc::ClientContext>();
+  context->set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
+  return context;
+}
+
+std::string Reason(const grpc::Status& status) {
+  google::rpc::Status proto;
+  proto.ParseFromString(status.error_details());
+  std::string reason;
+  for (const auto& detail : proto.details()) {
+    google::rpc::ErrorInfo info;
+    if (detail.UnpackTo(&info)) reason += info.reason();
+  }
+  return reason;
+}
+
+void ServerTest::StartServer() {
+  config_.state_dir = dir_.File("state");
+  config_.listen = "127.0.0.1:0";
+  config_.http_listen = "127.0.0.1:0";
+  config_.drain_timeout = absl::Seconds(10);
+  absl::StatusOr<std::unique_ptr<App>> app = App::Start(config_, [this](
+                                                                     const EngineConfig& config) {
+    return absl::StatusOr<std::unique_ptr<Engine>>(std::make_unique<FakeEngine>(config, script_));
+  });
+  ASSERT_TRUE(app.ok()) << app.status();
+  app_ = *std::move(app);
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // no connection of an earlier server
+  channel_ = grpc::CreateCustomChannel(app_->grpc_address(), grpc::InsecureChannelCredentials(),
+                                       arguments);
+  datasets_ = v1::DatasetService::NewStub(channel_);
+  jobs_ = v1::JobService::NewStub(channel_);
+  adapters_ = v1::AdapterService::NewStub(channel_);
+  inference_ = v1::InferenceService::NewStub(channel_);
+  admin_ = v1::AdminService::NewStub(channel_);
+}
+
+grpc::Status ServerTest::Upload(const std::string& name, const std::string& content,
+                                v1::UploadDatasetResponse* response) {
+  v1::UploadDatasetResponse ignored;
+  const auto context = Context();
+  const auto writer = datasets_->Upload(context.get(), response != nullptr ? response : &ignored);
+  v1::UploadDatasetRequest request;
+  request.mutable_metadata()->set_name(name);
+  request.mutable_metadata()->set_size_bytes(static_cast<int64_t>(content.size()));
+  request.mutable_metadata()->set_sha256(Sha256Hex(content));
+  writer->Write(request);
+  constexpr size_t kChunk = 16;  // small, so that there are several
+  for (size_t offset = 0; offset < content.size(); offset += kChunk) {
+    request.mutable_chunk()->set_offset(static_cast<int64_t>(offset));
+    request.mutable_chunk()->set_data(content.substr(offset, kChunk));
+    if (!writer->Write(request)) break;
+  }
+  writer->WritesDone();
+  return writer->Finish();
+}
+
+grpc::Status ServerTest::Import(const std::string& name, const std::string& content,
+                                v1::ImportAdapterResponse* response) {
+  const TempDir peft;
+  WriteFakeAdapter(peft.path(), content);
+  v1::ImportAdapterResponse ignored;
+  const auto context = Context();
+  const auto writer = adapters_->Import(context.get(), response != nullptr ? response : &ignored);
+  v1::ImportAdapterRequest request;
+  request.mutable_metadata()->set_name(name);
+  writer->Write(request);
+  for (const char* file : {"adapter_config.json", "adapter_model.safetensors"}) {
+    const std::string bytes = ReadFile(peft.File(file)).value();
+    for (size_t offset = 0; offset < bytes.size(); offset += 5) {
+      request.mutable_chunk()->set_path(file);
+      request.mutable_chunk()->set_offset(static_cast<int64_t>(offset));
+      request.mutable_chunk()->set_data(bytes.substr(offset, 5));
+      if (!writer->Write(request)) break;
+    }
+  }
+  writer->WritesDone();
+  return writer->Finish();
+}
+
+std::string ServerTest::ImportOk(const std::string& name, const std::string& content) {
+  v1::ImportAdapterResponse response;
+  const grpc::Status status = Import(name, content, &response);
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  return response.adapter().ref();
+}
+
+grpc::Status ServerTest::Submit(const v1::SubmitJobRequest& request, v1::Job* job) {
+  v1::SubmitJobResponse response;
+  const auto context = Context();
+  grpc::Status status = jobs_->Submit(context.get(), request, &response);
+  if (job != nullptr) *job = response.job();
+  return status;
+}
+
+v1::SubmitJobRequest ServerTest::JobRequest(const std::string& name) {
+  const grpc::Status status = Upload("train", "{\"prompt\": \"a\", \"completion\": \"b\"}\n");
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  v1::SubmitJobRequest request;
+  request.mutable_spec()->set_name(name);
+  request.mutable_spec()->set_train_dataset("train");
+  return request;
+}
+
+std::vector<v1::JobEvent> ServerTest::Watch(const std::string& job_id, int64_t after_seq,
+                                            size_t limit, grpc::Status* status) {
+  v1::WatchJobRequest request;
+  request.set_job_id(job_id);
+  request.set_after_seq(after_seq);
+  const auto context = Context();
+  const auto reader = jobs_->Watch(context.get(), request);
+  std::vector<v1::JobEvent> events;
+  v1::WatchJobResponse response;
+  while (events.size() < limit && reader->Read(&response)) events.push_back(response.event());
+  if (events.size() == limit) context->TryCancel();
+  while (reader->Read(&response)) {
+  }
+  const grpc::Status end = reader->Finish();
+  if (status != nullptr) *status = end;
+  return events;
+}
+
+Answer ServerTest::Generate(const v1::GenerateRequest& request) {
+  Answer answer;
+  const auto context = Context();
+  const auto reader = inference_->Generate(context.get(), request);
+  v1::GenerateResponse response;
+  while (reader->Read(&response)) {
+    answer.messages += 1;
+    answer.text += response.text();
+    answer.ids.insert(answer.ids.end(), response.ids().begin(), response.ids().end());
+    if (std::find(answer.adapters.begin(), answer.adapters.end(), response.adapter()) ==
+        answer.adapters.end()) {
+      answer.adapters.push_back(response.adapter());
+    }
+    if (response.has_finish()) answer.finish = response.finish();
+  }
+  answer.status = reader->Finish();
+  return answer;
+}
+
+v1::GenerateRequest ServerTest::Prompt(const std::string& prompt, const std::string& adapter,
+                                       int max_tokens) {
+  v1::GenerateRequest request;
+  request.set_prompt(prompt);
+  request.set_adapter(adapter);
+  request.set_max_tokens(max_tokens);
+  return request;
+}
+
+std::string ServerTest::Expected(const std::string& prompt, const std::string& adapter_sha256,
+                                 int max_tokens) {
+  const std::vector<int32_t> ids(prompt.begin(), prompt.end());  // the tokenizer's ids are bytes
+  std::string text;
+  for (int i = 0; i < max_tokens; ++i) {
+    text.push_back(static_cast<char>(FakeToken(adapter_sha256, ids, i)));
+  }
+  return text;
+}
+
+std::string ServerTest::HttpGet(const std::string& path, int* status) {
+  httplib::Client client("http://" + app_->http_address());
+  const httplib::Result result = client.Get(path.c_str());
+  if (!result) return "no answer";
+  if (status != nullptr) *status = result->status;
+  return result->body;
+}
+
+}  // namespace lorad
