@@ -86,7 +86,7 @@ void Scheduler::Drain(absl::Time deadline) {
 
 void Scheduler::Run() {
   while (!drained()) {
-    if (!RunOneStep()) WaitForWork();
+    if (!RunOneStep() && !drained()) WaitForWork();
   }
 }
 

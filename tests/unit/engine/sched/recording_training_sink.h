@@ -19,7 +19,10 @@ namespace lorad {
 class RecordingTrainingSink : public TrainingSink {
  public:
   void OnStart(const TrainingPlan&, int64_t resumed) override { resumed_from = resumed; }
-  void OnStep(const StepReport& report) override { steps.push_back(report); }
+  void OnStep(const StepReport& report) override {
+    steps.push_back(report);
+    if (steps.size() == 1) first_step.Notify();
+  }
   void OnEval(const EvalReport&) override {}
   void OnCheckpoint(const CheckpointReport&) override {}
   void OnWarning(const std::string&) override {}
@@ -42,7 +45,7 @@ class RecordingTrainingSink : public TrainingSink {
   std::optional<TrainingResult> result;
   std::optional<int64_t> stopped_at;
   absl::Status error;
-  absl::Notification ended;
+  absl::Notification first_step, ended;
 
  private:
   void End() {
