@@ -9,7 +9,7 @@
 #include "engine/core/status_macros.h"
 #include "engine/io/file.h"
 
-namespace lorad {
+namespace lorad::client {
 namespace {
 
 namespace fs = std::filesystem;
@@ -100,4 +100,4 @@ absl::Status AdapterWriter::Publish() {
   return files_->Publish();
 }
 
-}  // namespace lorad
+}  // namespace lorad::client

@@ -12,7 +12,7 @@
 #include "engine/io/atomic_directory.h"
 #include "lorad/v1/adapter_service.pb.h"
 
-namespace lorad {
+namespace lorad::client {
 
 // Calls `send` with the chunks of one file, in order. False from `send` ends it, without an error.
 // NotFound when the file is missing; an empty file is InvalidArgument.
@@ -39,6 +39,6 @@ class AdapterWriter {
   int64_t size_ = 0;  // of it so far
 };
 
-}  // namespace lorad
+}  // namespace lorad::client
 
 #endif  // LORAD_CLIENT_ADAPTER_FILES_H_

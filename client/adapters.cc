@@ -8,7 +8,7 @@
 #include "grpcpp/grpcpp.h"
 #include "lorad/v1/adapter_service.grpc.pb.h"
 
-namespace lorad {
+namespace lorad::client {
 
 absl::StatusOr<v1::ImportAdapterResponse> AdapterClient::Import(const std::string& name,
                                                                 const std::string& peft_dir) {
@@ -141,4 +141,4 @@ absl::StatusOr<v1::Adapter> AdapterClient::Unload(const std::string& adapter) {
   });
 }
 
-}  // namespace lorad
+}  // namespace lorad::client

@@ -13,7 +13,7 @@
 #include "client/connection.h"
 #include "lorad/v1/adapter_service.pb.h"
 
-namespace lorad {
+namespace lorad::client {
 
 // Thread-safe. `adapter` is a name, name@version or alias. Errors are the server's
 // (client/status.h has their details) unless said otherwise.
@@ -49,6 +49,6 @@ class AdapterClient {
   std::shared_ptr<Connection> connection_;
 };
 
-}  // namespace lorad
+}  // namespace lorad::client
 
 #endif  // LORAD_CLIENT_ADAPTERS_H_

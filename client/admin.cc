@@ -3,7 +3,7 @@
 #include "grpcpp/grpcpp.h"
 #include "lorad/v1/admin_service.grpc.pb.h"
 
-namespace lorad {
+namespace lorad::client {
 
 absl::StatusOr<v1::ServerInfo> AdminClient::GetServerInfo() {
   const auto stub = v1::AdminService::NewStub(connection_->channel());
@@ -31,4 +31,4 @@ absl::Status AdminClient::StreamStats(
   return ended ? absl::OkStatus() : status;
 }
 
-}  // namespace lorad
+}  // namespace lorad::client

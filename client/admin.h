@@ -12,7 +12,7 @@
 #include "client/connection.h"
 #include "lorad/v1/admin_service.pb.h"
 
-namespace lorad {
+namespace lorad::client {
 
 // Thread-safe. Errors are the server's (client/status.h has their details).
 class AdminClient {
@@ -30,6 +30,6 @@ class AdminClient {
   std::shared_ptr<Connection> connection_;
 };
 
-}  // namespace lorad
+}  // namespace lorad::client
 
 #endif  // LORAD_CLIENT_ADMIN_H_

@@ -12,7 +12,7 @@
 #include "engine/io/file.h"
 #include "grpcpp/grpcpp.h"
 
-namespace lorad {
+namespace lorad::client {
 namespace {
 
 constexpr int kMaxMessageBytes = 8 << 20;  // as the contract says, in either direction
@@ -136,4 +136,4 @@ std::string NewRequestId() {
                          0x8000 | (c >> 16 & 0x3FFF), c & 0xFFFF, d);
 }
 
-}  // namespace lorad
+}  // namespace lorad::client

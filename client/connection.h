@@ -20,7 +20,7 @@ class ClientContext;
 class Status;
 }  // namespace grpc
 
-namespace lorad {
+namespace lorad::client {
 
 struct ConnectOptions {
   std::string server = "127.0.0.1:7430";  // host:port, or unix:PATH
@@ -95,6 +95,6 @@ class Connection {
 // A random UUID (version 4), for request_id.
 std::string NewRequestId();
 
-}  // namespace lorad
+}  // namespace lorad::client
 
 #endif  // LORAD_CLIENT_CONNECTION_H_

@@ -11,7 +11,7 @@
 #include "grpcpp/grpcpp.h"
 #include "lorad/v1/dataset_service.grpc.pb.h"
 
-namespace lorad {
+namespace lorad::client {
 namespace {
 
 constexpr int64_t kChunkBytes = 1 << 20;
@@ -164,4 +164,4 @@ absl::Status DatasetClient::Delete(const std::string& name) {
       .status();
 }
 
-}  // namespace lorad
+}  // namespace lorad::client

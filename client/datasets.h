@@ -14,7 +14,7 @@
 #include "client/connection.h"
 #include "lorad/v1/dataset_service.pb.h"
 
-namespace lorad {
+namespace lorad::client {
 
 struct UploadDatasetOptions {
   std::string name;
@@ -53,6 +53,6 @@ class DatasetClient {
   std::shared_ptr<Connection> connection_;
 };
 
-}  // namespace lorad
+}  // namespace lorad::client
 
 #endif  // LORAD_CLIENT_DATASETS_H_

@@ -4,7 +4,7 @@
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "grpcpp/grpcpp.h"
 
-namespace lorad {
+namespace lorad::client {
 
 using grpc::health::v1::HealthCheckRequest;
 using grpc::health::v1::HealthCheckResponse;
@@ -44,4 +44,4 @@ absl::Status HealthClient::Watch(const std::string& service,
   return ended ? absl::OkStatus() : status;
 }
 
-}  // namespace lorad
+}  // namespace lorad::client

@@ -11,7 +11,7 @@
 #include "absl/status/statusor.h"
 #include "client/connection.h"
 
-namespace lorad {
+namespace lorad::client {
 
 // Thread-safe.
 class HealthClient {
@@ -31,6 +31,6 @@ class HealthClient {
   std::shared_ptr<Connection> connection_;
 };
 
-}  // namespace lorad
+}  // namespace lorad::client
 
 #endif  // LORAD_CLIENT_HEALTH_H_

@@ -6,7 +6,7 @@
 #include "grpcpp/grpcpp.h"
 #include "lorad/v1/inference_service.grpc.pb.h"
 
-namespace lorad {
+namespace lorad::client {
 namespace {
 
 // Adds one message to what has come; `first` is true for the first one.
@@ -81,4 +81,4 @@ absl::StatusOr<v1::DetokenizeResponse> InferenceClient::Detokenize(
       [&](auto* context, auto* out) { return stub->Detokenize(context, request, out); });
 }
 
-}  // namespace lorad
+}  // namespace lorad::client

@@ -13,7 +13,7 @@
 #include "client/connection.h"
 #include "lorad/v1/inference_service.pb.h"
 
-namespace lorad {
+namespace lorad::client {
 
 struct Generation {
   std::string adapter;  // "name@version" that answered; empty: the base model
@@ -43,6 +43,6 @@ class InferenceClient {
   std::shared_ptr<Connection> connection_;
 };
 
-}  // namespace lorad
+}  // namespace lorad::client
 
 #endif  // LORAD_CLIENT_INFERENCE_H_

@@ -8,7 +8,7 @@
 #include "grpcpp/grpcpp.h"
 #include "lorad/v1/job_service.grpc.pb.h"
 
-namespace lorad {
+namespace lorad::client {
 namespace {
 
 absl::Status CheckSeq(int64_t expected, int64_t got) {
@@ -132,4 +132,4 @@ absl::StatusOr<std::vector<v1::Checkpoint>> JobClient::ListCheckpoints(const std
       [](auto& reply) { return reply.mutable_checkpoints(); });
 }
 
-}  // namespace lorad
+}  // namespace lorad::client

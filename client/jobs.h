@@ -15,7 +15,7 @@
 #include "client/connection.h"
 #include "lorad/v1/job_service.pb.h"
 
-namespace lorad {
+namespace lorad::client {
 
 // True for SUCCEEDED, FAILED and CANCELLED.
 bool IsFinal(v1::JobState state);
@@ -59,6 +59,6 @@ class JobClient {
   std::shared_ptr<Connection> connection_;
 };
 
-}  // namespace lorad
+}  // namespace lorad::client
 
 #endif  // LORAD_CLIENT_JOBS_H_

@@ -8,7 +8,7 @@
 #include "absl/status/statusor.h"
 #include "client/connection.h"
 
-namespace lorad {
+namespace lorad::client {
 
 // `call` is (ClientContext*, const Request&, Reply*) -> grpc::Status; `items` gives a reply's
 // repeated field.
@@ -27,6 +27,6 @@ absl::StatusOr<std::vector<Item>> ListAll(Connection& connection, Request reques
   return all;
 }
 
-}  // namespace lorad
+}  // namespace lorad::client
 
 #endif  // LORAD_CLIENT_LIST_ALL_H_

@@ -7,7 +7,7 @@
 #include "google/rpc/status.pb.h"
 #include "grpcpp/support/status.h"
 
-namespace lorad {
+namespace lorad::client {
 namespace {
 
 constexpr char kPayload[] = "type.googleapis.com/google.rpc.Status";
@@ -64,4 +64,4 @@ bool IsTransportFailure(const absl::Status& status) {
   }
 }
 
-}  // namespace lorad
+}  // namespace lorad::client

@@ -14,7 +14,7 @@ namespace grpc {
 class Status;
 }
 
-namespace lorad {
+namespace lorad::client {
 
 // All functions here are thread-safe.
 
@@ -41,6 +41,6 @@ ErrorDetails DetailsOf(const absl::Status& status);
 // later. Includes the codes other than UNAVAILABLE that gRPC itself makes up for a broken stream.
 bool IsTransportFailure(const absl::Status& status);
 
-}  // namespace lorad
+}  // namespace lorad::client
 
 #endif  // LORAD_CLIENT_STATUS_H_

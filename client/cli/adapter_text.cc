@@ -7,7 +7,7 @@
 #include "client/cli/job_text.h"
 #include "client/cli/table.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 
 std::string TierName(v1::AdapterTier tier) {
   return absl::AsciiStrToLower(v1::AdapterTier_Name(tier).substr(sizeof("ADAPTER_TIER_") - 1));
@@ -34,4 +34,4 @@ std::string AdapterText(const v1::Adapter& adapter) {
   });
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

@@ -6,7 +6,7 @@
 
 #include "lorad/v1/adapter_service.pb.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 
 // Key-value lines.
 std::string AdapterText(const v1::Adapter& adapter);
@@ -14,6 +14,6 @@ std::string AdapterText(const v1::Adapter& adapter);
 // "disk", "host" or "device".
 std::string TierName(v1::AdapterTier tier);
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli
 
 #endif  // LORAD_CLIENT_CLI_ADAPTER_TEXT_H_

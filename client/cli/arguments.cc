@@ -11,7 +11,7 @@
 #include "engine/core/status_macros.h"
 #include "nlohmann/json.hpp"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 absl::string_view View(std::string_view text) { return {text.data(), text.size()}; }
@@ -145,4 +145,4 @@ std::vector<std::string> Arguments::List(std::string_view name) const {
   return it == values_.end() ? std::vector<std::string>{} : it->second;
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

@@ -15,7 +15,7 @@
 #include "absl/time/time.h"
 #include "client/cli/option.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 
 // Every value was checked against its option's type when it was added, so the typed getters cannot
 // fail; they need an option of that type. Thread-compatible.
@@ -55,6 +55,6 @@ std::optional<absl::Duration> ParseDuration(std::string_view text);
 // "a,b", a JSON array of strings, or a single "regex:..." (whose commas separate nothing).
 absl::StatusOr<std::vector<std::string>> ParseList(std::string_view text);
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli
 
 #endif  // LORAD_CLIENT_CLI_ARGUMENTS_H_

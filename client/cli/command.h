@@ -9,7 +9,7 @@
 #include "client/cli/arguments.h"
 #include "client/cli/option.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 
 class Session;  // client/cli/session.h
 
@@ -23,6 +23,6 @@ struct Command {
   absl::StatusOr<int> (*run)(Session& session, const Arguments& arguments) = nullptr;
 };
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli
 
 #endif  // LORAD_CLIENT_CLI_COMMAND_H_

@@ -1,6 +1,6 @@
 #include "client/cli/commands.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 
 const std::vector<Command>& AllCommands() {
   static const auto* const commands = new std::vector<Command>{
@@ -35,4 +35,4 @@ const std::vector<Command>& AllCommands() {
   return *commands;
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

@@ -6,7 +6,7 @@
 
 #include "client/cli/command.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 
 // In the order of the overview.
 const std::vector<Command>& AllCommands();
@@ -39,6 +39,6 @@ Command TokenizeCommand();
 Command DetokenizeCommand();
 Command TopCommand();
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli
 
 #endif  // LORAD_CLIENT_CLI_COMMANDS_H_

@@ -6,7 +6,7 @@
 #include "client/cli/job_text.h"
 #include "client/cli/table.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 
 std::string DatasetKindName(v1::DatasetKind kind) {
   return absl::AsciiStrToLower(v1::DatasetKind_Name(kind).substr(sizeof("DATASET_KIND_") - 1));
@@ -33,4 +33,4 @@ std::string DatasetText(const v1::Dataset& dataset) {
                       DatasetReportText(dataset.report()));
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

@@ -6,7 +6,7 @@
 
 #include "lorad/v1/dataset_service.pb.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 
 // Key-value lines.
 std::string DatasetText(const v1::Dataset& dataset);
@@ -15,6 +15,6 @@ std::string DatasetReportText(const v1::DatasetReport& report);
 // "prompt_completion", "text" or "tokens".
 std::string DatasetKindName(v1::DatasetKind kind);
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli
 
 #endif  // LORAD_CLIENT_CLI_DATASET_TEXT_H_

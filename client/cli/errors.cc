@@ -6,7 +6,7 @@
 #include "client/cli/format.h"
 #include "client/status.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 // A failure that the server had no part in: it carries none of its details.
@@ -41,6 +41,7 @@ std::string Hint(const absl::Status& status, const ErrorDetails& details) {
     case absl::StatusCode::kPermissionDenied:
       return "give a token with --token or LORAD_TOKEN";
     case absl::StatusCode::kUnimplemented:
+      if (!details.reason.empty()) return "";  // the server knows what it does not support
       return "the server is of another version than this loractl; \"loractl info\" shows it";
     case absl::StatusCode::kInternal:
     case absl::StatusCode::kUnknown:
@@ -63,6 +64,7 @@ ExitCode ExitCodeOf(const absl::Status& status) {
       return kUnavailable;
     case absl::StatusCode::kInvalidArgument:
     case absl::StatusCode::kOutOfRange:
+    case absl::StatusCode::kUnimplemented:
       return kRefused;
     case absl::StatusCode::kFailedPrecondition:
     case absl::StatusCode::kAlreadyExists:
@@ -101,4 +103,4 @@ std::string DescribeError(const absl::Status& status, std::string_view server) {
   return out;
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

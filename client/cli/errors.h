@@ -7,7 +7,7 @@
 
 #include "absl/status/status.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 
 // Stable: scripts rely on them. client/README.md has the table.
 enum ExitCode : int {
@@ -16,7 +16,7 @@ enum ExitCode : int {
   kUsage = 2,   // the command line is wrong; nothing was sent
   kNotFound = 3,
   kUnavailable = 4,   // no connection, or the server is loading or shutting down: try again
-  kRefused = 5,       // the server refused what it was given: INVALID_ARGUMENT and the like
+  kRefused = 5,       // the server refused what it was given: INVALID_ARGUMENT, UNIMPLEMENTED
   kConflict = 6,      // state: FAILED_PRECONDITION, ALREADY_EXISTS, ABORTED
   kExhausted = 7,     // RESOURCE_EXHAUSTED: queue, memory or quota
   kTimeout = 8,       // DEADLINE_EXCEEDED
@@ -34,6 +34,6 @@ ExitCode ExitCodeOf(const absl::Status& status);
 // address in use.
 std::string DescribeError(const absl::Status& status, std::string_view server);
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli
 
 #endif  // LORAD_CLIENT_CLI_ERRORS_H_

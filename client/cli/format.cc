@@ -5,7 +5,7 @@
 
 #include "absl/strings/str_format.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 
 std::string FormatBytes(int64_t bytes) {
   static constexpr std::array<const char*, 5> kUnits = {"KiB", "MiB", "GiB", "TiB", "PiB"};
@@ -38,4 +38,4 @@ std::string FormatSeconds(double seconds) {
 
 std::string FormatSignificant(double value) { return absl::StrFormat("%.4g", value); }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

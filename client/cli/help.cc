@@ -7,7 +7,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 constexpr size_t kWidth = 100;
@@ -113,4 +113,4 @@ std::string Overview(const std::vector<std::string>& group, const std::vector<Co
   return out;
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

@@ -8,7 +8,7 @@
 #include "client/cli/command.h"
 #include "client/cli/option.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 
 // Usage, arguments, options and examples of one command.
 std::string CommandHelp(const Command& command, const std::vector<Option>& global_options);
@@ -17,6 +17,6 @@ std::string CommandHelp(const Command& command, const std::vector<Option>& globa
 std::string Overview(const std::vector<std::string>& group, const std::vector<Command>& commands,
                      const std::vector<Option>& global_options);
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli
 
 #endif  // LORAD_CLIENT_CLI_HELP_H_

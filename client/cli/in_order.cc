@@ -6,7 +6,7 @@
 #include <thread>
 #include <vector>
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 
 absl::Status RunInOrder(size_t count, size_t parallel,
                         const std::function<absl::StatusOr<std::string>(size_t)>& work,
@@ -34,4 +34,4 @@ absl::Status RunInOrder(size_t count, size_t parallel,
   return status;
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

@@ -9,7 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 
 // Calls work(0), ..., work(count - 1) on at most `parallel` threads and, on the caller's thread,
 // print(answer) in the order of the numbers, each as soon as it can be. The first error in that
@@ -20,6 +20,6 @@ absl::Status RunInOrder(size_t count, size_t parallel,
                         const std::function<void(const std::string&)>& print,
                         const std::function<void()>& abandon);
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli
 
 #endif  // LORAD_CLIENT_CLI_IN_ORDER_H_

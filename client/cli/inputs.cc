@@ -15,7 +15,7 @@
 #include "engine/io/json.h"
 #include "nlohmann/json.hpp"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 absl::Status Bad(const std::string& where, absl::string_view what) {
@@ -153,4 +153,4 @@ absl::Status AtInput(const Input& input, const absl::Status& status) {
   return out;
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

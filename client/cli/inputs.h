@@ -13,7 +13,7 @@
 #include "client/cli/arguments.h"
 #include "client/cli/command.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 
 struct Input {
   std::string where;  // "--text", or "eval.jsonl:3"
@@ -43,6 +43,6 @@ absl::StatusOr<std::vector<int32_t>> ParseIds(std::string_view text, const std::
 // `status` with the place of the input in front of its message; its details are kept.
 absl::Status AtInput(const Input& input, const absl::Status& status);
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli
 
 #endif  // LORAD_CLIENT_CLI_INPUTS_H_

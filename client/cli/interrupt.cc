@@ -5,7 +5,7 @@
 
 #include <utility>
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 sigset_t Signals() {
@@ -42,4 +42,4 @@ void InterruptGuard::Wait() {
   }
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

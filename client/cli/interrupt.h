@@ -6,7 +6,7 @@
 #include <functional>
 #include <thread>
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 
 // While it lives, the first SIGINT or SIGTERM calls `on_interrupt` on a thread of its own; the
 // second ends the process with code 130. Make it before any other thread is started (they inherit
@@ -29,6 +29,6 @@ class InterruptGuard {
   std::thread thread_;
 };
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli
 
 #endif  // LORAD_CLIENT_CLI_INTERRUPT_H_

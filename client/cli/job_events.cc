@@ -7,7 +7,7 @@
 #include "client/cli/json.h"
 #include "client/cli/table.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 std::string Report(const char* what, const v1::DatasetReport& report) {
@@ -121,4 +121,4 @@ std::string JobEventLine(const std::string& job_id, const v1::JobEvent& event) {
   return "";
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

@@ -7,7 +7,7 @@
 #include "lorad/v1/job_service.pb.h"
 #include "nlohmann/json.hpp"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 
 // The stable form of scripts: {"job_id", "seq", "time", "event": KIND, ...}. A step event has the
 // fields of JobStep beside these ("step", "loss", "grad_norm", "learning_rate", ...), and only a
@@ -26,6 +26,6 @@ std::string StateName(v1::JobState state);
 // "user: INVALID_ARGUMENT: ..." of a failed job.
 std::string JobErrorText(const v1::JobError& error);
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli
 
 #endif  // LORAD_CLIENT_CLI_JOB_EVENTS_H_

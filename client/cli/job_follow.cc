@@ -9,7 +9,7 @@
 #include "client/jobs.h"
 #include "engine/core/status_macros.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 // Prints one job's events and remembers how it ended.
@@ -116,4 +116,4 @@ absl::StatusOr<int> FollowJob(Session& session, const std::string& job_id, int64
   return follower.Finish();
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

@@ -10,7 +10,7 @@
 #include "client/cli/json.h"
 #include "client/cli/table.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 using Pairs = std::vector<std::pair<std::string, std::string>>;
@@ -91,4 +91,4 @@ std::string JobText(const v1::Job& job) {
   return KeyValues(pairs);
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

@@ -7,7 +7,7 @@
 #include "google/protobuf/timestamp.pb.h"
 #include "lorad/v1/job_service.pb.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 
 // Key-value lines: state, progress, data, result, and the hyperparameters that it runs with.
 std::string JobText(const v1::Job& job);
@@ -18,6 +18,6 @@ std::string JobProgress(const v1::Job& job);
 // "2026-01-31 12:00:05" in local time; "" for an unset one.
 std::string TimeText(const google::protobuf::Timestamp& time);
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli
 
 #endif  // LORAD_CLIENT_CLI_JOB_TEXT_H_

@@ -4,7 +4,7 @@
 #include "absl/strings/numbers.h"
 #include "google/protobuf/util/json_util.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 using google::protobuf::Descriptor;
@@ -69,4 +69,4 @@ std::string JsonLine(const ordered_json& json) {
   return json.dump(-1, ' ', /*ensure_ascii=*/false, ordered_json::error_handler_t::replace);
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

@@ -15,9 +15,10 @@ int main(int argc, char** argv) {
   winsize size{};
   const bool terminal = isatty(STDOUT_FILENO) == 1;
   if (terminal) (void)ioctl(STDOUT_FILENO, TIOCGWINSZ, &size);
-  const lorad::cli::Streams streams{.out = std::cout,
-                                    .err = std::cerr,
-                                    .terminal = terminal,
-                                    .width = size.ws_col > 0 ? size.ws_col : 80};
-  return lorad::cli::RunCommandLine(std::vector<std::string>(argv + 1, argv + argc), streams);
+  const lorad::client::cli::Streams streams{.out = std::cout,
+                                            .err = std::cerr,
+                                            .terminal = terminal,
+                                            .width = size.ws_col > 0 ? size.ws_col : 80};
+  return lorad::client::cli::RunCommandLine(std::vector<std::string>(argv + 1, argv + argc),
+                                            streams);
 }

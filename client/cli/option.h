@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 
 enum class OptionType {
   kText,
@@ -38,6 +38,6 @@ struct Example {
   std::string what;
 };
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli
 
 #endif  // LORAD_CLIENT_CLI_OPTION_H_

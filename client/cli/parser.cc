@@ -13,7 +13,7 @@
 #include "client/cli/suggest.h"
 #include "engine/core/status_macros.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 struct GivenOption {
@@ -205,4 +205,4 @@ absl::StatusOr<Invocation> Parse(const std::vector<std::string>& words,
   return invocation;
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

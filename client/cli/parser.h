@@ -10,7 +10,7 @@
 #include "client/cli/command.h"
 #include "client/cli/option.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 
 struct Invocation {
   const Command* command = nullptr;     // not owned; nullptr: only help or version is asked for
@@ -27,6 +27,6 @@ absl::StatusOr<Invocation> Parse(const std::vector<std::string>& words,
                                  const std::vector<Command>& commands,
                                  const std::vector<Option>& global_options);
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli
 
 #endif  // LORAD_CLIENT_CLI_PARSER_H_

@@ -5,7 +5,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 constexpr size_t kWindow = 20;  // steps that the ETA looks back
@@ -79,4 +79,4 @@ void ProgressLine::Erase() {
   drawn_ = false;
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

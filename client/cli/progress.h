@@ -10,7 +10,7 @@
 
 #include "absl/time/time.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 
 // "[=====>    ]  52%  104/200  loss 1.234  812 tok/s  ETA 0:42", cut to `width` columns; what
 // follows the percentage is `details`. `share` is cut to [0, 1].
@@ -57,6 +57,6 @@ class ProgressLine {
   absl::Time last_draw_ = absl::InfinitePast();
 };
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli
 
 #endif  // LORAD_CLIENT_CLI_PROGRESS_H_

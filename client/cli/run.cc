@@ -8,7 +8,7 @@
 #include "client/cli/interrupt.h"
 #include "client/cli/parser.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 int ReportUsage(const absl::Status& status, const std::string& command, const Streams& streams) {
@@ -60,4 +60,4 @@ int RunCommandLine(const std::vector<std::string>& words, const Streams& streams
   return RunCommand(*invocation, streams);
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

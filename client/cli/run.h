@@ -7,11 +7,11 @@
 
 #include "client/cli/session.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 
 // Runs one command line (without the program's name) and returns the exit code.
 int RunCommandLine(const std::vector<std::string>& words, const Streams& streams);
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli
 
 #endif  // LORAD_CLIENT_CLI_RUN_H_

@@ -9,7 +9,7 @@
 #include "client/cli/errors.h"
 #include "client/cli/json.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 constexpr char kDefaultServer[] = "127.0.0.1:7430";
@@ -87,4 +87,4 @@ void Session::Interrupt() {
   connection_->CancelAll();
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

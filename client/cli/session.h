@@ -14,7 +14,7 @@
 #include "client/connection.h"
 #include "google/protobuf/message.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 
 // Options that every command takes; they fill a Session.
 const std::vector<Option>& GlobalOptions();
@@ -57,6 +57,6 @@ class Session {
   std::atomic<bool> interrupted_ = false;
 };
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli
 
 #endif  // LORAD_CLIENT_CLI_SESSION_H_

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 
 // Optimal string alignment: a row of the table depends on the two before it.
 int EditDistance(std::string_view a, std::string_view b) {
@@ -40,4 +40,4 @@ std::string Nearest(std::string_view word, const std::vector<std::string>& known
   return best;
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 
 // Edits (insertion, deletion, substitution, swap of neighbours) that turn one word into the other.
 int EditDistance(std::string_view a, std::string_view b);
@@ -15,6 +15,6 @@ int EditDistance(std::string_view a, std::string_view b);
 // third of the word's length, at least one edit.
 std::string Nearest(std::string_view word, const std::vector<std::string>& known);
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli
 
 #endif  // LORAD_CLIENT_CLI_SUGGEST_H_

@@ -6,7 +6,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 // Characters, not bytes: continuation bytes of UTF-8 take no room.
@@ -74,4 +74,4 @@ std::string KeyValues(const std::vector<std::pair<std::string, std::string>>& pa
   return out;
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 
 // Columns are as wide as their widest cell; columns whose cells are all numbers are aligned right.
 // Empty cells show as "-". Control characters become "?", so that a name cannot drive the terminal.
@@ -30,6 +30,6 @@ std::string KeyValues(const std::vector<std::pair<std::string, std::string>>& pa
 // `text` without control characters (newlines and escapes among them), each replaced by "?".
 std::string Printable(const std::string& text);
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli
 
 #endif  // LORAD_CLIENT_CLI_TABLE_H_

@@ -9,7 +9,7 @@
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/message.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 using google::protobuf::FieldDescriptor;
@@ -149,4 +149,4 @@ absl::Status SetTraining(const Arguments& arguments, v1::TrainingSpec& spec) {
   return absl::OkStatus();
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

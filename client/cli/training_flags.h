@@ -9,7 +9,7 @@
 #include "client/cli/option.h"
 #include "lorad/v1/training_spec.pb.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 
 // One option per field, in the order of the .proto; their types come from the fields.
 const std::vector<Option>& TrainingOptions();
@@ -18,6 +18,6 @@ const std::vector<Option>& TrainingOptions();
 // Ranges are the server's to check.
 absl::Status SetTraining(const Arguments& arguments, v1::TrainingSpec& spec);
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli
 
 #endif  // LORAD_CLIENT_CLI_TRAINING_FLAGS_H_

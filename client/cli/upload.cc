@@ -11,7 +11,7 @@
 #include "engine/core/status_macros.h"
 #include "engine/io/sha256.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 constexpr size_t kStemCharacters = 100;  // of the 128 that a name may have
@@ -74,4 +74,4 @@ absl::StatusOr<std::string> ResolveDataset(Session& session, const std::string& 
   return name;
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

@@ -9,7 +9,7 @@
 #include "client/cli/session.h"
 #include "client/datasets.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 
 // Uploads with a progress bar on a terminal. After a failure it says how to continue.
 absl::StatusOr<v1::UploadDatasetResponse> UploadWithProgress(Session& session,
@@ -22,6 +22,6 @@ absl::StatusOr<std::string> ResolveDataset(Session& session, const std::string& 
 // "train-2fd4e1c67a2d" for data/train.jsonl: the same content always gets the same name.
 std::string DatasetNameFor(std::string_view path, std::string_view sha256);
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli
 
 #endif  // LORAD_CLIENT_CLI_UPLOAD_H_

@@ -2,7 +2,7 @@
 #include "absl/strings/string_view.h"
 #include "client/cli/errors.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 constexpr char kUsagePayload[] = "loractl/usage";
@@ -20,4 +20,4 @@ bool IsUsageError(const absl::Status& status) {
   return status.GetPayload(kUsagePayload).has_value();
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

@@ -6,7 +6,7 @@
 #include "client/cli/session.h"
 #include "engine/core/status_macros.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 absl::StatusOr<int> RunAdapterAlias(Session& session, const Arguments& arguments) {
@@ -48,4 +48,4 @@ Command AdapterAliasCommand() {
       .run = RunAdapterAlias};
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

@@ -6,7 +6,7 @@
 #include "client/cli/table.h"
 #include "engine/core/status_macros.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 absl::StatusOr<int> RunAdapterAliases(Session& session, const Arguments&) {
@@ -30,4 +30,4 @@ Command AdapterAliasesCommand() {
           .run = RunAdapterAliases};
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

@@ -3,7 +3,7 @@
 #include "client/cli/session.h"
 #include "engine/core/status_macros.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 absl::StatusOr<int> RunAdapterExport(Session& session, const Arguments& arguments) {
@@ -30,4 +30,4 @@ Command AdapterExportCommand() {
           .run = RunAdapterExport};
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

@@ -4,7 +4,7 @@
 #include "client/cli/session.h"
 #include "engine/core/status_macros.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 absl::StatusOr<int> RunAdapterGet(Session& session, const Arguments& arguments) {
@@ -30,4 +30,4 @@ Command AdapterGetCommand() {
           .run = RunAdapterGet};
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

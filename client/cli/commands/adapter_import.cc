@@ -4,7 +4,7 @@
 #include "client/cli/session.h"
 #include "engine/core/status_macros.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 absl::StatusOr<int> RunAdapterImport(Session& session, const Arguments& arguments) {
@@ -31,4 +31,4 @@ Command AdapterImportCommand() {
           .run = RunAdapterImport};
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

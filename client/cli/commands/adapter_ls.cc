@@ -9,7 +9,7 @@
 #include "client/cli/table.h"
 #include "engine/core/status_macros.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 absl::StatusOr<int> RunAdapterLs(Session& session, const Arguments& arguments) {
@@ -36,4 +36,4 @@ Command AdapterLsCommand() {
           .run = RunAdapterLs};
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

@@ -3,7 +3,7 @@
 #include "client/cli/session.h"
 #include "engine/core/status_macros.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 absl::StatusOr<int> RunAdapterRm(Session& session, const Arguments& arguments) {
@@ -27,4 +27,4 @@ Command AdapterRmCommand() {
           .run = RunAdapterRm};
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

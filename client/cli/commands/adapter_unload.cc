@@ -4,7 +4,7 @@
 #include "client/cli/session.h"
 #include "engine/core/status_macros.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 absl::StatusOr<int> RunAdapterUnload(Session& session, const Arguments& arguments) {
@@ -29,4 +29,4 @@ Command AdapterUnloadCommand() {
           .run = RunAdapterUnload};
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

@@ -4,7 +4,7 @@
 #include "client/datasets.h"
 #include "engine/core/status_macros.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 absl::StatusOr<int> RunDatasetGet(Session& session, const Arguments& arguments) {
@@ -28,4 +28,4 @@ Command DatasetGetCommand() {
           .run = RunDatasetGet};
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

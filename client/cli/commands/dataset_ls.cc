@@ -8,7 +8,7 @@
 #include "client/datasets.h"
 #include "engine/core/status_macros.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 absl::StatusOr<int> RunDatasetLs(Session& session, const Arguments&) {
@@ -35,4 +35,4 @@ Command DatasetLsCommand() {
           .run = RunDatasetLs};
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

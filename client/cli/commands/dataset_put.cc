@@ -4,7 +4,7 @@
 #include "client/cli/upload.h"
 #include "engine/core/status_macros.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 absl::StatusOr<int> RunDatasetPut(Session& session, const Arguments& arguments) {
@@ -39,4 +39,4 @@ Command DatasetPutCommand() {
           .run = RunDatasetPut};
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

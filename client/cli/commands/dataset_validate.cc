@@ -6,7 +6,7 @@
 #include "client/cli/upload.h"
 #include "engine/core/status_macros.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 absl::StatusOr<v1::DatasetReport> Validated(Session& session, const Arguments& arguments) {
@@ -47,4 +47,4 @@ Command DatasetValidateCommand() {
           .run = RunDatasetValidate};
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

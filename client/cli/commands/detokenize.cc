@@ -4,7 +4,7 @@
 #include "client/inference.h"
 #include "engine/core/status_macros.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 const InputKinds& DetokenizeInputs() {
@@ -50,4 +50,4 @@ Command DetokenizeCommand() {
       .run = RunDetokenize};
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

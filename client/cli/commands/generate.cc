@@ -9,7 +9,7 @@
 #include "client/inference.h"
 #include "engine/core/status_macros.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 const InputKinds& GenerateInputs() {
@@ -162,4 +162,4 @@ Command GenerateCommand() {
       .run = RunGenerate};
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

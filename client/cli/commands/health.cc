@@ -6,7 +6,7 @@
 #include "client/cli/session.h"
 #include "engine/core/status_macros.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 void PrintHealth(const Session& session, const std::string& status) {
@@ -45,4 +45,4 @@ Command HealthCommand() {
       .run = RunHealth};
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

@@ -7,7 +7,7 @@
 #include "client/cli/table.h"
 #include "engine/core/status_macros.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 absl::StatusOr<int> RunInfo(Session& session, const Arguments&) {
@@ -46,4 +46,4 @@ Command InfoCommand() {
           .run = RunInfo};
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

@@ -4,7 +4,7 @@
 #include "client/jobs.h"
 #include "engine/core/status_macros.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 absl::StatusOr<int> RunJobCancel(Session& session, const Arguments& arguments) {
@@ -30,4 +30,4 @@ Command JobCancelCommand() {
           .run = RunJobCancel};
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

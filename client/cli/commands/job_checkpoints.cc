@@ -7,7 +7,7 @@
 #include "client/jobs.h"
 #include "engine/core/status_macros.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 absl::StatusOr<int> RunJobCheckpoints(Session& session, const Arguments& arguments) {
@@ -33,4 +33,4 @@ Command JobCheckpointsCommand() {
           .run = RunJobCheckpoints};
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

@@ -4,7 +4,7 @@
 #include "client/jobs.h"
 #include "engine/core/status_macros.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 absl::StatusOr<int> RunJobGet(Session& session, const Arguments& arguments) {
@@ -27,4 +27,4 @@ Command JobGetCommand() {
           .run = RunJobGet};
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

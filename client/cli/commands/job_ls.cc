@@ -10,7 +10,7 @@
 #include "client/jobs.h"
 #include "engine/core/status_macros.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 absl::StatusOr<std::vector<v1::JobState>> StatesOf(const Arguments& arguments) {
@@ -53,4 +53,4 @@ Command JobLsCommand() {
       .run = RunJobLs};
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

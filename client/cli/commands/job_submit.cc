@@ -10,7 +10,7 @@
 #include "client/jobs.h"
 #include "engine/core/status_macros.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 // The job, as Submit answered it; "job_id" stands outside as well, where scripts look first.
@@ -85,4 +85,4 @@ Command JobSubmitCommand() {
           .run = RunJobSubmit};
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

@@ -2,7 +2,7 @@
 #include "client/cli/job_follow.h"
 #include "client/cli/session.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 absl::StatusOr<int> RunJobWatch(Session& session, const Arguments& arguments) {
@@ -21,4 +21,4 @@ Command JobWatchCommand() {
           .run = RunJobWatch};
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

@@ -11,7 +11,7 @@
 #include "client/inference.h"
 #include "engine/core/status_macros.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 const InputKinds& ScoreInputs() {
@@ -99,4 +99,4 @@ Command ScoreCommand() {
           .run = RunScore};
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

@@ -5,7 +5,7 @@
 #include "client/inference.h"
 #include "engine/core/status_macros.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 const InputKinds& TokenizeInputs() {
@@ -54,4 +54,4 @@ Command TokenizeCommand() {
           .run = RunTokenize};
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

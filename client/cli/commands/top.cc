@@ -8,7 +8,7 @@
 #include "client/cli/table.h"
 #include "engine/core/status_macros.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 double SecondsBetween(const v1::ServerStats& before, const v1::ServerStats& now) {
@@ -97,4 +97,4 @@ Command TopCommand() {
       .run = RunTop};
 }
 
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

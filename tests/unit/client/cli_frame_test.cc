@@ -12,7 +12,7 @@
 #include "gtest/gtest.h"
 #include "tests/support/status_matchers.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 using ::testing::ElementsAre;
@@ -197,4 +197,4 @@ TEST(HelpTest, AGroupShowsItsOwnCommands) {
 }
 
 }  // namespace
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

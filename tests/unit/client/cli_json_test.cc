@@ -26,7 +26,7 @@
 #include "nlohmann/json.hpp"
 #include "tests/support/status_matchers.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 using ::testing::ElementsAre;
@@ -356,4 +356,4 @@ TEST(CommandsTest, AnOptionTakesTheSameKindOfValueEverywhere) {
 }
 
 }  // namespace
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

@@ -8,7 +8,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 using ::testing::HasSubstr;
@@ -131,4 +131,4 @@ TEST(EtaTest, StartsAnewAfterAResume) {
 }
 
 }  // namespace
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli

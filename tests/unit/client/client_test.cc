@@ -23,7 +23,7 @@
 #include "tests/support/status_matchers.h"
 #include "tests/unit/client/fake_server.h"
 
-namespace lorad {
+namespace lorad::client {
 namespace {
 
 using ::testing::ElementsAre;
@@ -520,4 +520,4 @@ TEST_F(ClientTest, ImportNamesTheFileThatIsMissing) {
 }
 
 }  // namespace
-}  // namespace lorad
+}  // namespace lorad::client

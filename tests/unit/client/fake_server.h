@@ -15,7 +15,7 @@
 #include "lorad/v1/inference_service.grpc.pb.h"
 #include "lorad/v1/job_service.grpc.pb.h"
 
-namespace lorad {
+namespace lorad::client {
 
 // An error as the server makes them: with a reason, and so not the transport's.
 inline grpc::Status ServerError(grpc::StatusCode code, const std::string& message,
@@ -156,6 +156,6 @@ class FakeServer {
   std::unique_ptr<grpc::Server> server_;
 };
 
-}  // namespace lorad
+}  // namespace lorad::client
 
 #endif  // LORAD_TESTS_UNIT_CLIENT_FAKE_SERVER_H_

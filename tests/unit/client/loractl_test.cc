@@ -16,7 +16,7 @@
 #include "nlohmann/json.hpp"
 #include "tests/unit/client/fake_server.h"
 
-namespace lorad::cli {
+namespace lorad::client::cli {
 namespace {
 
 using ::testing::ElementsAre;
@@ -338,4 +338,4 @@ TEST_F(LoractlTest, MistakesOnTheCommandLineSendNothing) {
 }
 
 }  // namespace
-}  // namespace lorad::cli
+}  // namespace lorad::client::cli
