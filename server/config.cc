@@ -45,6 +45,9 @@ ABSL_FLAG(int32_t, max_queued_jobs, 64, "Jobs that may wait. 1..10000.");
 ABSL_FLAG(int32_t, num_threads, 0, "Threads of the CPU backend. 0..1024; 0: all cores.");
 ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30),
           "How long requests in flight may take after SIGTERM.");
+ABSL_FLAG(std::string, max_stream_backlog, "1MiB",
+          "Output that a Generate stream may have waiting for its reader before it is cut off. "
+          "1KiB..1GiB.");
 ABSL_FLAG(std::string, log_level, "info", "debug, info, warning or error.");
 ABSL_FLAG(bool, check, false, "Check the settings, print the memory plan and exit.");
 
@@ -66,6 +69,7 @@ constexpr const char* kNames[] = {"model",
                                   "max_queued_jobs",
                                   "num_threads",
                                   "drain_timeout",
+                                  "max_stream_backlog",
                                   "log_level"};
 
 absl::Status FlagError(absl::string_view flag, absl::string_view value, absl::string_view what) {
@@ -107,14 +111,18 @@ std::string ConfigPath(int argc, char** argv) {
   return path;
 }
 
+absl::StatusOr<int64_t> ReadBytes(absl::string_view flag, const std::string& text) {
+  const absl::StatusOr<int64_t> bytes = ParseBytes(text);
+  if (!bytes.ok()) return FlagError(flag, text, bytes.status().message());
+  return bytes;
+}
+
 absl::Status ReadEngineConfig(EngineConfig& engine) {
   engine.model_dir = absl::GetFlag(FLAGS_model);
   engine.device = absl::GetFlag(FLAGS_device);
   engine.quant = absl::GetFlag(FLAGS_quant);
-  const std::string limit = absl::GetFlag(FLAGS_memory_limit);
-  const absl::StatusOr<int64_t> bytes = ParseBytes(limit);
-  if (!bytes.ok()) return FlagError("memory_limit", limit, bytes.status().message());
-  engine.memory_limit_bytes = *bytes;
+  ASSIGN_OR_RETURN(engine.memory_limit_bytes,
+                   ReadBytes("memory_limit", absl::GetFlag(FLAGS_memory_limit)));
   engine.kv_cache_tokens = absl::GetFlag(FLAGS_kv_cache_tokens);
   engine.max_batch_tokens = absl::GetFlag(FLAGS_max_batch_tokens);
   engine.max_running_requests = absl::GetFlag(FLAGS_max_running_requests);
@@ -183,6 +191,12 @@ absl::StatusOr<ServerConfig> ConfigFromFlags() {
   }
   if (config.state_dir.empty() && !config.check_only) {
     return FlagError("state_dir", "", "is required: a directory for jobs, adapters and datasets");
+  }
+  ASSIGN_OR_RETURN(config.max_stream_backlog_bytes,
+                   ReadBytes("max_stream_backlog", absl::GetFlag(FLAGS_max_stream_backlog)));
+  if (config.max_stream_backlog_bytes < 1024 || config.max_stream_backlog_bytes > 1 << 30) {
+    return FlagError("max_stream_backlog", absl::GetFlag(FLAGS_max_stream_backlog),
+                     "is not in 1KiB..1GiB");
   }
   RETURN_IF_ERROR(ParseListenAddress("listen", config.listen).status());
   RETURN_IF_ERROR(ParseListenAddress("http_listen", config.http_listen).status());

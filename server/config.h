@@ -21,6 +21,7 @@ struct ServerConfig {
   std::string http_listen = "127.0.0.1:7431";
   int max_queued_jobs = 64;
   absl::Duration drain_timeout = absl::Seconds(30);
+  int64_t max_stream_backlog_bytes = int64_t{1} << 20;
   LogLevel log_level = LogLevel::kInfo;
   bool check_only = false;
 };

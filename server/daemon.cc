@@ -1,11 +1,14 @@
 #include "server/daemon.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <memory>
 #include <thread>
 
@@ -19,22 +22,28 @@ namespace {
 
 constexpr absl::Duration kHealthInterval = absl::Milliseconds(200);
 
-sigset_t EndSignals() {
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
-  sigaddset(&signals, SIGINT);
-  return signals;
+// What the handler writes to: the one thing that it may do.
+int signal_pipe[2];
+
+void OnSignal(int number) {
+  const int saved_errno = errno;
+  const char byte = static_cast<char>(number);
+  (void)!::write(signal_pipe[1], &byte, 1);
+  errno = saved_errno;
 }
 
-// Takes the signals on a thread of its own. They are blocked in all others, which inherit that.
+// Takes SIGTERM and SIGINT on a thread of its own. By a handler, not by blocking them everywhere:
+// libraries (OpenBLAS) have started threads before main, which would not have them blocked.
 class SignalWatch {
  public:
-  // REQUIRES: called before any other thread is made.
   SignalWatch() {
-    const sigset_t signals = EndSignals();
-    pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-    signal(SIGPIPE, SIG_IGN);                 // a reader that is gone is an error of the write
+    if (::pipe2(signal_pipe, O_CLOEXEC) != 0) std::abort();  // no file descriptor at all
+    struct sigaction action = {};
+    action.sa_handler = OnSignal;
+    action.sa_flags = SA_RESTART;
+    ::sigaction(SIGTERM, &action, nullptr);
+    ::sigaction(SIGINT, &action, nullptr);
+    ::signal(SIGPIPE, SIG_IGN);               // a reader that is gone is an error of the write
     std::thread([this] { Run(); }).detach();  // it waits for signals until the process ends
   }
 
@@ -52,10 +61,9 @@ class SignalWatch {
 
  private:
   void Run() {
-    const sigset_t signals = EndSignals();
     while (true) {
-      int number = 0;
-      if (sigwait(&signals, &number) != 0) continue;
+      char number = 0;
+      if (::read(signal_pipe[0], &number, 1) != 1) continue;
       absl::MutexLock lock(&mu_);
       if (!started_) ::_exit(kExitOk);
       if (ending_) ::_exit(128 + number);

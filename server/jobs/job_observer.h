@@ -2,7 +2,7 @@
 #ifndef LORAD_SERVER_JOBS_JOB_OBSERVER_H_
 #define LORAD_SERVER_JOBS_JOB_OBSERVER_H_
 
-#include "engine/train/spec.h"
+#include "engine/engine.h"
 #include "lorad/v1/job_service.pb.h"
 
 namespace lorad::server {

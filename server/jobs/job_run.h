@@ -10,7 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
-#include "engine/train/spec.h"
+#include "engine/engine.h"
 #include "server/jobs/job_observer.h"
 #include "server/jobs/job_record.h"
 

@@ -3,7 +3,7 @@
 #define LORAD_SERVER_JOBS_TRAINING_SPEC_H_
 
 #include "absl/status/status.h"
-#include "engine/train/spec.h"
+#include "engine/engine.h"
 #include "lorad/v1/adapter_service.pb.h"
 #include "lorad/v1/training_spec.pb.h"
 

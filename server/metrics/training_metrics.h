@@ -6,7 +6,7 @@
 #include <map>
 #include <utility>
 
-#include "engine/train/spec.h"
+#include "engine/engine.h"
 #include "lorad/v1/job_service.pb.h"
 #include "server/metrics/builder.h"
 

@@ -119,9 +119,13 @@ void GenerateCall::Append(v1::GenerateResponse response) {
 }
 
 void GenerateCall::OnFinish(const GenerateResult& result) {
-  const absl::Status status = StatusOf(result.finish_reason);
+  absl::Status status = StatusOf(result.finish_reason);
   absl::MutexLock lock(&mu_);
   if (end_.has_value()) return;
+  if (result.finish_reason == FinishReason::kCancelled && !cancel_) {
+    // Not the caller's doing: the drain ran out of time. It may ask the next server.
+    if (absl::Status draining = CheckNotDraining(*services_); !draining.ok()) status = draining;
+  }
   if (status.ok()) {
     v1::GenerateResponse response;
     response.set_adapter(adapter_ref_);

@@ -9,7 +9,7 @@
 #include "gmock/gmock.h"
 #include "tests/integration/server_fixture.h"
 
-namespace lorad {
+namespace lorad::server {
 namespace {
 
 using ::testing::ElementsAre;
@@ -127,11 +127,15 @@ TEST_F(ServerTest, ACancelledCallStopsTheEngine) {
   EXPECT_NE(page.find("lorad_inference_running_requests 0"), std::string::npos);
 }
 
-// A reader that never reads holds a bounded amount of output, and is told why it was cut off; the
+// A reader that does not read holds a bounded amount of output, and is told why it was cut off; the
 // others do not notice.
 TEST_F(ServerTest, ASlowReaderIsCutOffAndHurtsNobody) {
+  app_.reset();
+  config_.max_stream_backlog_bytes = 4096;
+  StartServer();
+  // About 170 KiB of output, 64 KiB of which HTTP/2's flow control takes unread.
   v1::GenerateRequest request = Prompt("x", "", 511);
-  request.set_logprobs(0);
+  request.set_logprobs(20);
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 1024);
@@ -150,13 +154,15 @@ TEST_F(ServerTest, ASlowReaderIsCutOffAndHurtsNobody) {
     ASSERT_GRPC_OK(answer.status);
     ASSERT_EQ(answer.text, Expected("hello", "", 50));
   }
-  // Their own answers are small enough to have waited for them, whole.
   for (auto& reader : readers) {
     v1::GenerateResponse response;
     std::string text;
     while (reader->Read(&response)) text += response.text();
-    ASSERT_GRPC_OK(reader->Finish());
-    EXPECT_EQ(text, Expected("x", "", 511));
+    const grpc::Status status = reader->Finish();
+    EXPECT_GRPC(status, RESOURCE_EXHAUSTED, "more than 4096 bytes");
+    EXPECT_EQ(Reason(status), "SLOW_READER");
+    EXPECT_EQ(text, Expected("x", "", 511).substr(0, text.size())) << "what came is right";
+    EXPECT_LT(text.size(), 511u);
   }
 }
 
@@ -203,6 +209,10 @@ TEST_F(ServerTest, ImportRefusesWhatIsWrong) {
   gap->Write(request);
   gap->WritesDone();
   EXPECT_GRPC(gap->Finish(), INVALID_ARGUMENT, "does not follow");
+  // The files go with the call, which ends after its status is seen.
+  for (int i = 0; i < 1000 && !std::filesystem::is_empty(dir_.File("state/uploads")); ++i) {
+    absl::SleepFor(absl::Milliseconds(1));
+  }
   EXPECT_TRUE(std::filesystem::is_empty(dir_.File("state/uploads")));
 }
 
@@ -217,7 +227,7 @@ TEST_F(ServerTest, LoadAndUnloadMoveTheTier) {
   unload.set_adapter(ref);
   ASSERT_GRPC_OK(adapters_->Unload(Context().get(), unload, &adapter));
   EXPECT_EQ(adapter.tier(), v1::ADAPTER_TIER_DISK);
-  ASSERT_GRPC_OK(Generate(Prompt("x", "sql", 1)).status) << "it comes back when it is used";
+  ASSERT_GRPC_OK(Generate(Prompt("x", "sql", 1)).status);  // it comes back when it is used
   load.clear_adapter();
   EXPECT_GRPC(adapters_->Load(Context().get(), load, &adapter), INVALID_ARGUMENT, "adapter");
 }
@@ -295,4 +305,4 @@ TEST_F(ServerTest, AliasesAndAdaptersAreListedInPages) {
 }
 
 }  // namespace
-}  // namespace lorad
+}  // namespace lorad::server

@@ -9,7 +9,7 @@
 #include "grpcpp/generic/generic_stub.h"
 #include "tests/integration/server_fixture.h"
 
-namespace lorad {
+namespace lorad::server {
 namespace {
 
 using ::testing::ElementsAre;
@@ -302,4 +302,4 @@ TEST_F(ServerTest, OneDaemonPerStateDirectoryAndPort) {
 }
 
 }  // namespace
-}  // namespace lorad
+}  // namespace lorad::server

@@ -9,7 +9,7 @@
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 
-namespace lorad {
+namespace lorad::server {
 
 std::unique_ptr<grpc::ClientContext> Context() {
   auto context = std::make_unique<grpc::ClientContext>();
@@ -181,4 +181,4 @@ std::string ServerTest::HttpGet(const std::string& path, int* status) {
   return result->body;
 }
 
-}  // namespace lorad
+}  // namespace lorad::server

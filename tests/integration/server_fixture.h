@@ -17,7 +17,7 @@
 #include "tests/support/fake_engine.h"
 #include "tests/support/temp_dir.h"
 
-namespace lorad {
+namespace lorad::server {
 
 // A call's context with a deadline that no healthy test reaches.
 std::unique_ptr<grpc::ClientContext> Context();
@@ -93,6 +93,6 @@ class ServerTest : public ::testing::Test {
         << grpc_status_.error_message();                                                          \
   } while (false)
 
-}  // namespace lorad
+}  // namespace lorad::server
 
 #endif  // LORAD_TESTS_INTEGRATION_SERVER_FIXTURE_H_

@@ -183,7 +183,10 @@ bool FakeEngine::Advance(Running& running) {
     const int32_t id = FakeToken(request.adapter_id, request.prompt, running.done++);
     delta.ids = {id};
     delta.text = tokenizer_->Decode(delta.ids);
-    if (request.logprobs >= 0) delta.logprobs = {{id, -0.5f, {}}};
+    if (request.logprobs >= 0) {
+      delta.logprobs = {{id, -0.5f, {}}};
+      delta.logprobs[0].top.resize(static_cast<size_t>(request.logprobs), {id, -0.5f});
+    }
     if (observer_ != nullptr && running.done == 1) {
       observer_->OnFirstToken(!request.adapter_id.empty(),
                               absl::ToDoubleSeconds(absl::Now() - running.start));
