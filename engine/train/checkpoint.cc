@@ -9,11 +9,9 @@
 #include <string_view>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "engine/core/status_macros.h"
@@ -38,13 +36,19 @@ constexpr int kKept = 2;
 
 std::string StepName(int64_t step) { return absl::StrFormat("%s%012d", kStepPrefix, step); }
 
+bool IsStepName(std::string_view name) {
+  constexpr size_t kPrefix = sizeof(kStepPrefix) - 1;
+  return name.size() == kPrefix + 12 && name.substr(0, kPrefix) == kStepPrefix &&
+         name.find_first_not_of("0123456789", kPrefix) == std::string_view::npos;
+}
+
 // Names of the checkpoints in `dir`, the newest first.
 std::vector<std::string> ListCheckpoints(const std::string& dir) {
   std::vector<std::string> names;
   DIR* handle = ::opendir(dir.c_str());
   if (handle == nullptr) return names;
   while (const dirent* entry = ::readdir(handle))
-    if (absl::StartsWith(entry->d_name, kStepPrefix)) names.push_back(entry->d_name);
+    if (IsStepName(entry->d_name)) names.push_back(entry->d_name);
   ::closedir(handle);
   std::sort(names.rbegin(), names.rend());
   return names;
@@ -79,7 +83,7 @@ Json ToJson(const TrainingProgress& progress) {
           {"evals_without_gain", progress.evals_without_gain}};
 }
 
-// Throws Json::exception, which Load catches.
+// Throws Json::exception, which LoadState catches.
 TrainingProgress ProgressFromJson(const Json& json) {
   TrainingProgress progress;
   json.at("step").get_to(progress.step);
@@ -171,7 +175,9 @@ absl::Status LoadState(const std::string& path, Loaded& loaded) {
   ASSIGN_OR_RETURN(const Json state, ReadJsonFile(path));
   try {
     if (state.at("format") != kFormat)
-      return absl::DataLossError(absl::StrCat(path, ": the format is not ", kFormat));
+      return absl::FailedPreconditionError(
+          absl::StrCat(path, ": the format is ", state.at("format").dump(), ", this lorad reads \"",
+                       kFormat, "\"; finish the job with the version that began it"));
     loaded.snapshot.progress = ProgressFromJson(state.at("progress"));
     state.at("identity").get_to(loaded.identity);
   } catch (const Json::exception& error) {
@@ -192,6 +198,12 @@ absl::StatusOr<Loaded> Load(const std::string& dir, const ModelConfig& config) {
   ASSIGN_OR_RETURN(loaded.snapshot.m, ReadMoments(moments, "m"));
   ASSIGN_OR_RETURN(loaded.snapshot.v, ReadMoments(moments, "v"));
   return loaded;
+}
+
+// What wrong content looks like; anything else (no memory, no file handles) may pass.
+bool IsDamage(const absl::Status& status) {
+  return absl::IsDataLoss(status) || absl::IsInvalidArgument(status) || absl::IsNotFound(status) ||
+         absl::IsUnimplemented(status);
 }
 
 absl::Status CheckIdentity(const JobIdentity& job, const JobIdentity& found,
@@ -248,6 +260,7 @@ absl::StatusOr<NewestCheckpoint> ReadNewestCheckpoint(const std::string& dir,
       newest.snapshot = std::move(loaded->snapshot);
       break;
     }
+    if (!IsDamage(loaded.status())) return loaded.status();
     newest.damaged.push_back(path);
     newest.reasons.push_back(std::string(loaded.status().message()));
   }

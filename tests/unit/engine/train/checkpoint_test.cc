@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/io/file.h"
+#include "engine/io/sha256.h"
 #include "engine/lora/peft.h"
 #include "engine/train/lora_init.h"
 #include "gmock/gmock.h"
@@ -178,6 +179,30 @@ TEST_F(CheckpointTest, AnotherJobsIsRefusedWithWhatDiffers) {
   EXPECT_THAT(newest, StatusIs(kPrecondition, "learning_rate was 0.001 and is now 0.002"));
   EXPECT_THAT(newest, StatusIs(kPrecondition, "eval_data was unset and is now def"));
   EXPECT_THAT(newest, testing::Not(StatusIs(kPrecondition, "train_data")));
+}
+
+TEST_F(CheckpointTest, LeavesWhatIsNotItsOwn) {
+  Write(1);
+  for (const char* name : {"step-backup", "step-1", "step-000000000009x", "notes"})
+    fs::create_directories(dir() + "/" + name);
+  for (const int64_t step : {2, 3}) Write(step);
+  EXPECT_EQ(Names().size(), 6u);
+  ASSERT_OK_AND_ASSIGN(const NewestCheckpoint newest,
+                       ReadNewestCheckpoint(dir(), kIdentity, config_));
+  EXPECT_EQ(newest.snapshot->progress.step, 3);
+  EXPECT_TRUE(newest.damaged.empty());
+}
+
+TEST_F(CheckpointTest, AnotherFormatIsNotDamage) {
+  const std::string path = Write(1).dir;
+  std::string state = *ReadFile(path + "/state.json");
+  state.replace(state.find("lorad-checkpoint-1"), 18, "lorad-checkpoint-2");
+  std::ofstream(path + "/state.json") << state;
+  std::string sums = *ReadFile(path + "/SHA256SUMS");
+  sums.replace(sums.find("  state.json") - 64, 64, Sha256Hex(state));
+  std::ofstream(path + "/SHA256SUMS") << sums;
+  EXPECT_THAT(ReadNewestCheckpoint(dir(), kIdentity, config_),
+              StatusIs(absl::StatusCode::kFailedPrecondition, "lorad-checkpoint-2"));
 }
 
 TEST_F(CheckpointTest, WritingAStepAgainKeepsWhatIsThere) {
