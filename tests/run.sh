@@ -41,8 +41,8 @@ case "$preset" in
 esac
 if [ "$interop" = 1 ]; then
   # Where the packages cannot be had, the tests that need them skip, and the last line counts them.
-  tests/interop/make_venv.sh build/interop-venv || echo "SKIPPED: interop packages cannot be installed here"
-  export LORAD_INTEROP_PYTHON="$PWD/build/interop-venv/bin/python"
+  tests/interop/make_venv.sh build/interop-venv || echo "NOTE: interop packages cannot be installed here"
+  [ ! -x build/interop-venv/bin/python ] || export LORAD_INTEROP_PYTHON="$PWD/build/interop-venv/bin/python"
 fi
 
 log=$(mktemp)
