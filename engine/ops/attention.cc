@@ -48,6 +48,7 @@ absl::Status Validate(const AttentionArgs& args) {
   RETURN_IF_ERROR(ops::CheckLike("attention", "v", args.v, args.k));
   RETURN_IF_ERROR(ops::CheckLike("attention", "o", args.o, args.q));
   if (!args.lse.empty()) RETURN_IF_ERROR(CheckWide("attention", "lse", args.lse, args.q));
+  RETURN_IF_ERROR(ops::CheckThat(args.scale > 0, "attention", "scale", args.scale, "> 0"));
   return CheckSequences("attention", args.cu_seqlens);
 }
 
@@ -66,6 +67,7 @@ absl::Status Validate(const AttentionBackwardArgs& args) {
   RETURN_IF_ERROR(ops::CheckLike(kOp, "dk", args.dk, args.k));
   RETURN_IF_ERROR(ops::CheckLike(kOp, "dv", args.dv, args.k));
   RETURN_IF_ERROR(CheckWide(kOp, "lse", args.lse, args.q));
+  RETURN_IF_ERROR(ops::CheckThat(args.scale > 0, kOp, "scale", args.scale, "> 0"));
   return CheckSequences(kOp, args.cu_seqlens);
 }
 
@@ -77,6 +79,7 @@ absl::Status Validate(const PagedAttentionArgs& args) {
   RETURN_IF_ERROR(CheckCache(kOp, args.k_cache, args.q));
   RETURN_IF_ERROR(ops::CheckLike(kOp, "v_cache", args.v_cache, args.k_cache));
   RETURN_IF_ERROR(ops::CheckLike(kOp, "o", args.o, args.q));
+  RETURN_IF_ERROR(ops::CheckThat(args.scale > 0, kOp, "scale", args.scale, "> 0"));
   RETURN_IF_ERROR(CheckSequences(kOp, args.cu_seqlens));
   const int64_t sequences = args.cu_seqlens.shape[0] - 1;
   RETURN_IF_ERROR(ops::CheckDType(kOp, "context_lens", args.context_lens, DType::kI32));

@@ -49,7 +49,7 @@ class CpuOps final : public Ops {
   absl::Status Rope(const RopeArgs& args, Stream&) override {
     RETURN_IF_ERROR(Validate(args));
     RETURN_IF_ERROR(CheckIs<T>("rope", "x", args.x));
-    cpu::Rope<T>(args, pool_);
+    cpu::Rope<T>(args, rope_table_, pool_);
     return absl::OkStatus();
   }
   absl::Status Linear(const LinearArgs& args, Stream&) override {
@@ -107,15 +107,15 @@ class CpuOps final : public Ops {
     RETURN_IF_ERROR(Validate(args));
     switch (args.out.dtype) {
       case DType::kBF16:
-        return Decode<BFloat16>(args);
+        cpu::Dequantize<BFloat16>(args, pool_);
+        break;
       case DType::kF32:
-        return Decode<float>(args);
-      case DType::kF64:
-        return Decode<double>(args);
+        cpu::Dequantize<float>(args, pool_);
+        break;
       default:
-        return absl::InvalidArgumentError(absl::StrCat("dequantize: out is ", Name(args.out.dtype),
-                                                       ", expected BF16, F32 or F64"));
+        cpu::Dequantize<double>(args, pool_);
     }
+    return absl::OkStatus();
   }
   absl::Status LinearCrossEntropy(const LinearCrossEntropyArgs& args, Stream&) override {
     RETURN_IF_ERROR(Validate(args));
@@ -143,29 +143,26 @@ class CpuOps final : public Ops {
   }
 
   int64_t LinearWorkspaceBytes(const LinearArgs& args) const override {
-    return cpu::LinearWorkspaceBytes<T>(args);
+    return cpu::LinearWorkspaceBytes<T>(args, pool_);
   }
   int64_t LinearBackwardWorkspaceBytes(const LinearBackwardArgs& args) const override {
-    return cpu::LinearBackwardWorkspaceBytes<T>(args);
+    return cpu::LinearBackwardWorkspaceBytes<T>(args, pool_);
   }
   int64_t LinearCrossEntropyWorkspaceBytes(const LinearCrossEntropyArgs& args) const override {
-    return cpu::LinearCrossEntropyWorkspaceBytes<T>(args);
+    return cpu::LinearCrossEntropyWorkspaceBytes<T>(args, pool_);
   }
 
  private:
-  template <typename Out>
-  absl::Status Decode(const DequantizeArgs& args) {
-    cpu::DequantizeRows<Out>(args.weight, 0, args.weight.out_features, args.out.as<Out>());
-    return absl::OkStatus();
-  }
-
   cpu::ThreadPool pool_;
+  cpu::RopeTable<T> rope_table_;
 };
 
 }  // namespace
 
 std::unique_ptr<Ops> CreateCpuOps(bool double_precision, int num_threads) {
-  openblas_set_num_threads(num_threads);
+  // Products are split over our own threads: the library's spin between calls, and take the cores
+  // from them.
+  openblas_set_num_threads(1);
   if (double_precision) return std::make_unique<CpuOps<double>>(num_threads);
   return std::make_unique<CpuOps<float>>(num_threads);
 }

@@ -8,7 +8,8 @@
 namespace lorad {
 
 // The definition of every op, in float, or in double where gradients are checked. Work is done at
-// the call. Sets OpenBLAS to `num_threads` for the whole process.
+// the call, on `num_threads` threads, the caller's included. Sets OpenBLAS to one thread for the
+// whole process.
 std::unique_ptr<Ops> CreateCpuOps(bool double_precision, int num_threads);
 
 }  // namespace lorad

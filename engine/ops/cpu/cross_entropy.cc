@@ -1,21 +1,23 @@
-// Output head, softmax and loss over chunks of the rows that have a label; the head is decoded in
-// panels. Logits exist for one chunk at a time.
+// Output head, softmax and loss over chunks of the rows that have a label. Logits exist for one
+// chunk at a time.
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
-#include "engine/ops/cpu/gemm.h"
 #include "engine/ops/cpu/kernels.h"
-#include "engine/ops/cpu/panel.h"
+#include "engine/ops/cpu/matrix_product.h"
 #include "engine/ops/cpu/vector_math.h"
 
 namespace lorad::cpu {
 namespace {
 
-constexpr int64_t kChunkLogits = 4 << 20;  // elements of logits at once
+constexpr int64_t kChunkRows = 512;        // enough that decoding the head costs little beside
+constexpr int64_t kChunkLogits = 8 << 20;  // elements of logits at once, for large vocabularies
+constexpr int64_t kMinChunkRows = 64;
 
 int64_t ChunkRows(const LinearCrossEntropyArgs& args) {
-  const int64_t rows = std::clamp<int64_t>(kChunkLogits / args.head.out_features, 16, 1024);
+  const int64_t fit = kChunkLogits / std::max<int64_t>(1, args.head.out_features);
+  const int64_t rows = std::clamp(fit, kMinChunkRows, kChunkRows);
   return std::min(rows, std::max<int64_t>(1, args.hidden.shape[0]));
 }
 
@@ -25,25 +27,25 @@ struct Chunk {
   int64_t rows;
   T* hidden;  // [rows, hidden]
   T* logits;  // [rows, vocab]
-  T* panel;
+  T* scratch;
 };
 
-// Loss of each row; with `gradient` the logits become grad_scale * (softmax - onehot).
+// Loss of each row; when the gradient is wanted, logits become grad_scale * (softmax - onehot).
 template <typename T>
 void LossRows(const LinearCrossEntropyArgs& args, const Chunk<T>& chunk, ThreadPool& pool) {
   const int64_t vocab = args.head.out_features;
-  pool.For(chunk.rows, 4, [&](int64_t begin, int64_t end) {
+  const int64_t grain = std::max<int64_t>(1, 16384 / vocab);
+  pool.For(chunk.rows, grain, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       const int64_t t = chunk.tokens[r];
       const int32_t label = args.labels.as<int32_t>()[t];
       T* logits = chunk.logits + r * vocab;
       const T target = logits[label];
-      const T largest = *std::max_element(logits, logits + vocab);
-      const T sum = ExpSum(largest, logits, vocab);
-      args.loss.as<T>()[t] = largest + std::log(sum) - target;
+      const T largest = Max(logits, vocab);
+      const T sum = ExpSum(T{1}, largest, logits, vocab);
+      args.loss.as<T>()[t] = largest - target + std::log(sum);
       if (args.dhidden.empty()) continue;
-      const T factor = static_cast<T>(args.grad_scale) / sum;
-      for (int64_t i = 0; i < vocab; ++i) logits[i] *= factor;
+      Scale(static_cast<T>(args.grad_scale) / sum, logits, vocab);
       logits[label] -= static_cast<T>(args.grad_scale);
     }
   });
@@ -51,22 +53,18 @@ void LossRows(const LinearCrossEntropyArgs& args, const Chunk<T>& chunk, ThreadP
 
 template <typename T>
 void RunChunk(const LinearCrossEntropyArgs& args, const Chunk<T>& chunk, ThreadPool& pool) {
-  const int64_t width = args.hidden.shape[1], vocab = args.head.out_features;
+  const int64_t width = args.hidden.shape[1];
   for (int64_t r = 0; r < chunk.rows; ++r) {
     std::copy_n(args.hidden.as<T>() + chunk.tokens[r] * width, width, chunk.hidden + r * width);
   }
-  ForPanels(args.head, chunk.panel, pool, [&](int64_t begin, int64_t end, const T* w) {
-    Gemm(Op::kNone, Op::kTranspose, chunk.rows, end - begin, width, T{1}, chunk.hidden, width, w,
-         width, T{0}, chunk.logits + begin, vocab);
-  });
+  const MatrixTerm<T> head = {&args.head, chunk.logits};
+  MultiplyForward<T>(absl::MakeConstSpan(&head, 1), chunk.hidden, chunk.rows,
+                     /*accumulate=*/false, chunk.scratch, pool);
   LossRows(args, chunk, pool);
   if (args.dhidden.empty()) return;
-  T beta = 0;
-  ForPanels(args.head, chunk.panel, pool, [&](int64_t begin, int64_t end, const T* w) {
-    Gemm(Op::kNone, Op::kNone, chunk.rows, width, end - begin, T{1}, chunk.logits + begin, vocab, w,
-         width, beta, chunk.hidden, width);
-    beta = 1;
-  });
+  const MatrixTerm<const T> gradient = {&args.head, chunk.logits};
+  MultiplyBackward<T>(absl::MakeConstSpan(&gradient, 1), chunk.hidden, chunk.rows,
+                      /*accumulate=*/false, chunk.scratch, pool);
   for (int64_t r = 0; r < chunk.rows; ++r) {
     std::copy_n(chunk.hidden + r * width, width, args.dhidden.as<T>() + chunk.tokens[r] * width);
   }
@@ -75,10 +73,10 @@ void RunChunk(const LinearCrossEntropyArgs& args, const Chunk<T>& chunk, ThreadP
 }  // namespace
 
 template <typename T>
-int64_t LinearCrossEntropyWorkspaceBytes(const LinearCrossEntropyArgs& args) {
-  const int64_t rows = ChunkRows(args);
-  return (rows * (args.head.in_features + args.head.out_features) + PanelElements(args.head)) *
-         static_cast<int64_t>(sizeof(T));
+int64_t LinearCrossEntropyWorkspaceBytes(const LinearCrossEntropyArgs& args,
+                                         const ThreadPool& pool) {
+  const int64_t row = args.head.in_features + args.head.out_features;
+  return (ChunkRows(args) * row + MatrixScratch(pool)) * static_cast<int64_t>(sizeof(T));
 }
 
 template <typename T>
@@ -99,15 +97,17 @@ void LinearCrossEntropy(const LinearCrossEntropyArgs& args, ThreadPool& pool) {
   const int64_t chunk_rows = ChunkRows(args), count = static_cast<int64_t>(tokens.size());
   T* hidden = reinterpret_cast<T*>(args.workspace.data);
   T* logits = hidden + chunk_rows * width;
-  T* panel = logits + chunk_rows * args.head.out_features;
+  T* scratch = logits + chunk_rows * args.head.out_features;
   for (int64_t begin = 0; begin < count; begin += chunk_rows) {
     const int64_t rows = std::min(chunk_rows, count - begin);
-    RunChunk<T>(args, {tokens.data() + begin, rows, hidden, logits, panel}, pool);
+    RunChunk<T>(args, {tokens.data() + begin, rows, hidden, logits, scratch}, pool);
   }
 }
 
-template int64_t LinearCrossEntropyWorkspaceBytes<float>(const LinearCrossEntropyArgs&);
-template int64_t LinearCrossEntropyWorkspaceBytes<double>(const LinearCrossEntropyArgs&);
+template int64_t LinearCrossEntropyWorkspaceBytes<float>(const LinearCrossEntropyArgs&,
+                                                         const ThreadPool&);
+template int64_t LinearCrossEntropyWorkspaceBytes<double>(const LinearCrossEntropyArgs&,
+                                                          const ThreadPool&);
 template void LinearCrossEntropy<float>(const LinearCrossEntropyArgs&, ThreadPool&);
 template void LinearCrossEntropy<double>(const LinearCrossEntropyArgs&, ThreadPool&);
 

@@ -2,29 +2,31 @@
 #ifndef LORAD_ENGINE_OPS_CPU_DROPOUT_H_
 #define LORAD_ENGINE_OPS_CPU_DROPOUT_H_
 
+#include <algorithm>
 #include <cstdint>
 
-#include "engine/core/philox.h"
 #include "engine/ops/linear.h"
 
 namespace lorad::cpu {
 
-// out[i] = mask(token, i) ? x[i] / (1 - p) : 0, or += when `accumulate`. For the input of A
-// forward, and for the gradient that comes back through it. out may alias x when not accumulating.
+// mask[i] = 1 where element begin + i of the token's input is kept, 0 where it is dropped.
+// REQUIRES: begin a multiple of 4.
+void DropMask(const LoraDropout& dropout, int64_t token, int64_t begin, int64_t count, float* mask);
+
+// out[i] = kept ? x[i] / (1 - p) : 0, or += when `accumulate`. For the input of A forward, and for
+// the gradient that comes back through it. out may alias x when not accumulating.
 template <typename T>
 void DropRow(const LoraDropout& dropout, int64_t token, const T* x, int64_t count, bool accumulate,
              T* out) {
-  const uint64_t key = dropout.token_keys.as<uint64_t>()[token];
-  const uint32_t low = static_cast<uint32_t>(key);
-  const uint32_t high = static_cast<uint32_t>(key >> 32) << 14;
-  const T keep_scale = T{1} / (T{1} - dropout.probability);
-  for (int64_t i = 0; i < count; i += 4) {
-    const PhiloxBlock block = Philox4x32(dropout.seed, dropout.step, dropout.module, low,
-                                         high ^ static_cast<uint32_t>(i / 4));
-    for (int64_t j = i; j < i + 4 && j < count; ++j) {
-      const bool kept = UniformFloat(block.words[j - i]) >= dropout.probability;
-      const T value = kept ? x[j] * keep_scale : T{0};
-      out[j] = accumulate ? out[j] + value : value;
+  constexpr int64_t kPart = 256;
+  float mask[kPart];
+  const T keep_scale = T{1} / (T{1} - static_cast<T>(dropout.probability));
+  for (int64_t begin = 0; begin < count; begin += kPart) {
+    const int64_t part = std::min(kPart, count - begin);
+    DropMask(dropout, token, begin, part, mask);
+    for (int64_t i = 0; i < part; ++i) {
+      const T value = x[begin + i] * keep_scale * mask[i];
+      out[begin + i] = accumulate ? out[begin + i] + value : value;
     }
   }
 }

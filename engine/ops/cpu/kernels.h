@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "engine/ops/attention.h"
+#include "engine/ops/cpu/rope_table.h"
 #include "engine/ops/cpu/thread_pool.h"
 #include "engine/ops/cross_entropy.h"
 #include "engine/ops/dequantize.h"
@@ -25,7 +26,7 @@ void RmsNorm(const RmsNormArgs& args, ThreadPool& pool);
 template <typename T>
 void RmsNormBackward(const RmsNormBackwardArgs& args, ThreadPool& pool);
 template <typename T>
-void Rope(const RopeArgs& args, ThreadPool& pool);
+void Rope(const RopeArgs& args, RopeTable<T>& table, ThreadPool& pool);
 template <typename T>
 void SwiGlu(const SwiGluArgs& args, ThreadPool& pool);
 template <typename T>
@@ -50,16 +51,25 @@ template <typename T>
 void SumSquares(const SumSquaresArgs& args);
 
 template <typename T>
-int64_t LinearWorkspaceBytes(const LinearArgs& args);
+int64_t LinearWorkspaceBytes(const LinearArgs& args, const ThreadPool& pool);
 template <typename T>
-int64_t LinearBackwardWorkspaceBytes(const LinearBackwardArgs& args);
+int64_t LinearBackwardWorkspaceBytes(const LinearBackwardArgs& args, const ThreadPool& pool);
 template <typename T>
-int64_t LinearCrossEntropyWorkspaceBytes(const LinearCrossEntropyArgs& args);
+int64_t LinearCrossEntropyWorkspaceBytes(const LinearCrossEntropyArgs& args,
+                                         const ThreadPool& pool);
 
-// Rows [row_begin, row_end) of the weight, row-major, already rounded to bf16. T: BFloat16, float
-// or double.
+// T: BFloat16, float or double.
 template <typename T>
-void DequantizeRows(const WeightView& weight, int64_t row_begin, int64_t row_end, T* out);
+void Dequantize(const DequantizeArgs& args, ThreadPool& pool);
+
+// A part of a weight matrix.
+struct WeightTile {
+  int64_t out_begin, out_end, in_begin, in_end;
+};
+// out [out_end - out_begin, in_end - in_begin]: the tile's values, already rounded to bf16. T:
+// BFloat16, float or double.
+template <typename T>
+void DequantizeTile(const WeightView& weight, const WeightTile& tile, T* out);
 
 }  // namespace lorad::cpu
 

@@ -1,87 +1,106 @@
 #include "engine/ops/cpu/lora_terms.h"
 
+#include <algorithm>
+
 #include "engine/ops/cpu/dropout.h"
 #include "engine/ops/cpu/gemm.h"
+#include "engine/ops/cpu/row_product.h"
 #include "engine/ops/cpu/vector_math.h"
 
 namespace lorad::cpu {
 namespace {
 
-// drop(x) of the segment's rows, in scratch; x itself when there is no dropout.
+// drop(x) of rows [begin, end), in `dropped`; x itself when there is no dropout.
 template <typename T>
-const T* Dropped(const LoraSegment& segment, const LoraDropout& dropout, const T* x, int64_t in,
-                 T* scratch) {
-  if (dropout.probability == 0) return x + segment.row_begin * in;
-  for (int64_t t = segment.row_begin; t < segment.row_end; ++t) {
-    DropRow(dropout, t, x + t * in, in, /*accumulate=*/false,
-            scratch + (t - segment.row_begin) * in);
+const T* Dropped(const LoraDropout& dropout, const T* x, int64_t in, int64_t begin, int64_t end,
+                 T* dropped) {
+  if (dropout.probability == 0) return x;
+  for (int64_t t = begin; t < end; ++t) {
+    DropRow(dropout, t, x + t * in, in, /*accumulate=*/false, dropped + t * in);
   }
-  return scratch;
+  return dropped;
 }
 
 }  // namespace
 
 template <typename T>
 void LoraForward(const LoraSegment& segment, const LoraDropout& dropout, const T* x, int64_t in,
-                 T* y, int64_t out, bool row_invariant, T* scratch) {
-  const int64_t rows = segment.row_end - segment.row_begin, rank = segment.a.shape[0];
-  if (rows == 0) return;
-  const T* dropped = Dropped(segment, dropout, x, in, scratch);
+                 T* y, int64_t out, int64_t begin, int64_t end, bool row_invariant, T* dropped) {
+  begin = std::max(begin, segment.row_begin);
+  end = std::min(end, segment.row_end);
+  if (begin >= end) return;
+  const int64_t rank = segment.a.shape[0];
+  const T* input = Dropped(dropout, x, in, begin, end, dropped);
   const T* a = segment.a.as<T>();
   const T* b = segment.b.as<T>();
-  T* xa = segment.xa.as<T>();
-  T* y_rows = y + segment.row_begin * out;
-  if (row_invariant) {
-    for (int64_t r = 0; r < rows; ++r) {
-      for (int64_t k = 0; k < rank; ++k) xa[r * rank + k] = Dot(dropped + r * in, a + k * in, in);
-      for (int64_t o = 0; o < out; ++o) {
-        y_rows[r * out + o] += segment.scaling * Dot(xa + r * rank, b + o * rank, rank);
-      }
-    }
+  const T scaling = static_cast<T>(segment.scaling);
+  T* xa = segment.xa.as<T>() + (begin - segment.row_begin) * rank;
+  if (!row_invariant) {
+    Gemm(Op::kNone, Op::kTranspose, end - begin, rank, in, T{1}, input + begin * in, in, a, in,
+         T{0}, xa, rank);
+    Gemm(Op::kNone, Op::kTranspose, end - begin, out, rank, scaling, xa, rank, b, rank, T{1},
+         y + begin * out, out);
     return;
   }
-  Gemm(Op::kNone, Op::kTranspose, rows, rank, in, T{1}, dropped, in, a, in, T{0}, xa, rank);
-  Gemm(Op::kNone, Op::kTranspose, rows, out, rank, static_cast<T>(segment.scaling), xa, rank, b,
-       rank, T{1}, y_rows, out);
+  for (int64_t t = begin; t < end; ++t, xa += rank) {
+    for (int64_t k = 0; k < rank; ++k) xa[k] = Dot(input + t * in, a + k * in, in);
+    AddLoraRow(b, xa, rank, scaling, y + t * out, out);
+  }
 }
 
 template <typename T>
-void LoraBackward(const LoraSegment& segment, const LoraDropout& dropout, const T* x, int64_t in,
-                  const T* dy, int64_t out, T* dx, T* scratch) {
-  const int64_t rows = segment.row_end - segment.row_begin, rank = segment.a.shape[0];
-  if (rows == 0) return;
-  const T scaling = segment.scaling;
-  const T* dy_rows = dy + segment.row_begin * out;
+void LoraBackwardRows(const LoraGradient<T>& g, int64_t begin, int64_t end) {
+  const LoraSegment& segment = *g.segment;
+  begin = std::max(begin, segment.row_begin);
+  end = std::min(end, segment.row_end);
+  if (begin >= end) return;
+  const int64_t rank = segment.a.shape[0], rows = end - begin, in = g.in;
   const T* a = segment.a.as<T>();
-  T* s = scratch;
-  T* wide = scratch + rows * rank;
-  Gemm(Op::kTranspose, Op::kNone, out, rank, rows, scaling, dy_rows, out, segment.xa.as<T>(), rank,
-       T{1}, segment.db.as<T>(), rank);
-  Gemm(Op::kNone, Op::kNone, rows, rank, out, scaling, dy_rows, out, segment.b.as<T>(), rank, T{0},
-       s, rank);
-  const T* dropped = Dropped(segment, dropout, x, in, wide);
-  Gemm(Op::kTranspose, Op::kNone, rank, in, rows, T{1}, s, rank, dropped, in, T{1},
-       segment.da.as<T>(), in);
-  if (dx == nullptr) return;
-  T* dx_rows = dx + segment.row_begin * in;
-  if (dropout.probability == 0) {
-    Gemm(Op::kNone, Op::kNone, rows, in, rank, T{1}, s, rank, a, in, T{1}, dx_rows, in);
+  T* s = g.s + (begin - segment.row_begin) * rank;
+  Gemm(Op::kNone, Op::kNone, rows, rank, g.out, static_cast<T>(segment.scaling),
+       g.dy + begin * g.out, g.out, segment.b.as<T>(), rank, T{0}, s, rank);
+  if (g.dropout->probability == 0) {
+    if (g.dx == nullptr) return;
+    Gemm(Op::kNone, Op::kNone, rows, in, rank, T{1}, s, rank, a, in, T{1}, g.dx + begin * in, in);
     return;
   }
-  Gemm(Op::kNone, Op::kNone, rows, in, rank, T{1}, s, rank, a, in, T{0}, wide, in);
-  for (int64_t r = 0; r < rows; ++r) {
-    DropRow(dropout, segment.row_begin + r, wide + r * in, in, /*accumulate=*/true,
-            dx_rows + r * in);
+  if (g.dx != nullptr) {
+    T* wide = g.dropped + begin * in;
+    Gemm(Op::kNone, Op::kNone, rows, in, rank, T{1}, s, rank, a, in, T{0}, wide, in);
+    for (int64_t t = begin; t < end; ++t) {
+      DropRow(*g.dropout, t, g.dropped + t * in, in, /*accumulate=*/true, g.dx + t * in);
+    }
   }
+  Dropped(*g.dropout, g.x, in, begin, end, g.dropped);
+}
+
+template <typename T>
+void LoraBackwardB(const LoraGradient<T>& g, int64_t begin, int64_t end) {
+  const LoraSegment& segment = *g.segment;
+  const int64_t rank = segment.a.shape[0], rows = segment.row_end - segment.row_begin;
+  Gemm(Op::kTranspose, Op::kNone, end - begin, rank, rows, static_cast<T>(segment.scaling),
+       g.dy + segment.row_begin * g.out + begin, g.out, segment.xa.as<T>(), rank, T{1},
+       segment.db.as<T>() + begin * rank, rank);
+}
+
+template <typename T>
+void LoraBackwardA(const LoraGradient<T>& g, int64_t begin, int64_t end) {
+  const LoraSegment& segment = *g.segment;
+  const int64_t rank = segment.a.shape[0], rows = segment.row_end - segment.row_begin;
+  const T* input = g.dropout->probability == 0 ? g.x : g.dropped;
+  Gemm(Op::kTranspose, Op::kNone, rank, end - begin, rows, T{1}, g.s, rank,
+       input + segment.row_begin * g.in + begin, g.in, T{1}, segment.da.as<T>() + begin, g.in);
 }
 
 template void LoraForward(const LoraSegment&, const LoraDropout&, const float*, int64_t, float*,
-                          int64_t, bool, float*);
+                          int64_t, int64_t, int64_t, bool, float*);
 template void LoraForward(const LoraSegment&, const LoraDropout&, const double*, int64_t, double*,
-                          int64_t, bool, double*);
-template void LoraBackward(const LoraSegment&, const LoraDropout&, const float*, int64_t,
-                           const float*, int64_t, float*, float*);
-template void LoraBackward(const LoraSegment&, const LoraDropout&, const double*, int64_t,
-                           const double*, int64_t, double*, double*);
+                          int64_t, int64_t, int64_t, bool, double*);
+template void LoraBackwardRows(const LoraGradient<float>&, int64_t, int64_t);
+template void LoraBackwardRows(const LoraGradient<double>&, int64_t, int64_t);
+template void LoraBackwardB(const LoraGradient<float>&, int64_t, int64_t);
+template void LoraBackwardB(const LoraGradient<double>&, int64_t, int64_t);
+template void LoraBackwardA(const LoraGradient<float>&, int64_t, int64_t);
+template void LoraBackwardA(const LoraGradient<double>&, int64_t, int64_t);
 
 }  // namespace lorad::cpu

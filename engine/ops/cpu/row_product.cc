@@ -1,153 +1,138 @@
-// y[r, o] = x[r, :] . W[o, :] over packed weights, vectorised over the columns of one weight row.
+// y[r, o] = x[r, :] . W[o, :] over packed weights, vectorised over the columns of a weight row.
 //
-// 4-bit weights are decoded 32 at a time: 16 bytes become 16 high and 16 low nibbles, each an index
-// into the block's 16 bf16-rounded values, which sit in one vector register (AVX-512) or an L1
-// line. High nibbles are the even columns, so x is split in even and odd columns once before.
-// Decoded weights are used for up to kRowTile rows of x; each row has its own accumulators, fed in
-// column order, so it sees the same sums whatever the other rows are. Bound by memory for few rows:
-// out * in * bits / 8 bytes; by FMA from about 8 rows on.
+// Each (r, o) has two accumulators, one for the even columns and one for the odd, fed in column
+// order, and a fixed tree adds their lanes: so a row sees the same sums whatever the other rows
+// are. A step takes four weight rows against one row of x, or one weight row against four or eight
+// rows of x, so that enough sums are in flight and decoded weights are used again. Bound by memory
+// for few rows: out * in * bits / 8 bytes; by the decoding when the weights are in cache; by FMA
+// from about eight rows on.
 #include "engine/ops/cpu/row_product.h"
 
 #include <algorithm>
 
-#include "engine/core/float16.h"
+#include "engine/ops/cpu/highway_targets.h"
 #include "engine/ops/cpu/kernels.h"
 #include "engine/ops/cpu/vector_math.h"
-#include "engine/ops/cpu/weight_scale.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "engine/ops/cpu/row_product.cc"
 #include "hwy/foreach_target.h"  // NOLINT: compiles the rest once per target
 //
-#include "hwy/highway.h"
+#include "engine/ops/cpu/sum_lanes-inl.h"
+#include "engine/ops/cpu/weight_decode-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lorad::cpu::HWY_NAMESPACE {
 
-namespace hn = hwy::HWY_NAMESPACE;
+// Rows of x against one weight row: as many as leave the accumulators in registers.
+constexpr int kMaxTile = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL ? 8 : 4;
 
-// 16 lanes where the processor has them, else as many as it has: the block's values are then looked
-// up in memory.
-using Floats = hn::CappedTag<float, 16>;
-using Ints = hn::RebindToSigned<Floats>;
-using Bytes = hn::Rebind<uint8_t, Floats>;
-constexpr Floats kFloats;
-constexpr Ints kInts;
-constexpr Bytes kBytes;
-constexpr int kRowTile = 8;
-
-// The block's values code_book * scale, rounded to bf16 as ToBFloat16 does. No NaN can occur.
-HWY_INLINE void BlockValues(const float* book, float scale, float* values) {
-  const int64_t lanes = hn::Lanes(kFloats);
-  for (int64_t i = 0; i < 16; i += lanes) {
-    const auto product = hn::Mul(hn::LoadU(kFloats, book + i), hn::Set(kFloats, scale));
-    const auto bits = hn::BitCast(kInts, product);
-    const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(kInts, 1));
-    const auto rounded = hn::Add(bits, hn::Add(odd, hn::Set(kInts, 0x7fff)));
-    const auto kept = hn::And(rounded, hn::Set(kInts, static_cast<int32_t>(0xffff0000u)));
-    hn::StoreU(hn::BitCast(kFloats, kept), kFloats, values + i);
-  }
-}
-
-template <typename Indices>
-HWY_INLINE auto Look(const float* values, Indices indices) {
-  if (hn::Lanes(kFloats) == 16) {
-    return hn::TableLookupLanes(hn::LoadU(kFloats, values), hn::IndicesFromVec(kFloats, indices));
-  }
-  return hn::GatherIndex(kFloats, values, indices);
-}
-
-// Rows of x [tile] against weight row `o`. x_even and x_odd: [rows, in / 2].
-template <int kTile>
-HWY_INLINE void FourBitRow(const WeightView& weight, int64_t o, const float* x_even,
-                           const float* x_odd, float* sums) {
-  const int64_t in = weight.in_features, half = in / 2, block = weight.spec.block;
-  const int64_t lanes = hn::Lanes(kFloats);
-  const uint8_t* codes = static_cast<const uint8_t*>(weight.codes.data) + o * half;
-  const float* book = static_cast<const float*>(weight.code_book.data);
-  HWY_ALIGN float values[16];
-  decltype(hn::Zero(kFloats)) even[kTile], odd[kTile];
-  for (int r = 0; r < kTile; ++r) even[r] = odd[r] = hn::Zero(kFloats);
-  for (int64_t begin = 0; begin < half; begin += block / 2) {
-    BlockValues(book, WeightScale(weight, (o * in + 2 * begin) / block), values);
-    for (int64_t i = begin; i < begin + block / 2; i += lanes) {
-      const auto bytes = hn::PromoteTo(kInts, hn::LoadU(kBytes, codes + i));
-      const auto high = Look(values, hn::ShiftRight<4>(bytes));
-      const auto low = Look(values, hn::And(bytes, hn::Set(kInts, 15)));
-      for (int r = 0; r < kTile; ++r) {
-        even[r] = hn::MulAdd(high, hn::LoadU(kFloats, x_even + r * half + i), even[r]);
-        odd[r] = hn::MulAdd(low, hn::LoadU(kFloats, x_odd + r * half + i), odd[r]);
+// sums[u * kRows + r] = W[o[u], :] . x[r]; x[r] points to the even columns [in / 2], then the odd.
+// REQUIRES: blocks end with the rows; in is a multiple of 2 Lanes.
+template <class Format, int kOuts, int kRows>
+HWY_INLINE void Tile(const WeightView& weight, const int64_t* o, const float* const* x,
+                     float* sums) {
+  const int64_t in = weight.in_features, half = in / 2, step = 2 * hn::Lanes(kFloats);
+  const int64_t block = std::min(BlockElements(weight), in), blocks = in / block;
+  Format formats[kOuts];
+  Floats even[kOuts * kRows], odd[kOuts * kRows];
+  for (int u = 0; u < kOuts; ++u) formats[u] = Format(weight);
+  for (int i = 0; i < kOuts * kRows; ++i) even[i] = odd[i] = hn::Zero(kFloats);
+  for (int64_t b = 0; b < blocks; ++b) {
+    for (int u = 0; u < kOuts; ++u) formats[u].Block(o[u] * blocks + b);
+    for (int64_t e = b * block; e < (b + 1) * block; e += step) {
+      for (int u = 0; u < kOuts; ++u) {
+        const Pair w = formats[u].Load(o[u] * in + e);
+        for (int r = 0; r < kRows; ++r) {
+          Floats& even_sum = even[u * kRows + r];
+          Floats& odd_sum = odd[u * kRows + r];
+          even_sum = hn::MulAdd(w.even, hn::LoadU(kFloats, x[r] + e / 2), even_sum);
+          odd_sum = hn::MulAdd(w.odd, hn::LoadU(kFloats, x[r] + half + e / 2), odd_sum);
+        }
       }
     }
   }
-  for (int r = 0; r < kTile; ++r) {
-    sums[r] = hn::GetLane(hn::SumOfLanes(kFloats, hn::Add(even[r], odd[r])));
-  }
+  for (int i = 0; i < kOuts * kRows; ++i) even[i] = hn::Add(even[i], odd[i]);
+  for (int i = 0; i < kOuts * kRows; i += 4) SumLanes4(even + i, sums + i);
 }
 
-void FourBitRows(const WeightView& weight, const float* x_even, const float* x_odd, int64_t rows,
-                 int64_t out_begin, int64_t out_end, bool accumulate, float* y) {
-  const int64_t half = weight.in_features / 2, out = weight.out_features;
+// Up to kRows rows of x from row r on against weight row o; the tile is filled up with the last.
+template <class Format, int kRows>
+HWY_INLINE int64_t ColumnTile(const WeightView& weight, int64_t o, const float* x, int64_t r,
+                              int64_t rows, bool accumulate, float* y) {
+  const float* pointers[kRows];
+  for (int i = 0; i < kRows; ++i) {
+    pointers[i] = x + std::min<int64_t>(r + i, rows - 1) * weight.in_features;
+  }
+  float sums[kRows];
+  Tile<Format, 1, kRows>(weight, &o, pointers, sums);
+  const int64_t count = std::min<int64_t>(kRows, rows - r);
+  for (int64_t i = 0; i < count; ++i) {
+    float& target = y[(r + i) * weight.out_features + o];
+    target = accumulate ? target + sums[i] : sums[i];
+  }
+  return count;
+}
+
+template <class Format>
+HWY_INLINE void MultiplyRows(const WeightView& weight, const float* x, int64_t rows,
+                             int64_t out_begin, int64_t out_end, bool accumulate, float* y) {
+  if (rows == 1) {
+    for (int64_t o = out_begin; o < out_end; o += 4) {
+      int64_t outs[4];
+      for (int u = 0; u < 4; ++u) outs[u] = std::min(o + u, out_end - 1);
+      float sums[4];
+      Tile<Format, 4, 1>(weight, outs, &x, sums);
+      for (int64_t u = 0; u < 4 && o + u < out_end; ++u) {
+        y[o + u] = accumulate ? y[o + u] + sums[u] : sums[u];
+      }
+    }
+    return;
+  }
   for (int64_t o = out_begin; o < out_end; ++o) {
     for (int64_t r = 0; r < rows;) {
-      float sums[kRowTile];
-      const float* even = x_even + r * half;
-      const float* odd = x_odd + r * half;
-      int tile = static_cast<int>(std::min<int64_t>(rows - r, kRowTile));
-      tile = tile >= 8 ? 8 : tile >= 4 ? 4 : tile >= 2 ? 2 : 1;
-      switch (tile) {
-        case 8:
-          FourBitRow<8>(weight, o, even, odd, sums);
-          break;
-        case 4:
-          FourBitRow<4>(weight, o, even, odd, sums);
-          break;
-        case 2:
-          FourBitRow<2>(weight, o, even, odd, sums);
-          break;
-        default:
-          FourBitRow<1>(weight, o, even, odd, sums);
-          break;
-      }
-      for (int i = 0; i < tile; ++i) {
-        float& target = y[(r + i) * out + o];
-        target = accumulate ? target + sums[i] : sums[i];
-      }
-      r += tile;
+      r += rows - r > 4 ? ColumnTile<Format, kMaxTile>(weight, o, x, r, rows, accumulate, y)
+                        : ColumnTile<Format, 4>(weight, o, x, r, rows, accumulate, y);
     }
   }
 }
 
-// Dense bf16 rows widened on the way.
-HWY_INLINE float DenseDot(const BFloat16* w, const float* x, int64_t count) {
-  const hn::ScalableTag<float> floats;
-  const hn::RebindToSigned<decltype(floats)> ints;
-  const hn::Rebind<uint16_t, decltype(floats)> halves;
-  const int64_t lanes = hn::Lanes(floats);
-  auto sum0 = hn::Zero(floats), sum1 = hn::Zero(floats);
-  const auto widen = [&](int64_t i) {
-    const auto bits = hn::LoadU(halves, reinterpret_cast<const uint16_t*>(w) + i);
-    return hn::BitCast(floats, hn::ShiftLeft<16>(hn::PromoteTo(ints, bits)));
-  };
-  int64_t i = 0;
-  for (; i + 2 * lanes <= count; i += 2 * lanes) {
-    sum0 = hn::MulAdd(widen(i), hn::LoadU(floats, x + i), sum0);
-    sum1 = hn::MulAdd(widen(i + lanes), hn::LoadU(floats, x + i + lanes), sum1);
-  }
-  float total = hn::GetLane(hn::SumOfLanes(floats, hn::Add(sum0, sum1)));
-  for (; i < count; ++i) total += ToFloat(w[i]) * x[i];
-  return total;
+// x [rows, in], each row split in even and odd columns.
+void RowProductPart(const WeightView& weight, const float* x, int64_t rows, int64_t out_begin,
+                    int64_t out_end, bool accumulate, float* y) {
+  WithFormat(weight, [&](auto format) HWY_ATTR {
+    MultiplyRows<decltype(format)>(weight, x, rows, out_begin, out_end, accumulate, y);
+  });
 }
 
-void DenseRows(const WeightView& weight, const float* x, int64_t rows, int64_t out_begin,
-               int64_t out_end, bool accumulate, float* y) {
-  const int64_t in = weight.in_features, out = weight.out_features;
-  const BFloat16* dense = static_cast<const BFloat16*>(weight.dense.data);
-  for (int64_t o = out_begin; o < out_end; ++o) {
-    for (int64_t r = 0; r < rows; ++r) {
-      const float sum = DenseDot(dense + o * in, x + r * in, in);
-      y[r * out + o] = accumulate ? y[r * out + o] + sum : sum;
+// split[r] = x[r] with the even columns first.
+void SplitColumns(const float* x, int64_t rows, int64_t in, float* split) {
+  const int64_t half = in / 2, lanes = hn::Lanes(kFloats);
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t i = 0; i < half; i += lanes) {
+      Floats even, odd;
+      hn::LoadInterleaved2(kFloats, x + r * in + 2 * i, even, odd);
+      hn::StoreU(even, kFloats, split + r * in + i);
+      hn::StoreU(odd, kFloats, split + r * in + half + i);
     }
+  }
+}
+
+void AddLora(const float* b, const float* xa, int64_t rank, float scaling, float* y, int64_t out) {
+  const int64_t lanes = hn::Lanes(kFloats);
+  for (int64_t o = 0; o < out; o += 4) {
+    Floats products[4];
+    for (int u = 0; u < 4; ++u) products[u] = hn::Zero(kFloats);
+    for (int64_t k = 0; k < rank; k += lanes) {
+      const Floats factor = LoadFirst(xa + k, rank - k);
+      for (int u = 0; u < 4; ++u) {
+        const float* row = b + std::min(o + u, out - 1) * rank + k;
+        products[u] = hn::MulAdd(factor, LoadFirst(row, rank - k), products[u]);
+      }
+    }
+    float sums[4];
+    SumLanes4(products, sums);
+    for (int64_t u = 0; u < 4 && o + u < out; ++u) y[o + u] += scaling * sums[u];
   }
 }
 
@@ -157,65 +142,57 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace lorad::cpu {
 
-HWY_EXPORT(FourBitRows);
-HWY_EXPORT(DenseRows);
+HWY_EXPORT(RowProductPart);
+HWY_EXPORT(SplitColumns);
+HWY_EXPORT(AddLora);
 
 namespace {
 
-// Blocks that end with the rows, so that a block's values serve a whole stretch of columns.
-bool IsFourBitAligned(const WeightView& weight) {
-  return weight.spec.format != QuantFormat::kNone && CodeBits(weight.spec.format) == 4 &&
-         weight.in_features % weight.spec.block == 0;
+constexpr int64_t kGrainElements = 1 << 17;  // weights worth waking a thread for: some 10 us
+
+int64_t GrainRows(const WeightView& weight) {
+  return std::max<int64_t>(4, kGrainElements / std::max<int64_t>(1, weight.in_features));
 }
 
-// Any other packing: a weight row is decoded, then multiplied with each row of x.
-template <typename T>
-void DecodedRows(const WeightView& weight, const T* x, int64_t rows, int64_t out_begin,
-                 int64_t out_end, bool accumulate, T* y, T* decoded) {
-  const int64_t in = weight.in_features, out = weight.out_features;
-  for (int64_t o = out_begin; o < out_end; ++o) {
-    DequantizeRows(weight, o, o + 1, decoded);
-    for (int64_t r = 0; r < rows; ++r) {
-      const T sum = Dot(decoded, x + r * in, in);
-      y[r * out + o] = accumulate ? y[r * out + o] + sum : sum;
-    }
-  }
+// Whether the packed kernels apply: every vector of columns lies within one block. 32: twice the
+// lanes of the widest vectors.
+bool IsAligned(const WeightView& weight) {
+  return weight.in_features % 32 == 0 &&
+         (weight.spec.format == QuantFormat::kNone || weight.in_features % weight.spec.block == 0);
 }
+
+// Any other packing: weights are decoded a few rows at a time, then multiplied with each row of x.
+constexpr int64_t kDecodedRows = 8;
 
 template <typename T>
 void RunDecodedRows(const WeightView& weight, const T* x, int64_t rows, bool accumulate, T* y,
                     T* scratch, ThreadPool& pool) {
-  const int64_t part =
-      std::max<int64_t>(16, (weight.out_features + pool.num_threads() - 1) / pool.num_threads());
-  pool.For(weight.out_features, part, [&](int64_t begin, int64_t end) {
-    DecodedRows(weight, x, rows, begin, end, accumulate, y,
-                scratch + begin / part * weight.in_features);
-  });
+  const int64_t in = weight.in_features, out = weight.out_features;
+  for (int64_t first = 0; first < out; first += kDecodedRows) {
+    const int64_t last = std::min(first + kDecodedRows, out);
+    DequantizeTile(weight, {first, last, 0, in}, scratch);
+    const int64_t grain = std::max<int64_t>(1, kGrainElements / ((last - first) * in + 1));
+    pool.For(rows, grain, [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) {
+        for (int64_t o = first; o < last; ++o) {
+          const T sum = Dot(scratch + (o - first) * in, x + r * in, in);
+          y[r * out + o] = accumulate ? y[r * out + o] + sum : sum;
+        }
+      }
+    });
+  }
 }
-
-constexpr int64_t kGrain = 64;  // output features worth waking a thread for
 
 }  // namespace
 
 void RowProduct(const WeightView& weight, const float* x, int64_t rows, bool accumulate, float* y,
                 float* scratch, ThreadPool& pool) {
-  const int64_t in = weight.in_features, half = in / 2;
-  if (weight.spec.format == QuantFormat::kNone) {
-    pool.For(weight.out_features, kGrain, [&](int64_t begin, int64_t end) {
-      HWY_DYNAMIC_DISPATCH(DenseRows)(weight, x, rows, begin, end, accumulate, y);
-    });
-    return;
-  }
-  if (!IsFourBitAligned(weight))
+  if (!IsAligned(weight)) {
     return RunDecodedRows(weight, x, rows, accumulate, y, scratch, pool);
-  float* even = scratch;
-  float* odd = scratch + rows * half;
-  for (int64_t i = 0; i < rows * half; ++i) {
-    even[i] = x[2 * i];
-    odd[i] = x[2 * i + 1];
   }
-  pool.For(weight.out_features, kGrain, [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(FourBitRows)(weight, even, odd, rows, begin, end, accumulate, y);
+  HWY_DYNAMIC_DISPATCH(SplitColumns)(x, rows, weight.in_features, scratch);
+  pool.For(weight.out_features, GrainRows(weight), [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(RowProductPart)(weight, scratch, rows, begin, end, accumulate, y);
   });
 }
 
@@ -224,8 +201,17 @@ void RowProduct(const WeightView& weight, const double* x, int64_t rows, bool ac
   RunDecodedRows(weight, x, rows, accumulate, y, scratch, pool);
 }
 
-int64_t RowProductScratch(const WeightView& weight, int64_t rows, int num_threads) {
-  return weight.in_features * std::max<int64_t>(rows, num_threads + 1);
+int64_t RowProductScratch(const WeightView& weight, int64_t rows) {
+  return weight.in_features * std::max(rows, kDecodedRows);
+}
+
+void AddLoraRow(const float* b, const float* xa, int64_t rank, float scaling, float* y,
+                int64_t out) {
+  HWY_DYNAMIC_DISPATCH(AddLora)(b, xa, rank, scaling, y, out);
+}
+void AddLoraRow(const double* b, const double* xa, int64_t rank, double scaling, double* y,
+                int64_t out) {
+  for (int64_t o = 0; o < out; ++o) y[o] += scaling * Dot(b + o * rank, xa, rank);
 }
 
 }  // namespace lorad::cpu

@@ -10,13 +10,19 @@
 namespace lorad::cpu {
 
 // y [rows, out] (+)= x [rows, in] W^T. What a row gets does not depend on the other rows, on their
-// number, or on the threads. `scratch` holds RowProductScratch floats.
+// number, or on the threads. `scratch` holds RowProductScratch elements.
 void RowProduct(const WeightView& weight, const float* x, int64_t rows, bool accumulate, float* y,
                 float* scratch, ThreadPool& pool);
 void RowProduct(const WeightView& weight, const double* x, int64_t rows, bool accumulate, double* y,
                 double* scratch, ThreadPool& pool);
 // Elements of scratch.
-int64_t RowProductScratch(const WeightView& weight, int64_t rows, int num_threads);
+int64_t RowProductScratch(const WeightView& weight, int64_t rows);
+
+// y[o] += scaling * b[o, :] . xa for o in [0, out); b [out, rank].
+void AddLoraRow(const float* b, const float* xa, int64_t rank, float scaling, float* y,
+                int64_t out);
+void AddLoraRow(const double* b, const double* xa, int64_t rank, double scaling, double* y,
+                int64_t out);
 
 }  // namespace lorad::cpu
 

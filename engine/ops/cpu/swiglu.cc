@@ -3,7 +3,7 @@
 
 namespace lorad::cpu {
 
-constexpr int64_t kGrain = 4096;  // elements worth waking a thread for
+constexpr int64_t kGrain = 8192;  // elements worth waking a thread for
 
 template <typename T>
 void SwiGlu(const SwiGluArgs& args, ThreadPool& pool) {
