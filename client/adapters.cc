@@ -31,7 +31,8 @@ absl::StatusOr<v1::ImportAdapterResponse> AdapterClient::Import(const std::strin
         }
         if (!local.ok()) context->TryCancel();
         writer->WritesDone();
-        return writer->Finish();
+        const grpc::Status status = writer->Finish();
+        return local.ok() ? status : StoppedHere();
       });
   RETURN_IF_ERROR(local);
   return reply;
@@ -62,7 +63,8 @@ absl::StatusOr<v1::Adapter> AdapterClient::Export(const std::string& adapter,
           }
         }
         if (!local.ok()) context.TryCancel();
-        return reader->Finish();
+        const grpc::Status status = reader->Finish();
+        return local.ok() ? status : StoppedHere();
       });
   RETURN_IF_ERROR(local);
   RETURN_IF_ERROR(status);

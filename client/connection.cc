@@ -96,7 +96,11 @@ absl::Status Connection::RunOnce(const CallOptions& call,
   const grpc::Status status = attempt(context);
   absl::MutexLock lock(&mutex_);
   running_.erase(&context);
-  return FromGrpc(status);
+  absl::Status out = FromGrpc(status);
+  if (absl::IsCancelled(out) && !cancelled_ && DetailsOf(out).reason.empty()) {
+    return absl::UnavailableError("the server ended the call; it is shutting down");
+  }
+  return out;
 }
 
 absl::Status Connection::Run(const CallOptions& call,
@@ -128,6 +132,8 @@ bool Connection::Sleep(absl::Duration duration) const {
   const absl::Time until = std::min(absl::Now() + duration, options_.deadline);
   return !mutex_.AwaitWithDeadline(absl::Condition(&cancelled_), until);
 }
+
+grpc::Status StoppedHere() { return grpc::Status(grpc::StatusCode::ABORTED, "stopped here"); }
 
 std::string NewRequestId() {
   std::random_device device;

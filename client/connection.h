@@ -58,6 +58,8 @@ class Connection {
   const std::shared_ptr<grpc::Channel>& channel() const { return channel_; }
 
   // Runs one call: sets deadline and credentials, repeats it as `call` allows, converts its status.
+  // CANCELLED that neither this side nor the server's own code asked for is UNAVAILABLE: a server
+  // that goes away in that moment. An attempt that gives up by itself returns StoppedHere().
   absl::Status Run(const CallOptions& call,
                    const std::function<grpc::Status(grpc::ClientContext&)>& attempt);
 
@@ -91,6 +93,9 @@ class Connection {
   std::set<grpc::ClientContext*> running_ ABSL_GUARDED_BY(mutex_);
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
 };
+
+// For an attempt that was ended on this side, for a reason that its caller keeps: never repeated.
+grpc::Status StoppedHere();
 
 // A random UUID (version 4), for request_id.
 std::string NewRequestId();

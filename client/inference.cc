@@ -48,7 +48,7 @@ absl::StatusOr<Generation> InferenceClient::Generate(
     if (messages == 0 || status.ok()) return status;
     // With something shown already a repetition would show it twice: keep the error from Run().
     if (local.ok()) local = FromGrpc(status);
-    return grpc::Status::CANCELLED;
+    return StoppedHere();
   };
   const absl::Status status = connection_->Run({.idempotent = true, .work = true}, attempt);
   RETURN_IF_ERROR(local);

@@ -99,7 +99,7 @@ class DrainTest(harness.LoradTest):
         self.assertLess(time.monotonic() - begun, 5)
 
     def test_streams_that_outlast_the_drain_timeout_are_cut_with_a_clear_status(self):
-        server = self.lorad(flags=["--drain_timeout=1s"])
+        server = self.lorad(flags=["--drain_timeout=50ms"])
         endless = [harness.LineReader(self.endless(server)) for _ in range(2)]
         self.wait_for("the streams run", lambda: server.json("top", "--count=1")["running_requests"] >= 2)
         begun = time.monotonic()
@@ -113,7 +113,7 @@ class DrainTest(harness.LoradTest):
         """A stream of whole contexts, one after the other, far longer than the test."""
         name = f"endless{threading.get_ident()}_{time.monotonic_ns()}.jsonl"
         path = self.write_jsonl(name, [{"ids": [5, 6, 7]}] * 400)
-        return server.popen("generate", f"--jsonl={path}", "--parallel=1", "--ignore_eos=true", "--output=json")
+        return server.popen("generate", f"--jsonl={path}", "--parallel=4", "--ignore_eos=true", "--output=json")
 
 
 class InterruptTest(harness.LoradTest):

@@ -97,6 +97,16 @@ TEST_F(ClientTest, OtherErrorsAndOtherCallsAreNotRepeated) {
   EXPECT_EQ(moves, 1);
 }
 
+TEST_F(ClientTest, ACallThatGrpcItselfCancelsIsUnavailableAndRepeated) {
+  std::atomic<int> calls = 0;
+  server_.jobs.get = [&](const v1::GetJobRequest&, v1::Job*) {
+    return ++calls < 2 ? grpc::Status::CANCELLED : ServerError(grpc::CANCELLED, "by the server");
+  };
+  EXPECT_THAT(JobClient(connection_).Get("job-1"),
+              StatusIs(absl::StatusCode::kCancelled, "by the server"));
+  EXPECT_EQ(calls, 2);
+}
+
 TEST_F(ClientTest, ARepeatedSubmitKeepsItsRequestId) {
   std::vector<std::string> ids;
   server_.jobs.submit = [&](const v1::SubmitJobRequest& request, v1::SubmitJobResponse* reply) {
