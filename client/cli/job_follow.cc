@@ -101,6 +101,7 @@ absl::StatusOr<int> FollowJob(Session& session, const std::string& job_id, int64
                   .after_seq = after_seq,
                   .on_event = [&](const v1::JobEvent& event) { return follower.OnEvent(event); },
                   .on_disconnect = [&](const absl::Status& lost) { follower.OnDisconnect(lost); }});
+  if (!session.out().good()) return kFailed;  // a closed pipe wants no words
   if (!status.ok()) {
     // Whatever broke here, the job is not stopped by it.
     const bool known = !absl::IsNotFound(status);

@@ -23,7 +23,17 @@ void AppendCell(std::string& line, const std::string& cell, size_t width, bool r
 
 bool IsNumber(const std::string& cell) {
   double value;
-  return cell == "-" || absl::SimpleAtod(cell, &value);
+  return absl::SimpleAtod(cell, &value);
+}
+
+// All cells of column `j` below the header are numbers or empty, and one at least is a number.
+bool IsNumeric(const std::vector<std::vector<std::string>>& lines, size_t j) {
+  bool numbers = false;
+  for (size_t i = 1; i < lines.size(); ++i) {
+    if (!IsNumber(lines[i][j]) && lines[i][j] != "-") return false;
+    numbers = numbers || IsNumber(lines[i][j]);
+  }
+  return numbers;
 }
 
 }  // namespace
@@ -44,12 +54,10 @@ std::string Table::Text() const {
       lines.back().push_back(cell.empty() ? "-" : Printable(cell));
   }
   std::vector<size_t> widths(header_.size());
-  std::vector<bool> right(header_.size(), lines.size() > 1);
-  for (size_t i = 0; i < lines.size(); ++i) {
-    for (size_t j = 0; j < widths.size(); ++j) {
-      widths[j] = std::max(widths[j], Width(lines[i][j]));
-      if (i > 0 && !IsNumber(lines[i][j])) right[j] = false;
-    }
+  std::vector<bool> right(header_.size());
+  for (size_t j = 0; j < widths.size(); ++j) {
+    for (const auto& cells : lines) widths[j] = std::max(widths[j], Width(cells[j]));
+    right[j] = IsNumeric(lines, j);
   }
   std::string out;
   for (const auto& cells : lines) {

@@ -76,9 +76,7 @@ class CrashTest(harness.LoradTest):
         """At least `count` events as the restarted server has them."""
         reader = harness.LineReader(server.popen("job", "watch", job_id, "--output=json"))
         self.wait_for("the stored events", lambda: len(reader.events) >= count)
-        reader.process.kill()
-        reader.finish()
-        return reader.events
+        return reader.stop()
 
     def check_run(self, events, expected):
         self.assertSeqWithoutGap(events)

@@ -219,7 +219,7 @@ class LoradTest(unittest.TestCase):
 
 
 class LineReader:
-    """Reads a process's JSON lines on a thread, so that a test can act while they come."""
+    """Reads a process's JSON lines (a job's events) on a thread, so that a test can act while they come."""
 
     def __init__(self, process):
         self.process, self.events = process, []
@@ -228,7 +228,8 @@ class LineReader:
 
     def _read(self):
         for line in self.process.stdout:
-            self.events.append(json.loads(line))
+            if line.endswith("\n"):  # else it was cut off with the process
+                self.events.append(json.loads(line))
 
     def steps(self):
         return [event for event in list(self.events) if event["event"] == "step"]
@@ -236,6 +237,12 @@ class LineReader:
     def last_step(self):
         steps = self.steps()
         return steps[-1]["step"] if steps else 0
+
+    def stop(self):
+        """Ends the process; the lines that came."""
+        self.process.kill()
+        self.finish()
+        return self.events
 
     def finish(self, timeout=COMMAND_SECONDS):
         """Exit code and standard error, when it has ended."""

@@ -64,11 +64,11 @@ class Prometheus:
         config = re.sub(r"(scrape_interval|evaluation_interval): \w+", r"\1: 1s", config)
         assert targets == 1, "the scrape config has one target"
         (directory / "prometheus.yml").write_text(config)
-        self.log_path = directory / "prometheus.log"
-        self.process = subprocess.Popen(
-            ["prometheus", f"--config.file={directory / 'prometheus.yml'}", f"--storage.tsdb.path={directory / 'tsdb'}",
-             f"--web.listen-address={self.address}"],
-            stdout=subprocess.DEVNULL, stderr=open(self.log_path, "wb"))
+        with open(directory / "prometheus.log", "wb") as log:
+            self.process = subprocess.Popen(
+                ["prometheus", f"--config.file={directory / 'prometheus.yml'}",
+                 f"--storage.tsdb.path={directory / 'tsdb'}", f"--web.listen-address={self.address}"],
+                stdout=subprocess.DEVNULL, stderr=log)
 
     def get(self, path, **parameters):
         url = f"http://{self.address}{path}?{urllib.parse.urlencode(parameters)}"
@@ -162,10 +162,15 @@ class PrometheusTest(harness.LoradTest):
         firing = [rule["name"] for rule in rules if rule.get("state") == "firing"]
         self.assertEqual(firing, [], "an alert fires on a healthy server")
 
+
+class ExpressionTest(unittest.TestCase):
     def test_the_names_of_an_expression_are_found(self):
-        self.assertEqual(
-            metric_names('sum by (a) (rate(x_total{code=~"y|z"}[5m])) / on (b) q_z > 0.01 and time() - t_s{c="d"} > 1e9'),
-            {"x_total", "q_z", "t_s"})
+        expression = 'sum by (a) (rate(x_total{code=~"y|z"}[5m])) / on (b) q_z > 0.01 and time() - t_s{c="d"} > 1e9'
+        self.assertEqual(metric_names(expression), {"x_total", "q_z", "t_s"})
+
+    def test_variables_are_put_in(self):
+        self.assertEqual(variables_resolved('rate(x{instance=~"$instance"}[$__rate_interval])'),
+                         'rate(x{instance=~".*"}[5m])')
 
 
 if __name__ == "__main__":

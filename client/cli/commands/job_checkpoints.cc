@@ -13,11 +13,12 @@ namespace {
 absl::StatusOr<int> RunJobCheckpoints(Session& session, const Arguments& arguments) {
   ASSIGN_OR_RETURN(const auto checkpoints,
                    JobClient(session.connection()).ListCheckpoints(arguments.Positional(0)));
-  Table table({"STEP", "SIZE", "ADAPTER SHA256", "CREATED"});
+  Table table({"STEP", "SIZE", "ADAPTER SHA256", "KEPT", "CREATED"});
   for (const v1::Checkpoint& checkpoint : checkpoints) {
     if (session.json()) session.PrintJson(checkpoint);
     table.Row({absl::StrCat(checkpoint.step()), FormatBytes(checkpoint.size_bytes()),
-               checkpoint.adapter_sha256().substr(0, 12), TimeText(checkpoint.create_time())});
+               checkpoint.adapter_sha256().substr(0, 12), checkpoint.stored() ? "yes" : "no",
+               TimeText(checkpoint.create_time())});
   }
   if (!session.json()) session.out() << table.Text();
   return 0;
