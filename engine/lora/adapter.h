@@ -44,8 +44,10 @@ struct HostAdapter {
   int64_t num_parameters() const;
 };
 
-// sha256 (hex) of the canonical content: what changes the maths, nothing else. The same after an
-// export and import.
+// sha256 (hex) of what changes the maths, and of nothing else: for each module in order its path,
+// rank, in and out features, the bits of its fp32 scaling, and A and B in fp32. So it is the same
+// after an export and import, whatever dtype the file had if the values are equal, and however r,
+// alpha, rsLoRA and the patterns express the scaling; name, dropout and base model do not count.
 std::string AdapterDigest(const HostAdapter& adapter);
 
 // The weights on a device. Immutable; the store hands it out as shared_ptr so that its bytes are

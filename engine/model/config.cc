@@ -89,7 +89,7 @@ absl::Status ReadBiases(const JsonObject& json, ModelConfig& config) {
   return absl::OkStatus();
 }
 
-absl::Status ReadLlama3Rope(const JsonObject& json, const ModelConfig& config, RopeConfig& rope) {
+absl::Status ReadLlama3Rope(const JsonObject& json, RopeConfig& rope) {
   rope.type = RopeConfig::Type::kLlama3;
   ASSIGN_OR_RETURN(rope.low_freq_factor, json.Number("low_freq_factor", 1e-6, 1e6));
   ASSIGN_OR_RETURN(rope.high_freq_factor, json.Number("high_freq_factor", 1e-6, 1e6));
@@ -97,13 +97,12 @@ absl::Status ReadLlama3Rope(const JsonObject& json, const ModelConfig& config, R
     return json.Wrong("high_freq_factor",
                       absl::StrCat("above low_freq_factor, ", rope.low_freq_factor));
   ASSIGN_OR_RETURN(rope.original_max_position_embeddings,
-                   json.Int("original_max_position_embeddings", 1, config.max_position_embeddings));
+                   json.Int("original_max_position_embeddings", 1, kMaxPositions));
   return absl::OkStatus();
 }
 
 // One object of rope settings: `rope_parameters`, or `rope_scaling` with theta beside it.
-absl::StatusOr<RopeConfig> ParseRope(const JsonObject& json, const ModelConfig& config,
-                                     double theta) {
+absl::StatusOr<RopeConfig> ParseRope(const JsonObject& json, double theta) {
   RopeConfig rope;
   ASSIGN_OR_RETURN(rope.theta, json.Number("rope_theta", 1.0, 1e12, theta));
   // `type` is the older name of `rope_type`.
@@ -119,7 +118,7 @@ absl::StatusOr<RopeConfig> ParseRope(const JsonObject& json, const ModelConfig& 
   if (type == "linear") {
     rope.type = RopeConfig::Type::kLinear;
   } else {
-    RETURN_IF_ERROR(ReadLlama3Rope(json, config, rope));
+    RETURN_IF_ERROR(ReadLlama3Rope(json, rope));
   }
   return rope;
 }
@@ -136,7 +135,7 @@ absl::Status ReadRope(const JsonObject& json, ModelConfig& config) {
       *json.Find("rope_parameters") != *json.Find("rope_scaling"))
     return json.Wrong("rope_scaling", "absent or equal to rope_parameters");
   if (!v5.has_value() && !v4.has_value()) return absl::OkStatus();
-  ASSIGN_OR_RETURN(config.rope, ParseRope(v5.has_value() ? *v5 : *v4, config, theta));
+  ASSIGN_OR_RETURN(config.rope, ParseRope(v5.has_value() ? *v5 : *v4, theta));
   if (json.Find("rope_theta") != nullptr && config.rope.theta != theta)
     return json.Wrong("rope_theta", absl::StrCat("absent or equal to that of rope_parameters, ",
                                                  config.rope.theta));
