@@ -13,7 +13,7 @@
 namespace lorad {
 namespace {
 
-constexpr int64_t kTokens = 9, kHidden = 32, kBlock = 4 << 20;
+constexpr int64_t kTokens = 9, kHidden = 32, kBlock = 64 << 20;
 
 class PackedAttention final : public LayerAttention {
  public:
