@@ -6,6 +6,7 @@
 #include "absl/strings/cord.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "google/rpc/error_details.pb.h"
 
 namespace lorad::server {
@@ -62,6 +63,14 @@ absl::Status WithReason(
   }
   SetDetail(status, info);
   return status;
+}
+
+absl::Status WithName(absl::Status status, absl::string_view path, absl::string_view name) {
+  if (status.ok() || path.empty()) return status;
+  absl::Status named(status.code(), absl::StrReplaceAll(status.message(), {{path, name}}));
+  status.ForEachPayload(
+      [&](absl::string_view type, const absl::Cord& payload) { named.SetPayload(type, payload); });
+  return named;
 }
 
 absl::Status WithRetry(absl::Status status, absl::Duration delay) {

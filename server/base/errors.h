@@ -28,6 +28,10 @@ absl::Status WithReason(
 // Adds a RetryInfo: trying again after `delay` can help.
 absl::Status WithRetry(absl::Status status, absl::Duration delay);
 
+// The same status, with `name` where its message says `path`: a file of the server's own, which the
+// caller knows under that name.
+absl::Status WithName(absl::Status status, absl::string_view path, absl::string_view name);
+
 // kInvalidArgument with a BadRequest violation: "<field>: <what is wrong>".
 absl::Status FieldError(absl::string_view field, absl::string_view what);
 // The same for a status of another layer whose cause is this field; other codes pass unchanged.

@@ -169,10 +169,8 @@ absl::StatusOr<v1::UploadDatasetResponse> DatasetRegistry::Commit(
   if (!report.ok()) {
     // Wrong for ever: there is nothing to continue. The path is ours, the user knows the name.
     if (absl::IsInvalidArgument(report.status())) RETURN_IF_ERROR(Forget(metadata, path));
-    return WithReason(
-        absl::Status(report.status().code(),
-                     absl::StrCat("dataset ", metadata.name(), ": ", report.status().message())),
-        "DATASET_INVALID", {{"dataset", metadata.name()}});
+    return WithReason(WithName(report.status(), path, absl::StrCat("dataset ", metadata.name())),
+                      "DATASET_INVALID", {{"dataset", metadata.name()}});
   }
   v1::Dataset dataset;
   dataset.set_name(metadata.name());
@@ -282,8 +280,12 @@ absl::StatusOr<v1::DatasetReport> DatasetRegistry::Validate(const std::string& n
     return FieldError("max_seq_length", absl::StrCat(max_seq_length, " is not in 2..", context));
   }
   ASSIGN_OR_RETURN(const std::string path, PathOf(dataset.sha256()));
-  ASSIGN_OR_RETURN(const DatasetReport report, engine_->ValidateDataset(path, max_seq_length));
-  return ToProto(report);
+  const absl::StatusOr<DatasetReport> report = engine_->ValidateDataset(path, max_seq_length);
+  if (!report.ok()) {
+    return WithReason(WithName(report.status(), path, absl::StrCat("dataset ", name)),
+                      "DATASET_INVALID", {{"dataset", name}});
+  }
+  return ToProto(*report);
 }
 
 absl::Status DatasetRegistry::Delete(const std::string& name) {

@@ -99,7 +99,9 @@ absl::StatusOr<v1::Job> JobManager::Prepare(const v1::JobSpec& spec,
   RETURN_IF_ERROR(CheckTrainingSpec(training, !spec.eval_dataset().empty(), context, from));
   ASSIGN_OR_RETURN(const TrainingSpec engine_spec, EngineSpec(job));
   plan = engine_->PlanTraining(engine_spec);
-  RETURN_IF_ERROR(plan.status());
+  RETURN_IF_ERROR(WithName(WithName(plan.status(), engine_spec.train_path,
+                                    absl::StrCat("dataset ", spec.train_dataset())),
+                           engine_spec.eval_path, absl::StrCat("dataset ", spec.eval_dataset())));
   return job;
 }
 

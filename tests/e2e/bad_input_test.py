@@ -91,6 +91,7 @@ class RequestTest(harness.LoradTest):
         self.assertTrue(result.err.startswith("error: "), result.err)
         for word in words:
             self.assertIn(str(word), result.err)
+        self.assertNotIn(str(self.server.state_dir), result.err, "a path of the server's own says nothing to a client")
 
     def put(self, name, rows):
         path = self.write_jsonl(name + ".jsonl", rows)
@@ -107,7 +108,7 @@ class RequestTest(harness.LoradTest):
                            (4, '{"input_ids": [1, 2]}'), (5, '{"input_ids": [1, 99999], "labels": [1, 2]}')):
             path = self.dir / "broken.jsonl"
             path.write_text("\n".join(rows[:line - 1] + [text] + rows[line:]) + "\n")
-            self.refused(5, [f"line {line}"], "dataset", "put", "broken", path)
+            self.refused(5, [f"dataset broken line {line}"], "dataset", "put", "broken", path)
             self.refused(5, [f"line {line}"], "job", "submit", "--name=x", f"--train={path}")
         self.assertEqual(self.server.json_lines("dataset", "ls"), [])
         self.assert_nothing_started()
