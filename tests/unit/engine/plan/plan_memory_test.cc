@@ -1,10 +1,9 @@
-#include "engine/plan/memory.h"
-
 #include <memory>
 #include <string>
 
 #include "engine/device/backend.h"
 #include "engine/model/weights.h"
+#include "engine/plan/memory.h"
 #include "gtest/gtest.h"
 #include "tests/support/golden.h"
 #include "tests/support/status_matchers.h"
