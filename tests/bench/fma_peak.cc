@@ -1,7 +1,9 @@
 #include "tests/bench/fma_peak.h"
 
+#include <time.h>
+
 #include <algorithm>
-#include <chrono>
+#include <cstdint>
 #include <thread>
 #include <vector>
 
@@ -41,12 +43,24 @@ __attribute__((target("avx2,fma"))) void Fma256() {
 }
 #endif
 
-double SecondsOf(void (*loop)(), int num_threads) {
-  const auto begin = std::chrono::steady_clock::now();
+double ThreadCpuSeconds() {
+  timespec now;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+// Of the slowest of `num_threads` threads that run the loop at once.
+double CpuSecondsOf(void (*loop)(), int num_threads) {
+  std::vector<double> seconds(num_threads);
   std::vector<std::thread> threads;
-  for (int t = 0; t < num_threads; ++t) threads.emplace_back(loop);
+  for (double& mine : seconds)
+    threads.emplace_back([loop, &mine] {
+      const double begin = ThreadCpuSeconds();
+      loop();
+      mine = ThreadCpuSeconds() - begin;
+    });
   for (std::thread& thread : threads) thread.join();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return *std::max_element(seconds.begin(), seconds.end());
 }
 
 }  // namespace
@@ -57,10 +71,10 @@ double MeasureFmaFlops(int num_threads) {
   if (!wide && !(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))) return 0;
   double best = 1e30;
   for (int run = 0; run < 5; ++run)
-    best = std::min(best, SecondsOf(wide ? Fma512 : Fma256, num_threads));
+    best = std::min(best, CpuSecondsOf(wide ? Fma512 : Fma256, num_threads));
   return 2.0 * (wide ? 16 : 8) * kChains * kIterations * num_threads / best;
 #else
-  (void)SecondsOf;
+  (void)CpuSecondsOf;
   (void)num_threads;
   return 0;
 #endif
