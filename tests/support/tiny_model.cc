@@ -159,7 +159,8 @@ void TinyModel::Write(const std::string& dir, int shards) const {
     WriteFile(dir + "/" + file_name(shard), *bytes);
   }
   if (shards > 1)
-    WriteFile(dir + "/model.safetensors.index.json", "{\"weight_map\":{" + weight_map + "}}");
+    WriteFile(dir + "/model.safetensors.index.json",
+              "{\"metadata\":{},\"weight_map\":{" + weight_map + "}}");
 }
 
 HostAdapter RandomAdapter(const ModelConfig& config, const std::vector<int32_t>& ranks,

@@ -167,7 +167,7 @@ TEST_F(LayerTest, ScratchIsEnoughAndTheArenaIsReleased) {
 
 TEST_F(LayerTest, ScratchGrowsWithWhatItIsFor) {
   const auto bytes = [&](const LayerWorkspaceOptions& options) {
-    return LayerWorkspaceBytes(*model_, *backend_, /*num_tokens=*/4096, options);
+    return LayerWorkspaceBytes(*model_, *backend_, /*num_tokens=*/1 << 20, options);
   };
   EXPECT_GT(bytes({.backward = true, .max_rank = 64}), bytes({.backward = true}));
   EXPECT_GT(bytes({.max_rank = 8, .dropout = true}), bytes({.max_rank = 8}));

@@ -32,19 +32,29 @@ void Uncount(void* block) { heap_bytes -= static_cast<int64_t>(malloc_usable_siz
 
 }  // namespace
 
-// Replaced for the whole binary: what the standard containers take is counted. Device buffers of
-// the CPU backend do not come from here.
+// Replaced for the whole binary, all forms but the aligned ones, so that a sanitizer's own forms
+// never meet ours: what the standard containers take is counted. Device buffers of the CPU backend
+// do not come from here.
 void* operator new(std::size_t size) {
   void* block = std::malloc(size);
   if (block == nullptr) std::abort();
   return Count(block);
+}
+void* operator new[](std::size_t size) { return operator new(size); }
+void* operator new(std::size_t size, const std::nothrow_t&) noexcept { return operator new(size); }
+void* operator new[](std::size_t size, const std::nothrow_t&) noexcept {
+  return operator new(size);
 }
 void operator delete(void* block) noexcept {
   if (block == nullptr) return;
   Uncount(block);
   std::free(block);
 }
+void operator delete[](void* block) noexcept { operator delete(block); }
 void operator delete(void* block, std::size_t) noexcept { operator delete(block); }
+void operator delete[](void* block, std::size_t) noexcept { operator delete(block); }
+void operator delete(void* block, const std::nothrow_t&) noexcept { operator delete(block); }
+void operator delete[](void* block, const std::nothrow_t&) noexcept { operator delete(block); }
 
 namespace lorad {
 namespace {
