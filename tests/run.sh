@@ -27,7 +27,8 @@ done
 ./deploy/install_packages.sh test
 
 echo "building the preset $preset"
-cmake --preset "$preset" >"build-$preset.log" 2>&1 || { cat "build-$preset.log" >&2; exit 1; }
+# The quickstart may have configured the same folder without tests.
+cmake --preset "$preset" -DLORAD_BUILD_TESTS=ON >"build-$preset.log" 2>&1 || { cat "build-$preset.log" >&2; exit 1; }
 rm -f "build-$preset.log"
 cmake --build --preset "$preset" -j"$(nproc)" | tail -n 3
 
