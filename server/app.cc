@@ -211,6 +211,7 @@ void App::Drain() {
 
 App::~App() {
   if (grpc_ != nullptr) Drain();
+  if (metrics_ != nullptr) metrics_->ClearSources();  // the HTTP listener outlives the engine
 }
 
 }  // namespace lorad::server

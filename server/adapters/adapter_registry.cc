@@ -153,7 +153,8 @@ absl::StatusOr<StagedAdapter> AdapterRegistry::Stage(const std::string& name,
   const absl::StatusOr<AdapterInfo> info = engine_->InspectAdapter(dir);
   if (observer_ != nullptr) observer_->OnAdapterCheck(info.status());
   if (!info.ok()) {
-    return WithReason(info.status(), "ADAPTER_REJECTED", {{"adapter", name}});
+    return WithReason(WithName(info.status(), absl::StrCat(dir, "/"), ""), "ADAPTER_REJECTED",
+                      {{"adapter", name}});
   }
   StagedAdapter staged;
   staged.record = MakeRecord(name, *info, engine_->model().digest, job_id);
@@ -168,18 +169,15 @@ absl::StatusOr<StagedAdapter> AdapterRegistry::Stage(const std::string& name,
 
 absl::Status AdapterRegistry::Commit(StagedAdapter& staged, std::vector<Op> ops) {
   absl::MutexLock write_lock(&write_mu_);
-  bool exists = false;
-  {
-    absl::MutexLock lock(&mu_);
-    if (const Entry* entry = FindVersion(staged.record.name(), staged.record.version())) {
-      if (entry->record.sha256() != staged.record.sha256()) {
-        return AlreadyExists("adapter", staged.record.ref(),
-                             "its content is another one; import it under another name");
-      }
-      exists = true;
-      staged.record = entry->record;
-    }
+  // Across the transaction: a watcher that sees the job's end must find the name, too.
+  absl::MutexLock lock(&mu_);
+  const Entry* entry = FindVersion(staged.record.name(), staged.record.version());
+  const bool exists = entry != nullptr;
+  if (exists && entry->record.sha256() != staged.record.sha256()) {
+    return AlreadyExists("adapter", staged.record.ref(),
+                         "its content is another one; import it under another name");
   }
+  if (exists) staged.record = entry->record;
   // A Delete of the same content since Stage took the files; write_mu_ keeps the next one out.
   if (!blobs_->Directory(staged.record.sha256()).ok()) {
     return WithRetry(absl::AbortedError(absl::StrCat("adapter ", staged.record.ref(),
@@ -198,9 +196,7 @@ absl::Status AdapterRegistry::Commit(StagedAdapter& staged, std::vector<Op> ops)
                                             " could not be used; delete it and import again"));
   }
   staged.created = !exists;
-  if (exists) return absl::OkStatus();
-  absl::MutexLock lock(&mu_);
-  Insert({staged.record, result.revision});
+  if (!exists) Insert({staged.record, result.revision});
   return absl::OkStatus();
 }
 

@@ -72,8 +72,9 @@ v1::Job JobRecord::Snapshot() const {
 }
 
 absl::Status JobRecord::Apply(const Mutation& mutate, std::vector<Op> extra, const Commit& commit) {
-  absl::MutexLock write_lock(&write_mu_);
-  v1::Job job = Snapshot();
+  // Across the transaction: who sees an event through the store must find its state here.
+  absl::MutexLock lock(&mu_);
+  v1::Job job = job_;
   JobEvents events;
   mutate(job, events);
   const google::protobuf::Timestamp now = ToProto(absl::Now());
@@ -86,7 +87,6 @@ absl::Status JobRecord::Apply(const Mutation& mutate, std::vector<Op> extra, con
   }
   ops.push_back(Op::Put(JobKey(JobNumber(job.job_id())), job.SerializeAsString()));
   RETURN_IF_ERROR(commit != nullptr ? commit(std::move(ops)) : store_->Txn({}, ops).status());
-  absl::MutexLock lock(&mu_);
   job_ = std::move(job);
   return absl::OkStatus();
 }

@@ -36,7 +36,8 @@ void ChangeState(v1::Job& job, JobEvents& events, v1::JobState to,
 void ChangeToFailed(v1::Job& job, JobEvents& events, v1::JobFault fault,
                     const absl::Status& status);
 
-// Thread-safe: changes are made one at a time, and are seen when they are durable.
+// Thread-safe: changes are made one at a time, and are seen when they are durable. Snapshot waits
+// for a transaction that is under way. `mutate` must not call the record.
 class JobRecord {
  public:
   // `job` as stored, or a new one that the first Apply stores.
@@ -50,12 +51,11 @@ class JobRecord {
   // `extra`, in one transaction; `commit`, if given, carries the operations out instead of the
   // store. On an error nothing has changed.
   absl::Status Apply(const Mutation& mutate, std::vector<Op> extra = {},
-                     const Commit& commit = nullptr) ABSL_LOCKS_EXCLUDED(write_mu_, mu_);
+                     const Commit& commit = nullptr) ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
   Store* const store_;
-  absl::Mutex write_mu_;  // held across a transaction; before mu_
-  mutable absl::Mutex mu_;
+  mutable absl::Mutex mu_;  // held across a transaction
   v1::Job job_ ABSL_GUARDED_BY(mu_);
 };
 

@@ -56,6 +56,11 @@ void Metrics::SetSources(const MetricsSources& sources, int32_t queue_limit) {
   state_->gauges.SetQueueLimit(queue_limit);
 }
 
+void Metrics::ClearSources() {
+  absl::MutexLock lock(&state_->mu);
+  state_->sources = {};
+}
+
 void Metrics::SetReady(const std::string& service, bool ready) {
   absl::MutexLock lock(&state_->mu);
   state_->gauges.SetReady(service, ready);

@@ -36,6 +36,8 @@ class Metrics : public EngineObserver,
 
   // Once the engine is there: its model's info metric, and the gauges read from it.
   void SetSources(const MetricsSources& sources, int32_t queue_limit);
+  // Before they go: a scrape that is under way ends first, later ones leave them out.
+  void ClearSources();
   void SetReady(const std::string& service, bool ready);
   void SetDraining(bool draining);
   void OnTransaction(double seconds);

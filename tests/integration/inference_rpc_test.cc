@@ -117,14 +117,8 @@ TEST_F(ServerTest, ACancelledCallStopsTheEngine) {
   while (reader->Read(&response)) {
   }
   EXPECT_GRPC(reader->Finish(), CANCELLED, "");
-  const std::string done = "lorad_inference_requests_total{finish_reason=\"cancelled\"} 1";
-  std::string page;
-  for (int i = 0; i < 500 && page.find(done) == std::string::npos; ++i) {
-    absl::SleepFor(absl::Milliseconds(2));
-    page = HttpGet("/metrics");
-  }
-  EXPECT_NE(page.find(done), std::string::npos);
-  EXPECT_NE(page.find("lorad_inference_running_requests 0"), std::string::npos);
+  EXPECT_TRUE(AwaitMetric("lorad_inference_requests_total{finish_reason=\"cancelled\"} 1"));
+  EXPECT_TRUE(AwaitMetric("lorad_inference_running_requests 0"));
 }
 
 // A reader that does not read holds a bounded amount of output, and is told why it was cut off; the
@@ -271,8 +265,7 @@ TEST_F(ServerTest, AnAliasSwapNeverMixesVersions) {
   EXPECT_EQ(alias.generation(), 51);
   set.set_expected_adapter(versions[1]);
   EXPECT_GRPC(adapters_->SetAlias(Context().get(), set, &alias), ABORTED, "points at");
-  EXPECT_NE(HttpGet("/metrics").find("lorad_adapter_swaps_total{result=\"ok\"} 51"),
-            std::string::npos);
+  EXPECT_TRUE(AwaitMetric("lorad_adapter_swaps_total{result=\"ok\"} 51"));
 }
 
 TEST_F(ServerTest, AliasesAndAdaptersAreListedInPages) {

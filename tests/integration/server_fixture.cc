@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "absl/time/clock.h"
 #include "engine/io/file.h"
 #include "engine/io/sha256.h"
 #include "google/rpc/error_details.pb.h"
@@ -171,6 +172,14 @@ std::string ServerTest::Expected(const std::string& prompt, const std::string& a
     text.push_back(static_cast<char>(FakeToken(adapter_sha256, ids, i)));
   }
   return text;
+}
+
+bool ServerTest::AwaitMetric(const std::string& line) {
+  for (int i = 0; i < 500; ++i) {
+    if (HttpGet("/metrics").find(line + "\n") != std::string::npos) return true;
+    absl::SleepFor(absl::Milliseconds(5));
+  }
+  return false;
 }
 
 std::string ServerTest::HttpGet(const std::string& path, int* status) {

@@ -66,6 +66,9 @@ class ServerTest : public ::testing::Test {
   static std::string Expected(const std::string& prompt, const std::string& adapter_sha256,
                               int max_tokens);
   std::string HttpGet(const std::string& path, int* status = nullptr);
+  // Waits until the metrics page has this line: what a call changes there may come after its
+  // answer.
+  bool AwaitMetric(const std::string& line);
 
   TempDir dir_;
   std::shared_ptr<FakeScript> script_ = std::make_shared<FakeScript>();

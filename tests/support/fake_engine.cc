@@ -278,7 +278,7 @@ absl::StatusOr<DatasetReport> FakeEngine::ValidateDataset(const std::string& pat
     absl::Status status = sample.is_object() ? CheckSample(sample, report)
                                              : absl::InvalidArgumentError("not a JSON object");
     if (!status.ok()) {
-      return absl::InvalidArgumentError(absl::StrCat("line ", line, ": ", status.message()));
+      return absl::InvalidArgumentError(absl::StrCat(path, " line ", line, ": ", status.message()));
     }
   }
   if (report.samples == 0) return absl::InvalidArgumentError("the dataset has no sample");

@@ -258,7 +258,7 @@ TEST_F(RegistryTest, ABrokenUploadIsContinuedFromItsOffset) {
 TEST_F(RegistryTest, BadUploadsAreRefusedByWhatIsWrong) {
   const auto line = "{\"prompt\": \"a\", \"completion\": \"b\"}\n{\"prompt\": \"a\"\n";
   EXPECT_THAT(Upload(Metadata("d", line), line),
-              StatusIs(absl::StatusCode::kInvalidArgument, "dataset d: line 2"));
+              StatusIs(absl::StatusCode::kInvalidArgument, "dataset d line 2"));
   const auto empty = "{\"prompt\": \"a\", \"completion\": \"\"}\n";
   EXPECT_THAT(Upload(Metadata("d", empty), empty),
               StatusIs(absl::StatusCode::kInvalidArgument, "no token to train on"));
