@@ -59,7 +59,8 @@ class DrainTest(harness.LoradTest):
         # The watcher reconnects; the job goes on from the step that it had done, not from the start.
         done = watch.last_step()
         server.start()
-        start = self.wait_for("the second attempt", lambda: [e for e in list(watch.events) if e["event"] == "start"][1:])
+        start = self.wait_for("the second attempt",
+                              lambda: [event for event in list(watch.events) if event["event"] == "start"][1:])
         self.assertGreaterEqual(start[0]["start"]["resumed_from_step"], done)
         self.assertGreater(done, 0)
         checkpoint = server.json_lines("job", "checkpoints", job_id)[0]
