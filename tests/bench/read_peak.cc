@@ -1,7 +1,8 @@
 #include "tests/bench/read_peak.h"
 
+#include <time.h>
+
 #include <algorithm>
-#include <chrono>
 #include <thread>
 #include <vector>
 
@@ -25,6 +26,12 @@ Sum(const uint64_t* data, int64_t count) {
   return total;
 }
 
+double ThreadCpuSeconds() {
+  timespec now;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
 }  // namespace
 
 double MeasureReadBytesPerSecond(int64_t bytes, int num_threads) {
@@ -33,19 +40,20 @@ double MeasureReadBytesPerSecond(int64_t bytes, int num_threads) {
   const int64_t rounds = std::max<int64_t>(1, (int64_t{1} << 29) / (words * 8 * num_threads));
   double best = 1e30;
   for (int run = 0; run < 5; ++run) {
-    std::vector<std::vector<uint64_t>> shares(num_threads, std::vector<uint64_t>(words, 1));
-    const auto begin = std::chrono::steady_clock::now();
+    std::vector<double> seconds(num_threads);
     std::vector<std::thread> threads;
-    for (const std::vector<uint64_t>& share : shares) {
-      threads.emplace_back([&share, rounds] {
-        for (int64_t i = 0; i < rounds; ++i)
-          sink = sink + Sum(share.data(), static_cast<int64_t>(share.size()));
+    for (double& mine : seconds) {
+      threads.emplace_back([&mine, words, rounds] {
+        const std::vector<uint64_t> share(words, 1);
+        const double begin = ThreadCpuSeconds();
+        uint64_t total = 0;
+        for (int64_t i = 0; i < rounds; ++i) total += Sum(share.data(), words);
+        mine = ThreadCpuSeconds() - begin;
+        sink = total;
       });
     }
     for (std::thread& thread : threads) thread.join();
-    const double seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    best = std::min(best, seconds);
+    best = std::min(best, *std::max_element(seconds.begin(), seconds.end()));
   }
   return static_cast<double>(words) * 8 * num_threads * static_cast<double>(rounds) / best;
 }
