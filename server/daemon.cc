@@ -108,6 +108,7 @@ int Check(const ServerConfig& config, const DaemonHooks& hooks) {
   if (!plan.ok()) return Fail(plan.status());
   int64_t total = 0;
   for (int tag = 0; tag < kNumMemoryTags; ++tag) {
+    if (static_cast<MemoryTag>(tag) == MemoryTag::kPinned) continue;  // the host's, planned by jobs
     absl::PrintF("%-12s %15d bytes\n", Name(static_cast<MemoryTag>(tag)), (*plan)[tag]);
     total += (*plan)[tag];
   }

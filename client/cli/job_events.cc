@@ -39,7 +39,7 @@ std::string StartLine(const v1::JobStart& start) {
   const v1::TrainingPlan& plan = start.plan();
   std::string line = absl::StrCat(
       plan.steps(), " steps, ", FormatCount(plan.trainable_parameters()), " trained parameters in ",
-      plan.adapted_modules(), " modules, at most ", FormatBytes(plan.peak_bytes()));
+      plan.adapted_modules(), " modules, ", PlanMemory(plan));
   if (start.resumed_from_step() > 0) {
     absl::StrAppend(&line, "; continues after step ", start.resumed_from_step());
   }
@@ -52,6 +52,16 @@ std::string DatasetLine(const v1::JobDatasetReport& report) {
 }
 
 }  // namespace
+
+std::string PlanMemory(const v1::TrainingPlan& plan) {
+  std::string out = absl::StrCat("at most ", FormatBytes(plan.peak_bytes()));
+  if (plan.pinned_bytes() > 0) {
+    absl::StrAppend(&out, " and ", FormatBytes(plan.pinned_bytes()), " of pinned host memory");
+  }
+  if (!plan.activation_checkpointing().empty())
+    absl::StrAppend(&out, "; ", plan.activation_checkpointing());
+  return out;
+}
 
 std::string StateName(v1::JobState state) {
   return v1::JobState_Name(state).substr(sizeof("JOB_STATE_") - 1);

@@ -20,6 +20,9 @@ std::string JobEventLine(const std::string& job_id, const v1::JobEvent& event);
 // "loss 1.234  lr 0.0002  812 tok/s"; `seconds_left` < 0: no ETA.
 std::string StepDetails(const v1::JobStep& step, double seconds_left);
 
+// "at most 1.5 GiB", and what a job takes of pinned host memory, if any.
+std::string PlanMemory(const v1::TrainingPlan& plan);
+
 // "SUCCEEDED" of JOB_STATE_SUCCEEDED.
 std::string StateName(v1::JobState state);
 

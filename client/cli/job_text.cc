@@ -79,10 +79,9 @@ std::string JobText(const v1::Job& job) {
   if (job.has_end_time()) pairs.emplace_back("ended", TimeText(job.end_time()));
   if (job.attempts() > 1) pairs.emplace_back("attempts", absl::StrCat(job.attempts()));
   if (job.has_plan()) {
-    pairs.emplace_back(
-        "plan",
-        absl::StrCat(job.plan().steps(), " steps, ", FormatCount(job.plan().trainable_parameters()),
-                     " trained parameters, at most ", FormatBytes(job.plan().peak_bytes())));
+    pairs.emplace_back("plan", absl::StrCat(job.plan().steps(), " steps, ",
+                                            FormatCount(job.plan().trainable_parameters()),
+                                            " trained parameters, ", PlanMemory(job.plan())));
   }
   AddProgress(job, pairs);
   AddEnd(job, pairs);

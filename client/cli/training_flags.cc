@@ -47,6 +47,10 @@ const std::map<std::string, FieldHelp>& Help() {
       {"adam_beta1", {"[0, 1)", "0.9"}},
       {"adam_beta2", {"[0, 1)", "0.999"}},
       {"adam_epsilon", {"above 0", "1e-8"}},
+      {"optim",
+       {"adamw_torch, adamw_8bit, or with the moments in host memory: paged_adamw_32bit, "
+        "paged_adamw_8bit",
+        "adamw_torch"}},
       {"eval_steps", {"evaluate every so many optimiser steps; 0: once an epoch", "0"}},
       {"save_steps", {"checkpoint every so many optimiser steps; 0: once an epoch", "0"}},
       {"logging_steps", {"a step event every so many optimiser steps", "1"}},
@@ -57,7 +61,9 @@ const std::map<std::string, FieldHelp>& Help() {
         "adapter, bit for bit",
         "0"}},
       {"activation_checkpointing",
-       {"none, every_layer, every_k:K or sqrt: saves memory, costs time", "none"}},
+       {"none, every_layer, every_k:K, sqrt or offload: saves memory, costs time; auto: what the "
+        "memory needs",
+        "auto"}},
   };
   return *help;
 }

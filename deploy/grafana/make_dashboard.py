@@ -83,7 +83,7 @@ ROWS = {
     ],
     "Memory and process": [
         ("Device memory by tag", "bytes", [(f"sum by (use) ({gauge('lorad_memory_bytes')})", "{{use}}")],
-         "Every byte belongs to a tagged arena."),
+         "Every byte belongs to a tagged arena; pinned is host memory that the device works on."),
         ("Resident memory", "bytes", [(gauge("process_resident_memory_bytes", 'job="lorad"'), "resident")], "Of the process."),
         ("State directory's disk", "bytes", [(gauge("lorad_storage_free_bytes"), "free")], "Where jobs and adapters are kept."),
         ("Build", "none", [(gauge("lorad_build_info"), "{{version}} {{revision}}")], "What runs."),

@@ -29,6 +29,8 @@ class Event {
   virtual absl::Status Record(Stream& stream) = 0;
   // Work queued on `stream` from now on starts after the recorded point.
   virtual absl::Status Wait(Stream& stream) = 0;
+  // Blocks the host until the recorded point is reached; at once if nothing was recorded.
+  virtual absl::Status Synchronize() = 0;
 };
 
 struct DeviceInfo {
@@ -55,6 +57,10 @@ class Backend {
   virtual absl::StatusOr<std::unique_ptr<Event>> CreateEvent() = 0;
   // Queues a copy; host and device pointers may be on either side.
   virtual absl::Status Copy(void* to, const void* from, int64_t bytes, Stream& stream) = 0;
+  // Page-locked host memory that the device addresses by the same pointer, counted under kPinned.
+  absl::StatusOr<DeviceBuffer> AllocatePinned(int64_t bytes) {
+    return allocator().Allocate(bytes, MemoryTag::kPinned);
+  }
   // Queues setting `bytes` bytes to zero.
   virtual absl::Status Zero(void* data, int64_t bytes, Stream& stream) = 0;
   virtual Ops& ops() = 0;

@@ -14,6 +14,8 @@ const char* Name(MemoryTag tag) {
       return "training";
     case MemoryTag::kWorkspace:
       return "workspace";
+    case MemoryTag::kPinned:
+      return "pinned";
   }
   return "?";
 }

@@ -11,10 +11,11 @@
 
 namespace lorad {
 
-// What memory is for. Every byte on a device bears one of these; the gauges are per tag.
-enum class MemoryTag : uint8_t { kWeights, kKvCache, kAdapters, kTraining, kWorkspace };
-inline constexpr int kNumMemoryTags = 5;
-// "weights", "kv_cache", "adapters", "training", "workspace".
+// What memory is for. Every byte on a device bears one of these; the gauges are per tag. kPinned is
+// page-locked host memory that the device reads and writes over the bus; on the CPU, plain memory.
+enum class MemoryTag : uint8_t { kWeights, kKvCache, kAdapters, kTraining, kWorkspace, kPinned };
+inline constexpr int kNumMemoryTags = 6;
+// "weights", "kv_cache", "adapters", "training", "workspace", "pinned".
 const char* Name(MemoryTag tag);
 
 struct MemoryUsage {

@@ -119,8 +119,9 @@ absl::StatusOr<PassTensors> AllocatePass(const PassShape& shape, const ModelConf
   ASSIGN_OR_RETURN(t.context_lens, arena.Allocate(DType::kI32, Shape{sequences}));
   ASSIGN_OR_RETURN(t.page_table, arena.Allocate(DType::kI32, Shape{sequences, shape.max_pages}));
   ASSIGN_OR_RETURN(t.x, arena.Allocate(dtype, Shape{tokens, hidden}));
-  ASSIGN_OR_RETURN(t.activations, AllocateLayerActivations(config, backend, tokens,
-                                                           /*for_backward=*/false, arena));
+  const LayerBatch batch = {.num_tokens = tokens, .for_backward = false, .ranks = {}};
+  RETURN_IF_ERROR(AllocateLayerScratch(config, backend, batch, arena, t.activations));
+  RETURN_IF_ERROR(AllocateLayerActivations(config, backend, batch, arena, t.activations));
   t.activations.x = t.x;
   const int64_t scratch =
       std::max(LayerScratch(shape, config, quant, backend), HeadScratch(shape, config, backend));

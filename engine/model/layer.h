@@ -42,24 +42,53 @@ class LayerAttention {
 // AttentionArgs::scale of a model: 1 / sqrt(head_dim).
 float AttentionScale(const ModelConfig& config);
 
+// Rank of each projection's adapters, the largest where layers differ; 0: not adapted.
+using LoraRanks = std::array<int64_t, kNumProjections>;
+
 // The tensors of one layer over one batch. In serving one set is reused by all layers; in training
-// a layer's set is kept for its backward pass, or laid out again and recomputed from x.
+// a layer's set is kept for its backward pass, or laid out again and recomputed from x. `norm` and
+// `act` are scratch that all layers share: the backward pass computes them again.
 struct LayerActivations {
-  TensorView x;                // [num_tokens, hidden]: the layer's input
-  TensorView norm1, inv_rms1;  // [num_tokens, hidden], [num_tokens]
-  TensorView q, k, v, o;       // [num_tokens, heads, head_dim]; q and k rotated
-  TensorView lse;              // [num_tokens, num_heads]; empty in serving
+  TensorView x;           // [num_tokens, hidden]: the layer's input
+  TensorView q, k, v, o;  // [num_tokens, heads, head_dim]; q and k rotated
+  TensorView lse;         // [num_tokens, num_heads]; empty in serving
   TensorView h;  // [num_tokens, hidden]: after the attention block; empty in serving (it is y)
-  TensorView norm2, inv_rms2;  // like norm1, inv_rms1
-  TensorView gate, up, act;    // [num_tokens, intermediate]
+  TensorView inv_rms1, inv_rms2;  // [num_tokens]; empty in serving
+  TensorView gate, up;            // [num_tokens, intermediate]
+  TensorView norm;                // [num_tokens, hidden]: of x, then of h
+  TensorView act;                 // [num_tokens, intermediate]: silu(gate) * up
 };
 
-// Lays out everything but x. With `for_backward` nothing aliases and inv_rms and lse are there;
-// without, buffers that are dead by then are shared.
-absl::StatusOr<LayerActivations> AllocateLayerActivations(const ModelConfig& config,
-                                                          const Backend& backend,
-                                                          int64_t num_tokens, bool for_backward,
+struct LayerBatch {
+  int64_t num_tokens = 0;
+  bool for_backward = false;
+  LoraRanks ranks{};  // room that LinearLayout wants is left for these; zeros: none
+};
+
+// Lays out norm, and act for the backward pass.
+absl::Status AllocateLayerScratch(const ModelConfig& config, Backend& backend,
+                                  const LayerBatch& batch, Arena& arena, LayerActivations& act);
+// Lays out everything but x and what AllocateLayerScratch does. For the backward pass nothing
+// aliases and h, inv_rms and lse are there; otherwise buffers that are dead by then are shared,
+// act's with gate's.
+absl::Status AllocateLayerActivations(const ModelConfig& config, Backend& backend,
+                                      const LayerBatch& batch, Arena& arena, LayerActivations& act);
+// What the backward passes of the two blocks take from the arena, one after the other.
+struct MlpScratch {
+  TensorView dact, dnorm;  // [num_tokens, intermediate], [num_tokens, hidden]
+};
+absl::StatusOr<MlpScratch> AllocateMlpScratch(const ModelConfig& config, Backend& backend,
+                                              const LayerBatch& batch, Arena& arena);
+struct AttentionScratch {
+  TensorView d_o, dq, dk, dv;  // like o, q, k, v
+  TensorView dnorm;            // [num_tokens, hidden]
+};
+absl::StatusOr<AttentionScratch> AllocateAttentionScratch(const ModelConfig& config,
+                                                          Backend& backend, const LayerBatch& batch,
                                                           Arena& arena);
+// A gradient of the residual stream, [num_tokens, hidden], as LayerBackward wants it.
+absl::StatusOr<TensorView> AllocateResidualGradient(const ModelConfig& config, Backend& backend,
+                                                    const LayerBatch& batch, Arena& arena);
 
 struct LayerContext {
   const Model& model;
@@ -73,26 +102,37 @@ struct LayerContext {
 struct LayerWorkspaceOptions {
   bool row_invariant = false;
   bool backward = false;
-  int64_t max_rank = 0;  // of the adapters in use; 0: base rows only
-  bool dropout = false;  // a LoraDropout with a probability above 0
+  int64_t max_rank = 0;           // of the adapters in use; 0: base rows only
+  bool dropout = false;           // a LoraDropout with a probability above 0
+  bool packed_attention = false;  // Ops::Attention, and its backward pass with `backward`
 };
 // Scratch for forward, and for backward if asked, of any layer with `num_tokens` rows.
 int64_t LayerWorkspaceBytes(const Model& model, Backend& backend, int64_t num_tokens,
                             const LayerWorkspaceOptions& options);
 
 // Reads act.x, fills act, writes the layer's output to y (which may alias act.x only when nothing
-// is kept for a backward pass).
+// is kept for a backward pass). With y empty the layer is computed again for its backward pass: all
+// but the down projection, whose output that pass does not need; its adapters' xa must have been
+// kept.
 absl::Status LayerForward(int64_t layer, const LayerContext& context, LayerAttention& attention,
                           LayerActivations& act, TensorView y, Stream& stream);
 
-// Lays out in a measuring arena what LayerBackward takes from its arena for a layer with
-// activations shaped like `act`, so that the arena's peak is exact, and gives it back.
-absl::Status MeasureLayerBackward(const LayerActivations& act, Arena& arena);
+// Packed sequences, as in AttentionArgs.
+struct SequenceBounds {
+  ConstTensorView cu_seqlens;
+  int64_t max_seqlen = 0;
+};
+
+// Lays out in a measuring arena what LayerBackward takes from its arena, so that the arena's peak
+// is exact, and gives it back.
+absl::Status MeasureLayerBackward(const ModelConfig& config, Backend& backend,
+                                  const LayerBatch& batch, Arena& arena);
 
 // Gradients of one layer. `dy` [num_tokens, hidden] holds dL/dy on entry and dL/dx on return; LoRA
-// gradients are added to the segments' da and db. `act` is as LayerForward left it and is
-// destroyed. cu_seqlens as in AttentionArgs. Scratch comes from `arena`, released on return.
-absl::Status LayerBackward(int64_t layer, const LayerContext& context, ConstTensorView cu_seqlens,
+// gradients are added to the segments' da and db. `act` is as LayerForward left it, norm and act
+// excepted, and is destroyed. Scratch comes from `arena`, released on return.
+absl::Status LayerBackward(int64_t layer, const LayerContext& context,
+                           const SequenceBounds& sequences, const LayerBatch& batch,
                            LayerActivations& act, TensorView dy, Arena& arena, Stream& stream);
 
 }  // namespace lorad

@@ -60,7 +60,7 @@ class Model {
   const LayerWeights& layer(int64_t index) const { return layers_[index]; }
 
  private:
-  friend class ModelLoader;  // model/loader.cc
+  friend class ModelBuilder;  // model/model_builder.h
   Model() = default;
 
   ModelConfig config_;

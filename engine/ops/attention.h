@@ -19,6 +19,8 @@ struct AttentionArgs {
   TensorView o;                // like q
   TensorView lse;   // kF32 (kF64 in double precision) [num_tokens, num_heads]; empty: not wanted
   float scale = 0;  // 1 / sqrt(head_dim)
+  int64_t max_seqlen = 0;     // no sequence is longer; 0: num_tokens
+  TensorView workspace = {};  // kU8 [>= AttentionWorkspaceBytes(args)]; may be empty if that is 0
 };
 absl::Status Validate(const AttentionArgs& args);
 
@@ -31,6 +33,8 @@ struct AttentionBackwardArgs {
   TensorView dk;                                // like k; overwritten
   TensorView dv;                                // like v; overwritten
   float scale = 0;
+  int64_t max_seqlen = 0;     // as in AttentionArgs
+  TensorView workspace = {};  // kU8 [>= AttentionBackwardWorkspaceBytes(args)]
 };
 absl::Status Validate(const AttentionBackwardArgs& args);
 

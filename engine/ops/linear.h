@@ -49,10 +49,28 @@ struct LinearTerm {
   TensorView y;  // activation dtype [num_tokens, out]
 };
 
+// How a backend likes the operands of linear layers laid out. Any layout is right; this one is fast.
+struct LinearLayout {
+  // y (or dy) of terms that share x as adjacent column slices of one buffer, in the terms' order:
+  // one matrix product serves them all.
+  bool side_by_side = false;
+  // Spare columns: behind each row of x, and behind the last term's dy in the backward pass, room
+  // for the sum of the terms' ranks, rounded up to this. 0: none wanted. They belong to the op,
+  // which writes x A^T (or dy B) there and runs base and LoRA as one product over a longer
+  // contraction.
+  int64_t spare_column_align = 0;
+
+  int64_t SpareColumns(int64_t total_rank) const {
+    const int64_t align = spare_column_align;
+    return align == 0 ? 0 : (total_rank + align - 1) / align * align;
+  }
+};
+
 // For each term:  y (+)= x W^T + bias + scaling * (drop(x) A^T) B^T
 // LoRA: Hu et al., 2021; mixed adapters in a batch: Chen et al., "Punica", 2023.
+// The CPU takes dense tensors alone.
 struct LinearArgs {
-  ConstTensorView x;             // activation dtype [num_tokens, in]
+  ConstTensorView x;             // activation dtype [num_tokens, in]; see LinearLayout
   absl::Span<LinearTerm> terms;  // q, k, v or gate, up: what shares x; one otherwise
   bool accumulate = false;       // add to y (residual connections)
   // Each row's result must not depend on the other rows: decoding. The matrix-vector kernels run

@@ -32,6 +32,7 @@ class InferenceOps {
   virtual absl::Status PagedAttention(const PagedAttentionArgs& args, Stream& stream) = 0;
   virtual absl::Status Dequantize(const DequantizeArgs& args, Stream& stream) = 0;
 
+  virtual LinearLayout PreferredLinearLayout() const = 0;
   // Scratch that the op needs for these arguments; their data pointers are not read.
   virtual int64_t LinearWorkspaceBytes(const LinearArgs& args) const = 0;
 };
@@ -48,6 +49,8 @@ class TrainingOps {
   virtual absl::Status AdamW(const AdamWArgs& args, Stream& stream) = 0;
   virtual absl::Status SumSquares(const SumSquaresArgs& args, Stream& stream) = 0;
 
+  virtual int64_t AttentionWorkspaceBytes(const AttentionArgs& args) const = 0;
+  virtual int64_t AttentionBackwardWorkspaceBytes(const AttentionBackwardArgs& args) const = 0;
   virtual int64_t LinearBackwardWorkspaceBytes(const LinearBackwardArgs& args) const = 0;
   virtual int64_t LinearCrossEntropyWorkspaceBytes(const LinearCrossEntropyArgs& args) const = 0;
 };

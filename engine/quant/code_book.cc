@@ -17,13 +17,13 @@ constexpr std::array<uint32_t, 16> kNf4Bits = {
 constexpr std::array<double, 8> kFp4 = {0,        0.0625 / 12, 8.0 / 12, 12.0 / 12,
                                         4.0 / 12, 6.0 / 12,    2.0 / 12, 3.0 / 12};
 
-std::array<float, 256> MakeDynamicMap() {
+std::array<float, 256> MakeDynamicMap(bool is_signed) {
   std::array<float, 256> map{};
   int count = 0;
   map[count++] = 0.0f;
   map[count++] = 1.0f;
   for (int exponent = 0; exponent < 7; ++exponent) {
-    const int steps = 1 << exponent;
+    const int steps = 1 << (is_signed ? exponent : exponent + 1);
     // To the bit as torch.linspace in fp32: up from the start in the first half, down from the end
     // in the rest, with a fused multiply-add.
     const float step = (1.0f - 0.1f) / static_cast<float>(steps);
@@ -35,7 +35,7 @@ std::array<float, 256> MakeDynamicMap() {
     for (int i = 0; i < steps; ++i) {
       const float value = power * ((edge(i) + edge(i + 1)) / 2.0f);
       map[count++] = value;
-      map[count++] = -value;
+      if (is_signed) map[count++] = -value;
     }
   }
   std::sort(map.begin(), map.end());
@@ -71,7 +71,12 @@ std::vector<float> CodeBook(QuantFormat format) {
 }
 
 const std::array<float, 256>& DynamicMap() {
-  static const std::array<float, 256> map = MakeDynamicMap();
+  static const std::array<float, 256> map = MakeDynamicMap(/*is_signed=*/true);
+  return map;
+}
+
+const std::array<float, 256>& UnsignedDynamicMap() {
+  static const std::array<float, 256> map = MakeDynamicMap(/*is_signed=*/false);
   return map;
 }
 

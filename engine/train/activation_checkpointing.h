@@ -1,4 +1,4 @@
-// How many layers' activations are kept for the backward pass.
+// Which layers' activations stay for the backward pass, and where.
 #ifndef LORAD_ENGINE_TRAIN_ACTIVATION_CHECKPOINTING_H_
 #define LORAD_ENGINE_TRAIN_ACTIVATION_CHECKPOINTING_H_
 
@@ -9,13 +9,57 @@
 
 namespace lorad {
 
-// The layers of a segment: the forward pass keeps the input of each segment, the backward pass
-// computes a segment's activations again, those of the last one excepted, which are still there.
-// "none" is one segment of all layers. Source: Chen et al., "Training Deep Nets with Sublinear
-// Memory Cost", 2016; "sqrt" is its ceil(sqrt(num_layers)).
-// Policies: none | every_layer | every_k:K with K >= 1 (more than all layers means all) | sqrt.
-// kInvalidArgument otherwise.
-absl::StatusOr<int64_t> LayersPerSegment(const std::string& policy, int64_t num_layers);
+// Layers are divided into segments. The forward pass keeps the input of each segment; the backward
+// pass computes a segment's activations again from it, those of the last segment excepted, which
+// are still there. Source: Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016.
+struct ActivationCheckpointing {
+  int64_t layers_per_segment = 1;  // >= 1
+  int64_t kept_layers = 0;         // of the last segment; 0: what the others leave over
+  // The segments' inputs go to pinned host memory after use, and come back before they are needed.
+  bool offload = false;
+};
+
+// The segments of `num_layers` layers, in order.
+class LayerSegments {
+ public:
+  LayerSegments() = default;
+  LayerSegments(int64_t num_layers, const ActivationCheckpointing& checkpointing);
+
+  int64_t count() const;
+  // Of the segment that `layer` is in.
+  int64_t Index(int64_t layer) const;
+  int64_t Begin(int64_t layer) const;
+  int64_t End(int64_t layer) const;
+  bool IsLast(int64_t layer) const { return End(layer) == num_layers_; }
+  // Layers of the longest one.
+  int64_t longest() const;
+
+ private:
+  int64_t num_layers_ = 0;
+  int64_t length_ = 1;      // of each but the last
+  int64_t last_begin_ = 0;  // a multiple of length_, unless length_ is 1
+};
+
+// A policy by name:
+//   none         one segment of all layers
+//   every_layer  segments of one layer
+//   every_k:K    of K >= 1 layers (more than all layers means all)
+//   sqrt         of ceil(sqrt(num_layers))
+//   offload      every_layer with the inputs in host memory
+//   auto         as many of the last layers kept as fit in memory, every_layer for the rest;
+//                offload where not even that fits. Layers cost the same to compute and to keep, so
+//                which ones are kept does not matter.
+struct ActivationPolicy {
+  ActivationCheckpointing checkpointing;
+  bool fits_to_memory = false;  // auto: `checkpointing` is still to be chosen
+};
+// kInvalidArgument gives the value and the known ones.
+absl::StatusOr<ActivationPolicy> ParseActivationPolicy(const std::string& policy,
+                                                       int64_t num_layers);
+
+// For people: "all 32 layers kept", "11 of 32 layers kept, the rest computed again in segments of
+// 1", with "; inputs in host memory".
+std::string Describe(const ActivationCheckpointing& checkpointing, int64_t num_layers);
 
 }  // namespace lorad
 

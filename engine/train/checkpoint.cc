@@ -99,22 +99,56 @@ TrainingProgress ProgressFromJson(const Json& json) {
   return progress;
 }
 
-absl::Status WriteMoments(const TrainingSnapshot& snapshot, const std::string& path) {
-  const auto entry = [](const char* name, const std::vector<float>& values) {
-    return SafetensorsEntry(
-        name, ConstTensorView(values.data(), DType::kF32, {static_cast<int64_t>(values.size())}));
-  };
-  return WriteSafetensors(path, {entry("m", snapshot.m), entry("v", snapshot.v)},
-                          {{"format", kFormat}});
+template <typename T>
+SafetensorsEntry Entry(const char* name, const std::vector<T>& values) {
+  return SafetensorsEntry(
+      name, ConstTensorView(values.data(), DTypeOf<T>, {static_cast<int64_t>(values.size())}));
 }
 
-absl::StatusOr<std::vector<float>> ReadMoments(const SafetensorsFile& file, const char* name) {
+absl::Status WriteMoments(const HostMoments& moments, const std::string& path) {
+  std::vector<SafetensorsEntry> entries;
+  const auto add = [&](const char* name, const char* scales_name, const HostMoment& moment) {
+    if (moment.codes.empty()) {
+      entries.push_back(Entry(name, moment.values));
+    } else {
+      entries.push_back(Entry(name, moment.codes));
+      entries.push_back(Entry(scales_name, moment.scales));
+    }
+  };
+  add("m", "m_scales", moments.m);
+  add("v", "v_scales", moments.v);
+  return WriteSafetensors(path, entries, {{"format", kFormat}});
+}
+
+template <typename T>
+absl::StatusOr<std::vector<T>> ReadVector(const SafetensorsFile& file, const char* name) {
   ASSIGN_OR_RETURN(const ConstTensorView view, file.View(name));
-  if (view.dtype != DType::kF32)
-    return absl::DataLossError(absl::StrCat(file.path(), ": ", name, " is not F32"));
-  std::vector<float> values(view.num_elements());
+  if (view.dtype != DTypeOf<T>)
+    return absl::DataLossError(absl::StrCat(file.path(), ": ", name, " is ", Name(view.dtype),
+                                            ", expected ", Name(DTypeOf<T>)));
+  std::vector<T> values(view.num_elements());
   std::memcpy(values.data(), view.data, view.size_bytes());
   return values;
+}
+
+absl::StatusOr<HostMoment> ReadMoment(const SafetensorsFile& file, const char* name,
+                                      const char* scales_name) {
+  HostMoment moment;
+  if (file.Find(scales_name) == nullptr) {
+    ASSIGN_OR_RETURN(moment.values, ReadVector<float>(file, name));
+  } else {
+    ASSIGN_OR_RETURN(moment.codes, ReadVector<uint8_t>(file, name));
+    ASSIGN_OR_RETURN(moment.scales, ReadVector<float>(file, scales_name));
+  }
+  return moment;
+}
+
+absl::StatusOr<HostMoments> ReadMoments(const std::string& path) {
+  ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Open(path));
+  HostMoments moments;
+  ASSIGN_OR_RETURN(moments.m, ReadMoment(file, "m", "m_scales"));
+  ASSIGN_OR_RETURN(moments.v, ReadMoment(file, "v", "v_scales"));
+  return moments;
 }
 
 // The text of SHA256SUMS for the files in `dir`, and their size in all.
@@ -141,7 +175,7 @@ absl::Status WriteFiles(const JobIdentity& identity, const TrainingSnapshot& sna
   RETURN_IF_ERROR(WritePeftAdapter(snapshot.adapter, JoinPath(dir.path(), kAdapterDir)));
   if (snapshot.best)
     RETURN_IF_ERROR(WritePeftAdapter(*snapshot.best, JoinPath(dir.path(), kBestDir)));
-  RETURN_IF_ERROR(WriteMoments(snapshot, JoinPath(dir.path(), kMoments)));
+  RETURN_IF_ERROR(WriteMoments(snapshot.moments, JoinPath(dir.path(), kMoments)));
   const Json state = {
       {"format", kFormat}, {"progress", ToJson(snapshot.progress)}, {"identity", identity}};
   RETURN_IF_ERROR(dir.WriteFile(kState, state.dump(2) + "\n"));
@@ -194,9 +228,7 @@ absl::StatusOr<Loaded> Load(const std::string& dir, const ModelConfig& config) {
   if (with_best) {
     ASSIGN_OR_RETURN(loaded.snapshot.best, ReadPeftAdapter(JoinPath(dir, kBestDir), config));
   }
-  ASSIGN_OR_RETURN(const SafetensorsFile moments, SafetensorsFile::Open(JoinPath(dir, kMoments)));
-  ASSIGN_OR_RETURN(loaded.snapshot.m, ReadMoments(moments, "m"));
-  ASSIGN_OR_RETURN(loaded.snapshot.v, ReadMoments(moments, "v"));
+  ASSIGN_OR_RETURN(loaded.snapshot.moments, ReadMoments(JoinPath(dir, kMoments)));
   return loaded;
 }
 

@@ -14,6 +14,7 @@
 #include "engine/lora/adapter.h"
 #include "engine/model/config.h"
 #include "engine/train/spec.h"
+#include "engine/train/trainable_adapter.h"
 
 namespace lorad {
 
@@ -35,7 +36,7 @@ struct TrainingProgress {
 struct TrainingSnapshot {
   TrainingProgress progress;
   HostAdapter adapter;
-  std::vector<float> m, v;          // TrainableAdapter's flat tensors
+  HostMoments moments;
   std::optional<HostAdapter> best;  // of best_step
 };
 
@@ -45,7 +46,8 @@ using JobIdentity = std::map<std::string, std::string>;
 
 // Writes `dir`/step-<12 digits> as a whole or not at all; `dir` is made if missing. Files:
 //   adapter/, best/          PEFT directories, for any use
-//   moments.safetensors      "m", "v": fp32 [elements]
+//   moments.safetensors      "m", "v": F32 [elements], as in TrainableAdapter; or with moments in 8
+//                            bits U8 [elements], beside "m_scales", "v_scales": F32 [blocks]
 //   state.json               progress and identity
 //   SHA256SUMS               of the files above, as sha256sum prints it
 // Then removes all but the newest two. A checkpoint of that step that is already there is kept.

@@ -51,10 +51,15 @@ absl::Status JobRun::Allocate() {
   ASSIGN_OR_RETURN(stream_, backend_.CreateStream());
   ASSIGN_OR_RETURN(block_, backend_.allocator().Allocate(bytes, MemoryTag::kTraining));
   arena_.emplace("training", block_.data(), bytes);
-  ASSIGN_OR_RETURN(TrainingMemory memory,
-                   LayOutTrainingMemory(setup_.initial, backend_, setup_.tokens, *arena_));
+  ASSIGN_OR_RETURN(
+      TrainingMemory memory,
+      LayOutTrainingMemory(setup_.initial, backend_, setup_.tokens, *arena_, setup_.optimizer));
   memory_ = std::move(memory);
-  step_.emplace(*setup_.model, backend_, memory_->adapter, setup_.pass, MakeOptimizer(setup_.spec),
+  PassOptions pass = setup_.pass;
+  ASSIGN_OR_RETURN(offload_, CreateInputOffload(setup_.model->config(), backend_,
+                                                pass.checkpointing, setup_.tokens.micro_batch));
+  pass.offload = offload_.get();
+  step_.emplace(*setup_.model, backend_, memory_->adapter, pass, MakeOptimizer(setup_.spec),
                 memory_->loss, memory_->norm);
   if (setup_.eval)
     evaluation_.emplace(*setup_.model, backend_, memory_->adapter, *setup_.eval, setup_.packing,
@@ -74,8 +79,7 @@ absl::Status JobRun::Restore() {
   const std::optional<TrainingSnapshot>& snapshot = setup_.checkpoint.snapshot;
   if (!snapshot) return adapter.SetWeights(setup_.initial, *stream_);
   RETURN_IF_ERROR(adapter.SetWeights(snapshot->adapter, *stream_));
-  RETURN_IF_ERROR(adapter.FromHost(snapshot->m, adapter.m(), *stream_));
-  RETURN_IF_ERROR(adapter.FromHost(snapshot->v, adapter.v(), *stream_));
+  RETURN_IF_ERROR(adapter.SetMoments(snapshot->moments, *stream_));
   progress_ = snapshot->progress;
   best_ = snapshot->best;
   saved_step_ = progress_.step;
@@ -250,10 +254,9 @@ absl::Status JobRun::OnEvaluationDone() {
 absl::Status JobRun::SaveCheckpoint() {
   TrainableAdapter& adapter = memory_->adapter;
   TrainingSnapshot snapshot{
-      .progress = progress_, .adapter = setup_.initial, .m = {}, .v = {}, .best = best_};
+      .progress = progress_, .adapter = setup_.initial, .moments = {}, .best = best_};
   RETURN_IF_ERROR(adapter.GetWeights(snapshot.adapter, *stream_));
-  ASSIGN_OR_RETURN(snapshot.m, adapter.ToHost(adapter.m(), *stream_));
-  ASSIGN_OR_RETURN(snapshot.v, adapter.ToHost(adapter.v(), *stream_));
+  ASSIGN_OR_RETURN(snapshot.moments, adapter.GetMoments(*stream_));
   ASSIGN_OR_RETURN(const CheckpointReport report,
                    WriteCheckpoint(setup_.spec.checkpoint_dir, setup_.identity, snapshot));
   saved_step_ = progress_.step;

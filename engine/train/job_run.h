@@ -77,6 +77,7 @@ class JobRun {
 
   std::unique_ptr<Stream> stream_;
   DeviceBuffer block_;
+  std::unique_ptr<InputOffload> offload_;  // its copies use the block
   std::optional<Arena> arena_;
   std::optional<TrainingMemory> memory_;
   std::optional<TrainStep> step_;

@@ -1,5 +1,6 @@
 #include "engine/train/job_setup.h"
 
+#include <limits>
 #include <string_view>
 #include <utility>
 
@@ -47,6 +48,42 @@ TokenCounts CountTokens(const JobSetup& setup) {
   return tokens;
 }
 
+// Bytes that the device may give to training at all.
+int64_t TrainingRoom(Backend& backend) {
+  const int64_t limit = backend.allocator().Usage(MemoryTag::kTraining).limit_bytes;
+  if (limit != 0) return limit;
+  int64_t room = backend.info().memory_bytes;
+  if (room == 0) return std::numeric_limits<int64_t>::max();  // not known
+  for (int i = 0; i < kNumMemoryTags; ++i) {
+    const auto tag = static_cast<MemoryTag>(i);
+    if (tag != MemoryTag::kTraining && tag != MemoryTag::kPinned)  // kPinned: the host's
+      room -= backend.allocator().Usage(tag).used_bytes;
+  }
+  return room;
+}
+
+absl::StatusOr<TrainingMemoryNeeds> Measure(const JobSetup& setup, Backend& backend,
+                                            const ActivationCheckpointing& checkpointing) {
+  PassOptions pass = setup.pass;
+  pass.checkpointing = checkpointing;
+  return MeasureTrainingMemory(*setup.model, backend, setup.initial, pass, setup.tokens,
+                               setup.optimizer);
+}
+
+// The policy "auto": as many layers as fit are kept, by bisection, for more layers never need less.
+absl::StatusOr<ActivationCheckpointing> FitToMemory(const JobSetup& setup, Backend& backend) {
+  const int64_t room = TrainingRoom(backend);
+  int64_t fits = 0, too_many = setup.model->config().num_layers + 1;
+  while (too_many - fits > 1) {
+    const int64_t kept = fits + (too_many - fits) / 2;
+    ASSIGN_OR_RETURN(const TrainingMemoryNeeds needs,
+                     Measure(setup, backend, {.layers_per_segment = 1, .kept_layers = kept}));
+    (needs.peak_bytes <= room ? fits : too_many) = kept;
+  }
+  if (fits > 0) return ActivationCheckpointing{.layers_per_segment = 1, .kept_layers = fits};
+  return ActivationCheckpointing{.layers_per_segment = 1, .offload = true};
+}
+
 absl::Status FillPlan(JobSetup& setup, Backend& backend) {
   TrainingPlan& plan = setup.plan;
   plan.train = setup.train.report;
@@ -54,13 +91,21 @@ absl::Status FillPlan(JobSetup& setup, Backend& backend) {
   plan.trainable_parameters = setup.initial.num_parameters();
   plan.adapted_modules = static_cast<int64_t>(setup.initial.modules.size());
   setup.tokens = CountTokens(setup);
-  ASSIGN_OR_RETURN(
-      const TrainingMemoryNeeds needs,
-      MeasureTrainingMemory(*setup.model, backend, setup.initial, setup.pass, setup.tokens));
+  const int64_t num_layers = setup.model->config().num_layers;
+  ASSIGN_OR_RETURN(const ActivationPolicy policy,
+                   ParseActivationPolicy(setup.spec.activation_checkpointing, num_layers));
+  setup.pass.checkpointing = policy.checkpointing;
+  if (policy.fits_to_memory) {
+    ASSIGN_OR_RETURN(setup.pass.checkpointing, FitToMemory(setup, backend));
+  }
+  plan.activation_checkpointing = Describe(setup.pass.checkpointing, num_layers);
+  ASSIGN_OR_RETURN(const TrainingMemoryNeeds needs,
+                   Measure(setup, backend, setup.pass.checkpointing));
   plan.adapter_bytes = needs.adapter_bytes;
   plan.activation_bytes = needs.activation_bytes;
   plan.workspace_bytes = needs.workspace_bytes;
   plan.peak_bytes = needs.peak_bytes;
+  plan.pinned_bytes = needs.pinned_bytes;
   return CheckMemoryFits(plan.peak_bytes, backend);
 }
 
@@ -76,7 +121,8 @@ std::string TokenDigest(const TokenDataset& dataset) {
 std::string Text(double value) { return absl::StrFormat("%.17g", value); }
 std::string Text(bool value) { return value ? "true" : "false"; }
 
-// Paths, logging_steps, save_steps and activation_checkpointing change nothing in the result.
+// Paths, logging_steps, save_steps and activation_checkpointing change nothing in the result. Nor
+// does paging, but a checkpoint goes with the optim that wrote it.
 JobIdentity MakeIdentity(const JobSetup& setup) {
   const TrainingSpec& spec = setup.spec;
   JobIdentity identity = {
@@ -102,6 +148,8 @@ JobIdentity MakeIdentity(const JobSetup& setup) {
       {"eval_steps", absl::StrCat(spec.eval_steps)},
       {"early_stopping_patience", absl::StrCat(spec.early_stopping_patience)},
       {"seed", absl::StrCat(spec.seed)}};
+  // Unset where it is the default, as in checkpoints from before there was a choice.
+  if (setup.optimizer != OptimizerKind::kAdamW) identity["optim"] = spec.optim;
   if (setup.eval) {
     identity["eval_data"] = setup.eval->sha256;
     identity["eval_tokens"] = TokenDigest(*setup.eval);
@@ -122,20 +170,12 @@ absl::Status CheckDirectories(JobSetup& setup, const ModelConfig& config) {
 }  // namespace
 
 absl::Status CheckMemoryFits(int64_t needed_bytes, Backend& backend) {
-  const MemoryUsage training = backend.allocator().Usage(MemoryTag::kTraining);
-  int64_t room = training.limit_bytes;
-  if (room == 0) {
-    if (backend.info().memory_bytes == 0) return absl::OkStatus();
-    room = backend.info().memory_bytes;
-    for (int tag = 0; tag < kNumMemoryTags; ++tag)
-      if (static_cast<MemoryTag>(tag) != MemoryTag::kTraining)
-        room -= backend.allocator().Usage(static_cast<MemoryTag>(tag)).used_bytes;
-  }
+  const int64_t room = TrainingRoom(backend);
   if (needed_bytes <= room) return absl::OkStatus();
   return absl::ResourceExhaustedError(absl::StrCat(
       Name(MemoryTag::kTraining), " memory: the job needs ", needed_bytes, " bytes, ", room,
       " are free; lower micro_batch_size or max_seq_length, or set activation_checkpointing to "
-      "sqrt or every_layer"));
+      "auto, every_layer or offload, or optim to paged_adamw_8bit"));
 }
 
 absl::StatusOr<std::unique_ptr<JobSetup>> PrepareJob(const TrainingSpec& spec,
@@ -143,27 +183,27 @@ absl::StatusOr<std::unique_ptr<JobSetup>> PrepareJob(const TrainingSpec& spec,
                                                      const Tokenizer* tokenizer, Backend& backend) {
   const ModelConfig& config = model->config();
   RETURN_IF_ERROR(CheckTrainingSpec(spec));
-  ASSIGN_OR_RETURN(const int64_t layers_per_segment,
-                   LayersPerSegment(spec.activation_checkpointing, config.num_layers));
+  // Before files are read; FillPlan settles the policy.
+  RETURN_IF_ERROR(ParseActivationPolicy(spec.activation_checkpointing, config.num_layers).status());
+  ASSIGN_OR_RETURN(const OptimizerKind optimizer, ParseOptimizerKind(spec.optim));
   ASSIGN_OR_RETURN(LearningRateSchedule schedule, MakeSchedule(spec, /*num_steps=*/1));
   ASSIGN_OR_RETURN(HostAdapter initial, MakeAdapter(spec, config));
   ASSIGN_OR_RETURN(TokenDataset train,
                    ReadDataset(spec.train_path, spec.max_seq_length, config, tokenizer));
-  auto setup =
-      std::make_unique<JobSetup>(JobSetup{.spec = spec,
-                                          .model = std::move(model),
-                                          .train = std::move(train),
-                                          .eval = std::nullopt,
-                                          .packing = MakePacking(spec),
-                                          .initial = std::move(initial),
-                                          .pass = {.backward = true,
-                                                   .layers_per_segment = layers_per_segment,
-                                                   .dropout = spec.lora.lora_dropout > 0},
-                                          .schedule = schedule,
-                                          .tokens = {},
-                                          .plan = {},
-                                          .identity = {},
-                                          .checkpoint = {}});
+  auto setup = std::make_unique<JobSetup>(JobSetup{
+      .spec = spec,
+      .model = std::move(model),
+      .train = std::move(train),
+      .eval = std::nullopt,
+      .packing = MakePacking(spec),
+      .initial = std::move(initial),
+      .pass = {.backward = true, .checkpointing = {}, .dropout = spec.lora.lora_dropout > 0},
+      .optimizer = optimizer,
+      .schedule = schedule,
+      .tokens = {},
+      .plan = {},
+      .identity = {},
+      .checkpoint = {}});
   if (!spec.eval_path.empty()) {
     ASSIGN_OR_RETURN(setup->eval,
                      ReadDataset(spec.eval_path, spec.max_seq_length, config, tokenizer));

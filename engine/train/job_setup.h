@@ -14,6 +14,7 @@
 #include "engine/model/weights.h"
 #include "engine/train/checkpoint.h"
 #include "engine/train/dataset.h"
+#include "engine/train/optimizer_kind.h"
 #include "engine/train/packing.h"
 #include "engine/train/schedule.h"
 #include "engine/train/spec.h"
@@ -29,6 +30,7 @@ struct JobSetup {
   PackingOptions packing;
   HostAdapter initial;  // of a fresh start
   PassOptions pass;     // over the training set
+  OptimizerKind optimizer = OptimizerKind::kAdamW;
   LearningRateSchedule schedule;
   TokenCounts tokens;
   TrainingPlan plan;

@@ -14,21 +14,30 @@ namespace {
 // Attention over packed sequences that keeps the log-sum-exp for the backward pass.
 class PackedAttention final : public LayerAttention {
  public:
-  PackedAttention(Ops& ops, ConstTensorView cu_seqlens, TensorView lse, float scale)
-      : ops_(ops), cu_seqlens_(cu_seqlens), lse_(lse), scale_(scale) {}
+  PackedAttention(Ops& ops, const SequenceBounds& sequences, TensorView lse, float scale,
+                  TensorView workspace)
+      : ops_(ops), sequences_(sequences), lse_(lse), scale_(scale), workspace_(workspace) {}
 
   absl::Status Attend(int64_t, ConstTensorView q, ConstTensorView k, ConstTensorView v,
                       TensorView o, Stream& stream) override {
-    return ops_.Attention(
-        {.q = q, .k = k, .v = v, .cu_seqlens = cu_seqlens_, .o = o, .lse = lse_, .scale = scale_},
-        stream);
+    return ops_.Attention({.q = q,
+                           .k = k,
+                           .v = v,
+                           .cu_seqlens = sequences_.cu_seqlens,
+                           .o = o,
+                           .lse = lse_,
+                           .scale = scale_,
+                           .max_seqlen = sequences_.max_seqlen,
+                           .workspace = workspace_},
+                          stream);
   }
 
  private:
   Ops& ops_;
-  ConstTensorView cu_seqlens_;
-  TensorView lse_;
+  const SequenceBounds sequences_;
+  const TensorView lse_;
   const float scale_;
+  const TensorView workspace_;
 };
 
 // Statistics (norms, log-sum-exp, losses) are kept in fp32 whatever the activations are.
@@ -44,7 +53,10 @@ ModelPass::ModelPass(const Model& model, Backend& backend, const TrainableAdapte
       backend_(backend),
       backward_(options.backward),
       dropout_(options.dropout),
-      layers_per_segment_(options.backward ? options.layers_per_segment : 1),
+      segments_(model.config().num_layers,
+                options.backward ? options.checkpointing : ActivationCheckpointing{}),
+      offloads_(options.backward && options.checkpointing.offload),
+      offload_(options.offload),
       lora_(adapter, model.config().num_layers, options.backward) {}
 
 absl::StatusOr<int64_t> ModelPass::Measure(int64_t num_tokens, Arena& arena) {
@@ -52,13 +64,12 @@ absl::StatusOr<int64_t> ModelPass::Measure(int64_t num_tokens, Arena& arena) {
   // A sample has at least two tokens: one in the loss and one before it.
   const int64_t samples = num_tokens / 2 + 1;
   RETURN_IF_ERROR(Layout(num_tokens, samples, arena));
-  if (backward_) RETURN_IF_ERROR(MeasureLayerBackward(sets_[0].act, arena));
+  if (backward_)
+    RETURN_IF_ERROR(MeasureLayerBackward(model_.config(), backend_, Batch(num_tokens), arena));
   return workspace_.size_bytes();
 }
 
 absl::Status ModelPass::Layout(int64_t num_tokens, int64_t num_samples, Arena& arena) {
-  const int64_t hidden = model_.config().hidden_size;
-  const DType dtype = backend_.activation_dtype();
   ASSIGN_OR_RETURN(ids_, arena.Allocate(DType::kI32, {num_tokens}));
   ASSIGN_OR_RETURN(labels_, arena.Allocate(DType::kI32, {num_tokens}));
   ASSIGN_OR_RETURN(positions_, arena.Allocate(DType::kI32, {num_tokens}));
@@ -67,41 +78,74 @@ absl::Status ModelPass::Layout(int64_t num_tokens, int64_t num_samples, Arena& a
   RETURN_IF_ERROR(LayoutLayers(num_tokens, arena));
   hidden_ = xs_.back();  // the norm works in place unless its input is needed again
   if (backward_) {
-    ASSIGN_OR_RETURN(hidden_, arena.Allocate(dtype, {num_tokens, hidden}));
+    ASSIGN_OR_RETURN(hidden_,
+                     AllocateResidualGradient(model_.config(), backend_, Batch(num_tokens), arena));
     ASSIGN_OR_RETURN(inv_rms_, arena.Allocate(StatisticsType(backend_), {num_tokens}));
   }
   ASSIGN_OR_RETURN(workspace_, arena.Allocate(DType::kU8, {WorkspaceBytes(num_tokens)}));
   return absl::OkStatus();
 }
 
+// Inputs of segments are kept for the whole pass, or have two windows when they go to the host;
+// those within a segment share memory across segments.
+absl::Status ModelPass::LayoutInputs(int64_t num_tokens, Arena& arena) {
+  const int64_t num_layers = model_.config().num_layers;
+  const Shape shape = {num_tokens, model_.config().hidden_size};
+  const auto place = [&](TensorView& x) -> absl::Status {
+    if (x.shape == shape) return absl::OkStatus();  // already placed, and shared
+    ASSIGN_OR_RETURN(x, arena.Allocate(backend_.activation_dtype(), shape));
+    return absl::OkStatus();
+  };
+  std::vector<TensorView> first(offloads_ ? 2 : segments_.count());
+  std::vector<TensorView> within(segments_.longest());
+  xs_.clear();
+  for (int64_t layer = 0; layer < num_layers; ++layer) {
+    const int64_t segment = segments_.Index(layer);
+    TensorView& x = BeginsSegment(layer) ? first[offloads_ ? segment % 2 : segment]
+                                         : within[layer - segments_.Begin(layer)];
+    RETURN_IF_ERROR(place(x));
+    xs_.push_back(x);
+  }
+  return place(xs_.emplace_back());
+}
+
 absl::Status ModelPass::LayoutLayers(int64_t num_tokens, Arena& arena) {
   const ModelConfig& config = model_.config();
   const DType dtype = backend_.activation_dtype();
-  const Shape shape = {num_tokens, config.hidden_size};
-  xs_.assign(config.num_layers + 1, {});
+  if (backward_) {
+    RETURN_IF_ERROR(LayoutInputs(num_tokens, arena));
+  } else {
+    ASSIGN_OR_RETURN(const TensorView x, arena.Allocate(dtype, {num_tokens, config.hidden_size}));
+    xs_.assign(config.num_layers + 1, x);
+  }
   sets_.clear();
-  if (!backward_) {
-    ASSIGN_OR_RETURN(const TensorView x, arena.Allocate(dtype, shape));
-    std::fill(xs_.begin(), xs_.end(), x);
-  }
-  for (int64_t layer = 0; backward_ && layer <= config.num_layers; ++layer) {
-    // Inputs of segments are kept for the whole pass; those within share memory across segments.
-    const bool shared = layer % layers_per_segment_ != 0 && layer > layers_per_segment_ &&
-                        layer < config.num_layers;
-    if (shared) {
-      xs_[layer] = xs_[layer % layers_per_segment_];
-      continue;
-    }
-    ASSIGN_OR_RETURN(xs_[layer], arena.Allocate(dtype, shape));
-  }
-  for (int64_t i = 0; i < layers_per_segment_; ++i) {
-    LayerSet set;
-    ASSIGN_OR_RETURN(set.act,
-                     AllocateLayerActivations(config, backend_, num_tokens, backward_, arena));
+  const LayerBatch batch = Batch(num_tokens);
+  LayerActivations scratch;
+  RETURN_IF_ERROR(AllocateLayerScratch(config, backend_, batch, arena, scratch));
+  for (int64_t i = 0; i < segments_.longest(); ++i) {
+    LayerSet set{.act = scratch, .xa = {}};
+    RETURN_IF_ERROR(AllocateLayerActivations(config, backend_, batch, arena, set.act));
     ASSIGN_OR_RETURN(set.xa, lora_.AllocateXa(num_tokens, dtype, arena));
     sets_.push_back(set);
   }
+  down_xa_.clear();
+  for (int64_t layer = 0; Recomputes() && layer < config.num_layers; ++layer) {
+    ASSIGN_OR_RETURN(down_xa_.emplace_back(),
+                     lora_.AllocateXa(Projection::kDown, num_tokens, dtype, arena));
+  }
   return absl::OkStatus();
+}
+
+LayerBatch ModelPass::Batch(int64_t num_tokens) const {
+  return {.num_tokens = num_tokens, .for_backward = backward_, .ranks = lora_.ranks()};
+}
+
+SequenceBounds ModelPass::Sequences() const {
+  const std::vector<int32_t>& bounds = input_.batch->cu_seqlens;
+  int64_t longest = 0;
+  for (size_t i = 0; i + 1 < bounds.size(); ++i)
+    longest = std::max<int64_t>(longest, bounds[i + 1] - bounds[i]);
+  return {.cu_seqlens = cu_seqlens_, .max_seqlen = longest};
 }
 
 int64_t ModelPass::LossRows(int64_t num_tokens) const {
@@ -110,7 +154,7 @@ int64_t ModelPass::LossRows(int64_t num_tokens) const {
   int64_t layer_parameters = 0;
   for (const Projection p : kAllProjections)
     layer_parameters += InFeatures(config, p) * OutFeatures(config, p);
-  constexpr int64_t kLeastRows = 256;  // below it the head's matrix product is bound by its weights
+  constexpr int64_t kLeastRows = 512;  // below it the head's matrix product is bound by its weights
   const int64_t head_parameters = config.vocab_size * config.hidden_size;
   const double rows = static_cast<double>(num_tokens) * static_cast<double>(layer_parameters) /
                       (2.0 * static_cast<double>(head_parameters));
@@ -129,14 +173,14 @@ int64_t ModelPass::WorkspaceBytes(int64_t num_tokens) const {
   const LayerWorkspaceOptions layer{.row_invariant = false,
                                     .backward = backward_,
                                     .max_rank = lora_.max_rank(),
-                                    .dropout = dropout_};
+                                    .dropout = dropout_,
+                                    .packed_attention = true};
   return std::max(LayerWorkspaceBytes(model_, backend_, num_tokens, layer),
                   backend_.ops().LinearCrossEntropyWorkspaceBytes(loss));
 }
 
-bool ModelPass::InLastSegment(int64_t layer) const {
-  const int64_t last = model_.config().num_layers - 1;
-  return layer / layers_per_segment_ == last / layers_per_segment_;
+bool ModelPass::BeginsSegment(int64_t layer) const {
+  return layer < model_.config().num_layers && segments_.Begin(layer) == layer;
 }
 
 void ModelPass::DrawUpSlices() {
@@ -151,7 +195,7 @@ void ModelPass::DrawUpSlices() {
     slices_.push_back({Kind::kLoss, row, std::min(row + rows, tokens)});
   if (!backward_) return;
   for (int64_t end = num_layers; end > lora_.lowest_layer();) {
-    const int64_t begin = (end - 1) / layers_per_segment_ * layers_per_segment_;
+    const int64_t begin = segments_.Begin(end - 1);
     for (int64_t layer = begin; end < num_layers && layer < end; ++layer)
       slices_.push_back({Kind::kRecompute, layer});
     for (int64_t layer = end - 1; layer >= std::max(begin, lora_.lowest_layer()); --layer)
@@ -161,6 +205,7 @@ void ModelPass::DrawUpSlices() {
 }
 
 absl::Status ModelPass::Begin(const PassInput& input, Arena& arena, Stream& stream) {
+  LORAD_CHECK(!offloads_ || offload_ != nullptr);
   input_ = input;
   arena_ = &arena;
   RETURN_IF_ERROR(Layout(input.batch->num_tokens(), input.batch->num_samples(), arena));
@@ -191,19 +236,15 @@ absl::Status ModelPass::Run(const Slice& slice, Stream& stream) {
   switch (slice.kind) {
     case Slice::Kind::kEmbedding:
       return Embed(stream);
-    case Slice::Kind::kForward: {
-      // What will be computed again need not be kept apart.
-      const bool keep = backward_ && InLastSegment(slice.begin);
-      RETURN_IF_ERROR(Forward(slice.begin, keep ? KeptSet(slice.begin) : sets_[0], stream));
-      return slice.begin + 1 == model_.config().num_layers ? FinalNorm(stream) : absl::OkStatus();
-    }
+    case Slice::Kind::kForward:
+      return ForwardSlice(slice.begin, stream);
     case Slice::Kind::kLoss: {
       RETURN_IF_ERROR(Loss(slice.begin, slice.end, stream));
       const bool last = slice.end == input_.batch->num_tokens();
       return last && backward_ ? FinalNormBackward(stream) : absl::OkStatus();
     }
     case Slice::Kind::kRecompute:
-      return Forward(slice.begin, KeptSet(slice.begin), stream);
+      return RecomputeSlice(slice.begin, stream);
     case Slice::Kind::kBackward:
       return Backward(slice.begin, stream);
   }
@@ -211,11 +252,40 @@ absl::Status ModelPass::Run(const Slice& slice, Stream& stream) {
 }
 
 absl::Status ModelPass::Embed(Stream& stream) {
-  return backend_.ops().Embedding({.ids = ids_, .table = model_.embedding(), .out = xs_[0]},
-                                  stream);
+  RETURN_IF_ERROR(
+      backend_.ops().Embedding({.ids = ids_, .table = model_.embedding(), .out = xs_[0]}, stream));
+  const bool stores = offloads_ && offload_->GoesOut(0);
+  return stores ? offload_->Store(0, xs_[0], stream) : absl::OkStatus();
+}
+
+absl::Status ModelPass::ForwardSlice(int64_t layer, Stream& stream) {
+  const int64_t next = layer + 1;
+  LayerSet& set = backward_ && segments_.IsLast(layer) ? KeptSet(layer) : sets_[0];
+  const bool offloads = offloads_ && BeginsSegment(next);
+  const int64_t segment = offloads ? segments_.Index(next) : 0;
+  // The next input takes the window of the one two segments before it.
+  if (offloads && segment >= 2) RETURN_IF_ERROR(offload_->WaitForStore(segment - 2, stream));
+  RETURN_IF_ERROR(Forward(layer, set, xs_[next], stream));
+  if (offloads && offload_->GoesOut(segment))
+    RETURN_IF_ERROR(offload_->Store(segment, xs_[next], stream));
+  return next == model_.config().num_layers ? FinalNorm(stream) : absl::OkStatus();
+}
+
+absl::Status ModelPass::RecomputeSlice(int64_t layer, Stream& stream) {
+  if (offloads_ && BeginsSegment(layer)) {
+    const int64_t segment = segments_.Index(layer);
+    // Nothing below the lowest adapted layer is computed again.
+    const bool more = segment > 0 && layer > lora_.lowest_layer();
+    if (more && offload_->GoesOut(segment - 1))
+      RETURN_IF_ERROR(offload_->Fetch(segment - 1, xs_[segments_.Begin(layer - 1)], stream));
+    if (offload_->GoesOut(segment)) RETURN_IF_ERROR(offload_->WaitForFetch(segment, stream));
+  }
+  const bool ends_segment = layer + 1 == segments_.End(layer);
+  return Forward(layer, KeptSet(layer), ends_segment ? TensorView{} : xs_[layer + 1], stream);
 }
 
 ModelPass::LayerSet& ModelPass::Bind(int64_t layer, LayerSet& set) {
+  if (Recomputes()) set.xa[static_cast<int>(Projection::kDown)] = down_xa_[layer];
   lora_.Bind(layer, set.xa);
   set.act.x = xs_[layer];
   return set;
@@ -230,11 +300,11 @@ LayerContext ModelPass::Context() {
           .workspace = workspace_};
 }
 
-absl::Status ModelPass::Forward(int64_t layer, LayerSet& set, Stream& stream) {
+absl::Status ModelPass::Forward(int64_t layer, LayerSet& set, TensorView y, Stream& stream) {
   Bind(layer, set);
-  PackedAttention attention(backend_.ops(), cu_seqlens_, set.act.lse,
-                            AttentionScale(model_.config()));
-  return LayerForward(layer, Context(), attention, set.act, xs_[layer + 1], stream);
+  PackedAttention attention(backend_.ops(), Sequences(), set.act.lse,
+                            AttentionScale(model_.config()), workspace_);
+  return LayerForward(layer, Context(), attention, set.act, y, stream);
 }
 
 absl::Status ModelPass::FinalNorm(Stream& stream) {
@@ -269,7 +339,8 @@ absl::Status ModelPass::FinalNormBackward(Stream& stream) {
 
 absl::Status ModelPass::Backward(int64_t layer, Stream& stream) {
   LayerSet& set = Bind(layer, KeptSet(layer));
-  return LayerBackward(layer, Context(), cu_seqlens_, set.act, hidden_, *arena_, stream);
+  return LayerBackward(layer, Context(), Sequences(), Batch(input_.batch->num_tokens()), set.act,
+                       hidden_, *arena_, stream);
 }
 
 }  // namespace lorad

@@ -11,6 +11,8 @@
 #include "engine/device/backend.h"
 #include "engine/model/layer.h"
 #include "engine/model/weights.h"
+#include "engine/train/activation_checkpointing.h"
+#include "engine/train/input_offload.h"
 #include "engine/train/micro_batch.h"
 #include "engine/train/trainable_adapter.h"
 #include "engine/train/training_lora.h"
@@ -18,9 +20,10 @@
 namespace lorad {
 
 struct PassOptions {
-  bool backward = false;           // add gradients to the adapter's grads
-  int64_t layers_per_segment = 1;  // with backward: see LayersPerSegment
-  bool dropout = false;            // a PassInput may have a dropout probability above 0
+  bool backward = false;                  // add gradients to the adapter's grads
+  ActivationCheckpointing checkpointing;  // with backward
+  bool dropout = false;                   // a PassInput may have a dropout probability above 0
+  InputOffload* offload = nullptr;        // not owned; set where checkpointing.offload is
 };
 
 struct PassInput {
@@ -64,6 +67,7 @@ class ModelPass {
   };
 
   absl::Status Layout(int64_t num_tokens, int64_t num_samples, Arena& arena);
+  absl::Status LayoutInputs(int64_t num_tokens, Arena& arena);
   absl::Status LayoutLayers(int64_t num_tokens, Arena& arena);
   int64_t WorkspaceBytes(int64_t num_tokens) const;
   int64_t LossRows(int64_t num_tokens) const;
@@ -72,23 +76,31 @@ class ModelPass {
 
   absl::Status Run(const Slice& slice, Stream& stream);
   absl::Status Embed(Stream& stream);
-  // The layer's activations go to `set`.
-  absl::Status Forward(int64_t layer, LayerSet& set, Stream& stream);
+  // Runs a layer forward; what will be computed again is not kept.
+  absl::Status ForwardSlice(int64_t layer, Stream& stream);
+  absl::Status RecomputeSlice(int64_t layer, Stream& stream);
+  // The layer's activations go to `set`, its output to `y`; y empty: computed again.
+  absl::Status Forward(int64_t layer, LayerSet& set, TensorView y, Stream& stream);
   absl::Status FinalNorm(Stream& stream);
   absl::Status Loss(int64_t row_begin, int64_t row_end, Stream& stream);
   absl::Status FinalNormBackward(Stream& stream);
   absl::Status Backward(int64_t layer, Stream& stream);
 
+  bool BeginsSegment(int64_t layer) const;
   LayerSet& Bind(int64_t layer, LayerSet& set);
-  LayerSet& KeptSet(int64_t layer) { return sets_[layer % layers_per_segment_]; }
-  bool InLastSegment(int64_t layer) const;
+  LayerSet& KeptSet(int64_t layer) { return sets_[layer - segments_.Begin(layer)]; }
   LayerContext Context();
+  LayerBatch Batch(int64_t num_tokens) const;
+  SequenceBounds Sequences() const;
+  bool Recomputes() const { return backward_ && segments_.count() > 1; }
 
   const Model& model_;
   Backend& backend_;
   const bool backward_;
   const bool dropout_;
-  const int64_t layers_per_segment_;
+  const LayerSegments segments_;
+  const bool offloads_;          // checkpointing.offload
+  InputOffload* const offload_;  // null: only measured, or not offloads_
   TrainingLora lora_;
 
   PassInput input_;
@@ -97,9 +109,12 @@ class ModelPass {
   std::vector<TensorView> xs_;  // [layers + 1] of [tokens, hidden]: each layer's input, then the
                                 // last one's output; entries may share memory
   std::vector<LayerSet> sets_;  // one per layer of a segment
-  TensorView hidden_;           // [tokens, hidden]: the last norm's output, then the gradient
-  TensorView inv_rms_;          // [tokens], of the last norm
-  TensorView workspace_;        // kU8
+  // [layers]: xa of the down projections, kept where layers are computed again, because the last
+  // one of a segment leaves the down projection out.
+  std::vector<TensorView> down_xa_;
+  TensorView hidden_;     // [tokens, hidden]: the last norm's output, then the gradient
+  TensorView inv_rms_;    // [tokens], of the last norm
+  TensorView workspace_;  // kU8
   std::vector<Slice> slices_;
   size_t next_ = 0;
 };

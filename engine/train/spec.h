@@ -42,6 +42,9 @@ struct TrainingSpec {
   double max_grad_norm = 1.0;                // 0: no clipping
   double weight_decay = 0;
   double adam_beta1 = 0.9, adam_beta2 = 0.999, adam_epsilon = 1e-8;
+  // AdamW's moments: in fp32 or in 8 bits, on the device or (paged) in pinned host memory.
+  std::string optim = "adamw_torch";  // adamw_torch | adamw_8bit | paged_adamw_32bit |
+                                      // paged_adamw_8bit
 
   int64_t eval_steps = 0;               // 0: once an epoch, when there is an eval set
   int64_t save_steps = 0;               // 0: once an epoch
@@ -49,8 +52,8 @@ struct TrainingSpec {
   int32_t early_stopping_patience = 0;  // evals without improvement; 0: off
   uint64_t seed = 0;
 
-  // none | every_layer | every_k:K | sqrt — Chen et al., 2016
-  std::string activation_checkpointing = "none";
+  // none | every_layer | every_k:K | sqrt | offload | auto: see ParseActivationPolicy
+  std::string activation_checkpointing = "auto";
 
   // Where checkpoints go, and where the adapter goes at the end (a PEFT directory). Both are made
   // if missing. A checkpoint found here that bears the same spec and data is resumed.
@@ -74,10 +77,12 @@ struct TrainingPlan {
   int64_t steps = 0;  // optimiser steps
   int64_t trainable_parameters = 0;
   int64_t adapted_modules = 0;
-  int64_t adapter_bytes = 0;     // weights, gradients and moments
+  int64_t adapter_bytes = 0;     // weights, gradients and moments; these not when paged
   int64_t activation_bytes = 0;  // of one micro-batch under the checkpointing policy
   int64_t workspace_bytes = 0;
-  int64_t peak_bytes = 0;  // of the training arena
+  int64_t peak_bytes = 0;                // of the training arena
+  int64_t pinned_bytes = 0;              // of the host: paged moments, offloaded inputs
+  std::string activation_checkpointing;  // what is kept and what is computed again, in words
 };
 
 struct StepReport {

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/core/status_macros.h"
+#include "engine/train/optimizer_kind.h"
 
 namespace lorad {
 namespace {
@@ -28,7 +29,8 @@ absl::Status CheckOptimizer(const TrainingSpec& spec) {
       Require(not_negative(spec.weight_decay), "weight_decay", spec.weight_decay, ">= 0"));
   RETURN_IF_ERROR(Require(fraction(spec.adam_beta1), "adam_beta1", spec.adam_beta1, "in [0, 1)"));
   RETURN_IF_ERROR(Require(fraction(spec.adam_beta2), "adam_beta2", spec.adam_beta2, "in [0, 1)"));
-  return Require(positive(spec.adam_epsilon), "adam_epsilon", spec.adam_epsilon, "> 0");
+  RETURN_IF_ERROR(Require(positive(spec.adam_epsilon), "adam_epsilon", spec.adam_epsilon, "> 0"));
+  return ParseOptimizerKind(spec.optim).status();
 }
 
 absl::Status CheckLength(const TrainingSpec& spec) {

@@ -101,16 +101,16 @@ absl::Status TrainStep::ReadBack(Stream& stream) {
 absl::Status TrainStep::Update(Stream& stream) {
   // Source: torch.nn.utils.clip_grad_norm_.
   const double clip = options_.max_grad_norm / (outcome_.grad_norm + 1e-6);
-  const AdamWTensor tensors[] = {
-      {.param = adapter_.params(), .grad = adapter_.grads(), .m = adapter_.m(), .v = adapter_.v()}};
-  return backend_.ops().AdamW({.tensors = tensors,
+  return backend_.ops().AdamW({.tensors = absl::MakeConstSpan(&adapter_.tensor(), 1),
                                .learning_rate = input_.learning_rate,
                                .beta1 = options_.beta1,
                                .beta2 = options_.beta2,
                                .eps = options_.epsilon,
                                .weight_decay = options_.weight_decay,
                                .grad_scale = options_.max_grad_norm > 0 ? std::min(1.0, clip) : 1.0,
-                               .step = input_.update},
+                               .step = input_.update,
+                               .m_code = adapter_.m_code(),
+                               .v_code = adapter_.v_code()},
                               stream);
 }
 

@@ -28,11 +28,18 @@ TrainingLora::TrainingLora(const TrainableAdapter& adapter, int64_t num_layers, 
 absl::StatusOr<TrainingLora::LayerXa> TrainingLora::AllocateXa(int64_t num_tokens, DType dtype,
                                                                Arena& arena) const {
   LayerXa xa;
-  for (int p = 0; p < kNumProjections; ++p) {
-    if (ranks_[p] == 0) continue;
-    ASSIGN_OR_RETURN(xa[p], arena.Allocate(dtype, {num_tokens, ranks_[p]}));
+  for (const Projection projection : kAllProjections) {
+    ASSIGN_OR_RETURN(xa[static_cast<int>(projection)],
+                     AllocateXa(projection, num_tokens, dtype, arena));
   }
   return xa;
+}
+
+absl::StatusOr<TensorView> TrainingLora::AllocateXa(Projection projection, int64_t num_tokens,
+                                                    DType dtype, Arena& arena) const {
+  const int64_t rank = ranks_[static_cast<int>(projection)];
+  if (rank == 0) return TensorView{};
+  return arena.Allocate(dtype, {num_tokens, rank});
 }
 
 void TrainingLora::SetBatch(int64_t num_tokens, const LoraDropout& dropout,

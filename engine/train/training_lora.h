@@ -24,6 +24,9 @@ class TrainingLora final : public LayerLora {
   TrainingLora(const TrainableAdapter& adapter, int64_t num_layers, bool backward);
 
   absl::StatusOr<LayerXa> AllocateXa(int64_t num_tokens, DType dtype, Arena& arena) const;
+  // That of one projection alone; empty where no layer adapts it.
+  absl::StatusOr<TensorView> AllocateXa(Projection projection, int64_t num_tokens, DType dtype,
+                                        Arena& arena) const;
   // For all layers from now on; module and token_keys of `dropout` are set here.
   void SetBatch(int64_t num_tokens, const LoraDropout& dropout, ConstTensorView token_keys);
   // Layer `layer` uses `xa` from now on.
@@ -34,12 +37,13 @@ class TrainingLora final : public LayerLora {
 
   // The lowest layer with an adapted module: no gradient is wanted below it.
   int64_t lowest_layer() const { return lowest_layer_; }
-  // The largest rank of any module.
+  // The largest rank of any module, and of each projection's.
   int64_t max_rank() const { return max_rank_; }
+  const LoraRanks& ranks() const { return ranks_; }
 
  private:
   std::vector<std::vector<LoraSegment>> segments_;  // by ModuleId::index; none or one
-  std::array<int64_t, kNumProjections> ranks_{};    // the largest of each projection
+  LoraRanks ranks_{};
   LoraDropout dropout_;
   int64_t lowest_layer_ = 0;
   int64_t max_rank_ = 0;

@@ -51,6 +51,8 @@ v1::TrainingPlan ToProto(const TrainingPlan& plan) {
   proto.set_activation_bytes(plan.activation_bytes);
   proto.set_workspace_bytes(plan.workspace_bytes);
   proto.set_peak_bytes(plan.peak_bytes);
+  proto.set_pinned_bytes(plan.pinned_bytes);
+  proto.set_activation_checkpointing(plan.activation_checkpointing);
   return proto;
 }
 

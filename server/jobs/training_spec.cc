@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
 #include <limits>
 #include <string>
 
@@ -42,6 +43,12 @@ absl::Status CheckRange(absl::string_view field, double value, const Interval& i
   return SpecError(field, absl::StrCat(value, " must be ", interval.ToString()));
 }
 
+absl::Status CheckOneOf(absl::string_view field, absl::string_view value,
+                        std::initializer_list<absl::string_view> known) {
+  if (std::find(known.begin(), known.end(), value) != known.end()) return absl::OkStatus();
+  return SpecError(field, absl::StrCat("\"", value, "\" is none of ", absl::StrJoin(known, ", ")));
+}
+
 constexpr Interval kPositive{.lo = 0, .lo_open = true};
 constexpr Interval kNotNegative{.lo = 0};
 constexpr Interval kAtLeastOne{.lo = 1};
@@ -66,13 +73,8 @@ absl::Status CheckLora(const v1::TrainingSpec& spec) {
 
 absl::Status CheckSchedule(const v1::TrainingSpec& spec) {
   RETURN_IF_ERROR(CheckRange("learning_rate", spec.learning_rate(), kPositive));
-  constexpr absl::string_view kTypes[] = {"constant", "constant_with_warmup", "linear", "cosine"};
-  if (std::find(std::begin(kTypes), std::end(kTypes), spec.lr_scheduler_type()) ==
-      std::end(kTypes)) {
-    return SpecError("lr_scheduler_type",
-                     absl::StrCat("\"", spec.lr_scheduler_type(), "\" is none of ",
-                                  absl::StrJoin(kTypes, ", ")));
-  }
+  RETURN_IF_ERROR(CheckOneOf("lr_scheduler_type", spec.lr_scheduler_type(),
+                             {"constant", "constant_with_warmup", "linear", "cosine"}));
   RETURN_IF_ERROR(CheckRange("warmup_steps", spec.warmup_steps(), kNotNegative));
   RETURN_IF_ERROR(CheckRange("warmup_ratio", spec.warmup_ratio(), kUnit));
   RETURN_IF_ERROR(CheckRange("num_train_epochs", spec.num_train_epochs(), kPositive));
@@ -92,7 +94,9 @@ absl::Status CheckOptimizer(const v1::TrainingSpec& spec) {
   RETURN_IF_ERROR(CheckRange("weight_decay", spec.weight_decay(), kNotNegative));
   RETURN_IF_ERROR(CheckRange("adam_beta1", spec.adam_beta1(), kUnitOpen));
   RETURN_IF_ERROR(CheckRange("adam_beta2", spec.adam_beta2(), kUnitOpen));
-  return CheckRange("adam_epsilon", spec.adam_epsilon(), kPositive);
+  RETURN_IF_ERROR(CheckRange("adam_epsilon", spec.adam_epsilon(), kPositive));
+  return CheckOneOf("optim", spec.optim(),
+                    {"adamw_torch", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit"});
 }
 
 absl::Status CheckReporting(const v1::TrainingSpec& spec, bool has_eval_dataset) {
@@ -113,14 +117,16 @@ absl::Status CheckReporting(const v1::TrainingSpec& spec, bool has_eval_dataset)
 
 absl::Status CheckActivationCheckpointing(const v1::TrainingSpec& spec) {
   absl::string_view policy = spec.activation_checkpointing();
-  if (policy == "none" || policy == "every_layer" || policy == "sqrt") return absl::OkStatus();
+  for (const absl::string_view known : {"none", "every_layer", "sqrt", "offload", "auto"})
+    if (policy == known) return absl::OkStatus();
   int32_t k = 0;
   if (absl::ConsumePrefix(&policy, "every_k:") && absl::SimpleAtoi(policy, &k) && k >= 1) {
     return absl::OkStatus();
   }
   return SpecError("activation_checkpointing",
                    absl::StrCat("\"", spec.activation_checkpointing(),
-                                "\" is none of none, every_layer, every_k:K with K >= 1, sqrt"));
+                                "\" is none of none, every_layer, every_k:K with K >= 1, sqrt, "
+                                "offload, auto"));
 }
 
 absl::Status CheckWarmStart(const v1::TrainingSpec& spec, const v1::Adapter& from) {
@@ -186,6 +192,7 @@ void FillDefaults(v1::TrainingSpec& spec, int32_t context_tokens, const v1::Adap
   LORAD_FILL(adam_beta1);
   LORAD_FILL(adam_beta2);
   LORAD_FILL(adam_epsilon);
+  LORAD_FILL(optim);
   LORAD_FILL(eval_steps);
   LORAD_FILL(save_steps);
   LORAD_FILL(logging_steps);
@@ -231,6 +238,7 @@ TrainingSpec ToEngine(const v1::TrainingSpec& spec) {
   LORAD_COPY(adam_beta1);
   LORAD_COPY(adam_beta2);
   LORAD_COPY(adam_epsilon);
+  if (spec.has_optim()) LORAD_COPY(optim);  // a job stored before there was a choice has none
   LORAD_COPY(eval_steps);
   LORAD_COPY(save_steps);
   LORAD_COPY(logging_steps);

@@ -46,7 +46,8 @@ void StateMetrics::MakeEngine(prometheus::Registry& registry) {
   const char* const tiers[] = {"gpu", "host", "disk"};
   for (size_t i = 0; i < adapters_.size(); ++i) adapters_[i] = &adapters.Add({{"tier", tiers[i]}});
   adapters_stored_ = &NewGauge(registry, "lorad_adapters_stored", "Versions in the registry.");
-  auto& memory = GaugeFamily(registry, "lorad_memory_bytes", "Device memory by what it is for.");
+  auto& memory = GaugeFamily(registry, "lorad_memory_bytes",
+                             "Device memory by what it is for; pinned is the host's.");
   auto& peak = GaugeFamily(registry, "lorad_memory_peak_bytes", "Most of it since the start.");
   auto& limit = GaugeFamily(registry, "lorad_memory_limit_bytes", "Its bound; 0: none of its own.");
   for (int tag = 0; tag < kNumMemoryTags; ++tag) {

@@ -126,7 +126,8 @@ class RequestTest(harness.LoradTest):
         self.refused(5, ["regex:frob.*"], *submit, "--target_modules=regex:frob.*")
         for flag in ("r=0", "r=-1", "r=100000", "learning_rate=0", "learning_rate=-1e-3", "lora_dropout=1",
                      "num_train_epochs=0", "micro_batch_size=0", "max_seq_length=1", "max_seq_length=100000",
-                     "adam_beta1=1", "lr_scheduler_type=frob", "activation_checkpointing=frob", "warmup_ratio=2"):
+                     "adam_beta1=1", "lr_scheduler_type=frob", "activation_checkpointing=frob", "warmup_ratio=2",
+                     "optim=frob"):
             name, value = flag.split("=")
             self.refused(5, [name, value.lstrip("-").split("e")[0]], *submit, f"--{flag}")
         self.refused(5, ["eval"], *submit, "--early_stopping_patience=2")

@@ -25,6 +25,6 @@ absl::StatusOr<std::unique_ptr<lorad::Engine>> MakeFake(const lorad::EngineConfi
 int main(int argc, char** argv) {
   return lorad::server::RunDaemon(
       argc, argv, {.create_engine = MakeFake, .plan_memory = [](const lorad::EngineConfig&) {
-                     return std::array<int64_t, lorad::kNumMemoryTags>{1, 2, 3, 4, 5};
+                     return std::array<int64_t, lorad::kNumMemoryTags>{1, 2, 3, 4, 5, 0};
                    }});
 }

@@ -35,6 +35,27 @@ TEST_F(ServerTest, AJobIsSubmittedWatchedAndServed) {
   EXPECT_EQ(answer.text, Expected("q", job.result().sha256(), 8));
 }
 
+TEST_F(ServerTest, OptimReachesTheJob) {
+  v1::SubmitJobRequest request = JobRequest("sql");
+  v1::TrainingSpec& training = *request.mutable_spec()->mutable_training();
+  request.set_validate_only(true);
+  v1::Job job;
+  ASSERT_GRPC_OK(Submit(request, &job));
+  EXPECT_EQ(job.spec().training().optim(), "adamw_torch");
+  EXPECT_EQ(job.plan().pinned_bytes(), 0);
+  training.set_optim("paged_adamw_8bit");
+  ASSERT_GRPC_OK(Submit(request, &job));
+  EXPECT_EQ(job.spec().training().optim(), "paged_adamw_8bit");
+  EXPECT_GT(job.plan().pinned_bytes(), 0) << "the engine's plan is not of that optim";
+  training.set_optim("sgd");
+  EXPECT_GRPC(Submit(request), INVALID_ARGUMENT, "spec.training.optim: \"sgd\" is none of");
+  request.set_validate_only(false);
+  training.set_optim("paged_adamw_32bit");
+  ASSERT_GRPC_OK(Submit(request, &job));
+  EXPECT_GT(job.plan().pinned_bytes(), 0);
+  EXPECT_EQ(Watch(job.job_id()).back().state_change().to(), v1::JOB_STATE_SUCCEEDED);
+}
+
 TEST_F(ServerTest, AWatchContinuesWhereItBroke) {
   script_->step_delay_us = 2000;
   v1::Job job;

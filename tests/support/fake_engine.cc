@@ -299,6 +299,7 @@ absl::StatusOr<TrainingPlan> FakeEngine::PlanTraining(const TrainingSpec& spec) 
   plan.steps = spec.max_steps > 0 ? spec.max_steps : kDefaultSteps;
   plan.adapted_modules = 1;
   plan.peak_bytes = 1 << 20;
+  plan.pinned_bytes = absl::StartsWith(spec.optim, "paged_") ? 1 << 16 : 0;
   return plan;
 }
 

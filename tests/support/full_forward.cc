@@ -139,8 +139,9 @@ absl::Status FullForward::Layout(int64_t max_rank, Arena& arena) {
   const Shape hidden = {tokens, config.hidden_size};
   layers_.clear();
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
-    ASSIGN_OR_RETURN(LayerActivations act, AllocateLayerActivations(config, backend_, tokens,
-                                                                    /*for_backward=*/true, arena));
+    LayerActivations act;
+    RETURN_IF_ERROR(AllocateLayerScratch(config, backend_, LayerRows(), arena, act));
+    RETURN_IF_ERROR(AllocateLayerActivations(config, backend_, LayerRows(), arena, act));
     ASSIGN_OR_RETURN(act.x, arena.Allocate(dtype, hidden));
     layers_.push_back(act);
   }
@@ -238,8 +239,9 @@ absl::Status FullForward::LayersBackward(LayerLora* lora) {
                                                  *stream_));
   const LayerContext context = Context(lora);
   for (size_t i = layers_.size(); i-- > 0;) {
-    RETURN_IF_ERROR(LayerBackward(static_cast<int64_t>(i), context, cu_seqlens_, layers_[i],
-                                  hidden_, *arena_, *stream_));
+    RETURN_IF_ERROR(LayerBackward(static_cast<int64_t>(i), context,
+                                  {.cu_seqlens = cu_seqlens_, .max_seqlen = batch_.num_tokens()},
+                                  LayerRows(), layers_[i], hidden_, *arena_, *stream_));
   }
   return absl::OkStatus();
 }

@@ -82,6 +82,9 @@ class FullForward {
   absl::Status LayersBackward(LayerLora* lora);  // dL/dhidden in hidden_
   LinearCrossEntropyArgs LossArgs(bool backward);
   LayerContext Context(LayerLora* lora);
+  LayerBatch LayerRows() const {
+    return {.num_tokens = batch_.num_tokens(), .for_backward = true, .ranks = {}};
+  }
 
   std::shared_ptr<const Model> model_;
   Backend& backend_;

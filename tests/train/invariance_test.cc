@@ -18,6 +18,13 @@
 namespace lorad {
 namespace {
 
+constexpr int64_t kLayers = 3;  // of the fixture's model
+constexpr ActivationCheckpointing kAllKept = {.layers_per_segment = kLayers};
+constexpr ActivationCheckpointing kPolicies[] = {{.layers_per_segment = 1},
+                                                 {.layers_per_segment = 2},
+                                                 {.layers_per_segment = 1, .kept_layers = 2},
+                                                 {.layers_per_segment = 1, .offload = true}};
+
 struct StepResult {
   StepOutcome outcome;
   std::vector<float> gradient;
@@ -39,15 +46,16 @@ class InvarianceTest : public testing::Test {
   }
 
   // One optimiser step over these groups of samples, one micro-batch each, with rate 0.
-  StepResult Step(const std::vector<std::vector<uint32_t>>& groups, int64_t layers_per_segment,
-                  float dropout) {
+  StepResult Step(const std::vector<std::vector<uint32_t>>& groups,
+                  const ActivationCheckpointing& checkpointing, float dropout) {
     StepResult result;
-    EXPECT_OK(RunStep(groups, layers_per_segment, dropout, result));
+    EXPECT_OK(RunStep(groups, checkpointing, dropout, result));
     return result;
   }
 
-  absl::Status RunStep(const std::vector<std::vector<uint32_t>>& groups, int64_t layers_per_segment,
-                       float dropout, StepResult& result) {
+  absl::Status RunStep(const std::vector<std::vector<uint32_t>>& groups,
+                       const ActivationCheckpointing& checkpointing, float dropout,
+                       StepResult& result) {
     Backend& backend = fixture_.backend();
     const Model& model = *fixture_.model();
     StepInput input;
@@ -60,8 +68,7 @@ class InvarianceTest : public testing::Test {
       tokens.micro_batch = std::max(tokens.micro_batch, batch.num_tokens());
       tokens.step += batch.num_tokens();
     }
-    const PassOptions pass{
-        .backward = true, .layers_per_segment = layers_per_segment, .dropout = dropout > 0};
+    PassOptions pass{.backward = true, .checkpointing = checkpointing, .dropout = dropout > 0};
     ASSIGN_OR_RETURN(const TrainingMemoryNeeds needs,
                      MeasureTrainingMemory(model, backend, adapter_, pass, tokens));
     ASSIGN_OR_RETURN(const DeviceBuffer block,
@@ -70,6 +77,10 @@ class InvarianceTest : public testing::Test {
     ASSIGN_OR_RETURN(TrainingMemory memory, LayOutTrainingMemory(adapter_, backend, tokens, arena));
     ASSIGN_OR_RETURN(const std::unique_ptr<Stream> stream, backend.CreateStream());
     RETURN_IF_ERROR(memory.adapter.SetWeights(adapter_, *stream));
+    ASSIGN_OR_RETURN(
+        const std::unique_ptr<InputOffload> offload,
+        CreateInputOffload(model.config(), backend, checkpointing, tokens.micro_batch));
+    pass.offload = offload.get();
     TrainStep step(model, backend, memory.adapter, pass, OptimizerOptions{}, memory.loss,
                    memory.norm);
     RETURN_IF_ERROR(step.Begin(std::move(input), arena, *stream));
@@ -131,9 +142,9 @@ class InvarianceTest : public testing::Test {
 // Sums of 12 samples' gradients in another order: fp32 rounding, 6e-8 a term, far below 1e-5.
 TEST_F(InvarianceTest, AccumulationEqualsOneBatch) {
   for (const float dropout : {0.0f, 0.3f}) {
-    const StepResult whole = Step(InGroups(12, 12), 3, dropout);
+    const StepResult whole = Step(InGroups(12, 12), kAllKept, dropout);
     for (const uint32_t size : {1u, 3u, 5u}) {
-      const StepResult cut = Step(InGroups(12, size), 3, dropout);
+      const StepResult cut = Step(InGroups(12, size), kAllKept, dropout);
       EXPECT_LT(RelativeL2(cut.gradient, whole.gradient), 1e-5) << size << " at " << dropout;
       EXPECT_NEAR(cut.outcome.loss, whole.outcome.loss, 1e-6 * whole.outcome.loss);
       EXPECT_NEAR(cut.outcome.grad_norm, whole.outcome.grad_norm, 1e-5 * whole.outcome.grad_norm);
@@ -146,17 +157,16 @@ TEST_F(InvarianceTest, OrderWithinAMicroBatchDoesNotMatter) {
   std::vector<uint32_t> forward(12), backward(12);
   std::iota(forward.begin(), forward.end(), 0u);
   std::iota(backward.rbegin(), backward.rend(), 0u);
-  const StepResult one = Step({forward}, 3, 0.3f), other = Step({backward}, 3, 0.3f);
+  const StepResult one = Step({forward}, kAllKept, 0.3f), other = Step({backward}, kAllKept, 0.3f);
   EXPECT_LT(RelativeL2(other.gradient, one.gradient), 1e-5);
 }
 
 TEST_F(InvarianceTest, CheckpointingPoliciesAreBitEqual) {
   for (const float dropout : {0.0f, 0.3f}) {
-    const StepResult kept = Step(InGroups(12, 6), 3, dropout);
-    for (const char* policy : {"every_layer", "every_k:2", "sqrt"}) {
-      SCOPED_TRACE(policy);
-      ASSERT_OK_AND_ASSIGN(const int64_t layers, LayersPerSegment(policy, 3));
-      const StepResult recomputed = Step(InGroups(12, 6), layers, dropout);
+    const StepResult kept = Step(InGroups(12, 6), kAllKept, dropout);
+    for (const ActivationCheckpointing& policy : kPolicies) {
+      SCOPED_TRACE(Describe(policy, kLayers));
+      const StepResult recomputed = Step(InGroups(12, 6), policy, dropout);
       EXPECT_EQ(recomputed.gradient, kept.gradient);
       EXPECT_EQ(recomputed.outcome.loss, kept.outcome.loss);
       EXPECT_LT(recomputed.peak_bytes, kept.peak_bytes);
@@ -166,7 +176,8 @@ TEST_F(InvarianceTest, CheckpointingPoliciesAreBitEqual) {
 }
 
 TEST_F(InvarianceTest, DropoutChangesTheGradientAndNotItsScale) {
-  const StepResult none = Step(InGroups(12, 12), 3, 0), some = Step(InGroups(12, 12), 3, 0.1f);
+  const StepResult none = Step(InGroups(12, 12), kAllKept, 0),
+                   some = Step(InGroups(12, 12), kAllKept, 0.1f);
   const double difference = RelativeL2(some.gradient, none.gradient);
   EXPECT_GT(difference, 0.01);
   EXPECT_LT(difference, 1);
@@ -186,7 +197,7 @@ TEST_F(InvarianceTest, PackedAndUnpackedLossesAreEqual) {
 
 // A slice is at most a layer's work, so that decoding can run in between.
 TEST_F(InvarianceTest, AStepIsManySlices) {
-  const StepResult step = Step(InGroups(12, 12), 3, 0);
+  const StepResult step = Step(InGroups(12, 12), kAllKept, 0);
   // Embedding, 3 layers forward, at least one of loss, 3 layers back, the update.
   EXPECT_GE(step.slices, 9);
 }

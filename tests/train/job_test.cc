@@ -253,6 +253,7 @@ TEST_F(JobTest, FailsAfterThreeStepsThatAreNotFinite) {
 
 TEST_F(JobTest, PlansThePeakBeforeItStarts) {
   TrainingSpec spec = ResumableSpec();
+  spec.activation_checkpointing = "none";
   ASSERT_OK_AND_ASSIGN(const auto job,
                        TrainingJob::Create(spec, fixture_.model(), nullptr, fixture_.backend()));
   const TrainingPlan& plan = job->plan();
@@ -274,6 +275,41 @@ TEST_F(JobTest, PlansThePeakBeforeItStarts) {
               StatusIs(absl::StatusCode::kResourceExhausted,
                        absl::StrCat("the job needs ", plan.peak_bytes, " bytes, ",
                                     plan.peak_bytes - 1, " are free")));
+}
+
+TEST_F(JobTest, AutoKeepsTheLayersThatFit) {
+  Allocator& allocator = fixture_.backend().allocator();
+  TrainingSpec spec = fixture_.SmallSpec();
+  const auto plan = [&](const std::string& policy, int64_t limit) {
+    allocator.SetLimit(MemoryTag::kTraining, limit);
+    spec.activation_checkpointing = policy;
+    const auto job = TrainingJob::Create(spec, fixture_.model(), nullptr, fixture_.backend());
+    EXPECT_OK(job.status());
+    return job.ok() ? (*job)->plan() : TrainingPlan{};
+  };
+  const TrainingPlan all = plan("none", 0), one = plan("every_layer", 0),
+                     host = plan("offload", 0);
+  ASSERT_GT(all.peak_bytes, one.peak_bytes);
+  ASSERT_GT(one.peak_bytes, host.peak_bytes);
+  EXPECT_EQ(one.pinned_bytes, 0);
+  EXPECT_GT(host.pinned_bytes, 0);
+  EXPECT_EQ(plan("auto", all.peak_bytes).activation_checkpointing, "all 3 layers kept");
+  const TrainingPlan two = plan("auto", all.peak_bytes - 1);
+  EXPECT_EQ(two.activation_checkpointing,
+            "2 of 3 layers kept, the rest computed again in segments of 1");
+  EXPECT_LT(two.peak_bytes, all.peak_bytes);
+  EXPECT_EQ(plan("auto", one.peak_bytes).peak_bytes, one.peak_bytes);
+  EXPECT_EQ(plan("auto", one.peak_bytes - 1).peak_bytes, host.peak_bytes);
+
+  allocator.SetLimit(MemoryTag::kTraining, 0);
+  const auto adapter = [&](const std::string& policy) {
+    spec.activation_checkpointing = policy;
+    spec.output_dir = fixture_.NewDir(policy);
+    const auto run = fixture_.Run(spec);
+    EXPECT_OK(run->error);
+    return run->result->sha256;
+  };
+  EXPECT_EQ(adapter("auto"), adapter("offload"));
 }
 
 TEST_F(JobTest, CreateRefusesAndNothingStarts) {

@@ -72,6 +72,7 @@ class CpuEvent final : public Event {
  public:
   absl::Status Record(Stream&) override { return absl::OkStatus(); }
   absl::Status Wait(Stream&) override { return absl::OkStatus(); }
+  absl::Status Synchronize() override { return absl::OkStatus(); }
 };
 
 int64_t HostMemoryBytes() {

@@ -18,6 +18,11 @@ absl::Status CheckWorkspace(const char* op, const TensorView& workspace, int64_t
 // The backend computes in T alone.
 template <typename T>
 absl::Status CheckIs(const char* op, const char* name, const ConstTensorView& view) {
+  if (!view.dense()) {
+    return absl::InvalidArgumentError(absl::StrCat(op, ": ", name, " has rows ", view.stride(),
+                                                   " elements apart; this backend takes dense ",
+                                                   "tensors alone"));
+  }
   if (view.dtype == DTypeOf<T>) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(op, ": ", name, " is ", Name(view.dtype),
                                                  ", this backend computes in ", Name(DTypeOf<T>)));
@@ -142,6 +147,11 @@ class CpuOps final : public Ops {
     return absl::OkStatus();
   }
 
+  LinearLayout PreferredLinearLayout() const override { return {}; }
+  int64_t AttentionWorkspaceBytes(const AttentionArgs&) const override { return 0; }
+  int64_t AttentionBackwardWorkspaceBytes(const AttentionBackwardArgs&) const override {
+    return 0;
+  }
   int64_t LinearWorkspaceBytes(const LinearArgs& args) const override {
     return cpu::LinearWorkspaceBytes<T>(args, pool_);
   }

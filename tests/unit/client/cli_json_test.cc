@@ -95,6 +95,16 @@ TEST(JobEventTest, OnlyAStepHasALossAtTheTop) {
   EXPECT_EQ(json["eval"]["loss"], 0.75);
 }
 
+TEST(JobEventTest, TheStartSaysWhatMemoryTheJobTakes) {
+  v1::JobEvent event;
+  v1::TrainingPlan& plan = *event.mutable_start()->mutable_plan();
+  plan.set_peak_bytes(3 << 20);
+  EXPECT_THAT(JobEventLine("job-1", event), ::testing::EndsWith("at most 3.0 MiB"));
+  plan.set_pinned_bytes(3 << 19);
+  EXPECT_THAT(JobEventLine("job-1", event),
+              ::testing::EndsWith("at most 3.0 MiB and 1.5 MiB of pinned host memory"));
+}
+
 TEST(JobEventTest, AnEventOfALaterServerIsStillAnObject) {
   v1::JobEvent event;
   event.set_seq(9);
@@ -137,6 +147,7 @@ TEST(TrainingFlagsTest, TheNamesOfTrainingArgumentsAndLoraConfigAreThere) {
                            "adam_beta1",
                            "adam_beta2",
                            "adam_epsilon",
+                           "optim",
                            "r",
                            "lora_alpha",
                            "lora_dropout",

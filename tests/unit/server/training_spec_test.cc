@@ -44,6 +44,7 @@ TEST(TrainingSpecTest, DefaultsAreTheEnginesOwn) {
   EXPECT_EQ(engine.micro_batch_size, own.micro_batch_size);
   EXPECT_EQ(engine.max_seq_length, own.max_seq_length);
   EXPECT_EQ(engine.adam_epsilon, own.adam_epsilon);
+  EXPECT_EQ(engine.optim, own.optim);
   EXPECT_EQ(engine.packing, own.packing);
   EXPECT_EQ(engine.logging_steps, own.logging_steps);
 }
@@ -86,6 +87,7 @@ TEST(TrainingSpecTest, EveryFieldReachesTheEngine) {
   spec.set_adam_beta1(0.5);
   spec.set_adam_beta2(0.625);
   spec.set_adam_epsilon(0.001);
+  spec.set_optim("paged_adamw_8bit");
   spec.set_eval_steps(13);
   spec.set_save_steps(17);
   spec.set_logging_steps(19);
@@ -114,6 +116,7 @@ TEST(TrainingSpecTest, EveryFieldReachesTheEngine) {
   EXPECT_EQ(e.adam_beta1, 0.5);
   EXPECT_EQ(e.adam_beta2, 0.625);
   EXPECT_EQ(e.adam_epsilon, 0.001);
+  EXPECT_EQ(e.optim, "paged_adamw_8bit");
   EXPECT_EQ(e.eval_steps, 13);
   EXPECT_EQ(e.save_steps, 17);
   EXPECT_EQ(e.logging_steps, 19);
@@ -163,6 +166,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadField{"adam_beta1", [](auto& s) { s.set_adam_beta1(1); }},
         BadField{"adam_beta2", [](auto& s) { s.set_adam_beta2(-0.1); }},
         BadField{"adam_epsilon", [](auto& s) { s.set_adam_epsilon(0); }},
+        BadField{"optim", [](auto& s) { s.set_optim("sgd"); }},
+        BadField{"optim", [](auto& s) { s.set_optim(""); }},
         BadField{"eval_steps", [](auto& s) { s.set_eval_steps(5); }},  // without an eval dataset
         BadField{"save_steps", [](auto& s) { s.set_save_steps(-1); }},
         BadField{"logging_steps", [](auto& s) { s.set_logging_steps(0); }},
@@ -171,6 +176,29 @@ INSTANTIATE_TEST_SUITE_P(
                  [](auto& s) { s.set_activation_checkpointing("every_k:0"); }},
         BadField{"activation_checkpointing",
                  [](auto& s) { s.set_activation_checkpointing("all"); }}));
+
+TEST(TrainingSpecTest, TakesEveryOptimAndNamesThemAll) {
+  constexpr const char* kKnown[] = {"adamw_torch", "adamw_8bit", "paged_adamw_32bit",
+                                    "paged_adamw_8bit"};
+  v1::TrainingSpec spec = Filled();
+  for (const char* optim : kKnown) {
+    spec.set_optim(optim);
+    EXPECT_OK(CheckTrainingSpec(spec, false, kContext, nullptr));
+    EXPECT_EQ(ToEngine(spec).optim, optim);
+  }
+  spec.set_optim("adamw");
+  EXPECT_THAT(CheckTrainingSpec(spec, false, kContext, nullptr),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       "spec.training.optim: \"adamw\" is none of adamw_torch, adamw_8bit, "
+                       "paged_adamw_32bit, paged_adamw_8bit"));
+}
+
+// A job that was stored before there was a choice goes on as it began.
+TEST(TrainingSpecTest, AStoredJobWithoutOptimHasTheDefault) {
+  v1::TrainingSpec spec = Filled();
+  spec.clear_optim();
+  EXPECT_EQ(ToEngine(spec).optim, TrainingSpec().optim);
+}
 
 TEST(WarmStartTest, FillsFromTheAdapterAndRefusesWhatDiffers) {
   v1::Adapter adapter;

@@ -69,8 +69,10 @@ class LoraBatchTest : public testing::Test {
     EXPECT_LE(
         arena.Mark() - before,
         LoraBatch::ScratchBytes(count, static_cast<int64_t>(rows.size()), kMaxRank, *backend_));
-    LayerActivations act = *AllocateLayerActivations(model_->config(), *backend_, count,
-                                                     /*for_backward=*/false, arena);
+    LayerActivations act;
+    const LayerBatch batch = {.num_tokens = count, .for_backward = false, .ranks = {}};
+    EXPECT_OK(AllocateLayerScratch(model_->config(), *backend_, batch, arena, act));
+    EXPECT_OK(AllocateLayerActivations(model_->config(), *backend_, batch, arena, act));
     act.x = {x.data(), DType::kF32, {count, kHidden}};
     const int64_t workspace = LayerWorkspaceBytes(*model_, *backend_, count,
                                                   {.row_invariant = true, .max_rank = kMaxRank});

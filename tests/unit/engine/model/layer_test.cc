@@ -4,6 +4,7 @@
 #include <cstring>
 #include <vector>
 
+#include "engine/core/status_macros.h"
 #include "engine/device/backend.h"
 #include "tests/support/full_forward.h"
 #include "tests/support/status_matchers.h"
@@ -60,11 +61,20 @@ class LayerTest : public testing::Test {
     return LayerForward(1, Context(workspace), attention, act, y, *stream_);
   }
   LayerActivations Activations(bool for_backward) {
-    LayerActivations act =
-        *AllocateLayerActivations(model_->config(), *backend_, kTokens, for_backward, arena_);
+    LayerActivations act;
+    EXPECT_OK(Allocate(for_backward, arena_, act));
     act.x = Tensor(input_);
     return act;
   }
+  absl::Status Allocate(bool for_backward, Arena& arena, LayerActivations& act) {
+    const LayerBatch batch = Batch(for_backward);
+    RETURN_IF_ERROR(AllocateLayerScratch(model_->config(), *backend_, batch, arena, act));
+    return AllocateLayerActivations(model_->config(), *backend_, batch, arena, act);
+  }
+  static LayerBatch Batch(bool for_backward) {
+    return {.num_tokens = kTokens, .for_backward = for_backward, .ranks = {}};
+  }
+  SequenceBounds Sequences() const { return {.cu_seqlens = CuSeqlens(), .max_seqlen = 5}; }
   TensorView Tensor(const std::vector<float>& values) {
     const TensorView view = *arena_.Allocate(DType::kF32, {kTokens, kHidden});
     std::memcpy(view.data, values.data(), view.size_bytes());
@@ -112,14 +122,33 @@ TEST_F(LayerTest, AllWaysForwardGiveTheSameBits) {
   EXPECT_EQ(ToFloats(in_place.x), expected);
 }
 
+// Computed again without the down projection, a layer leaves the same for its backward pass.
+TEST_F(LayerTest, RecomputationLeavesOutTheDownProjectionAlone) {
+  LayerActivations first = Activations(/*for_backward=*/true);
+  const TensorView y = Tensor(std::vector<float>(kTokens * kHidden, 0));
+  ASSERT_OK(Forward(first, y));
+  const TensorView dy = Tensor(RandomValues(kTokens * kHidden, 1, 11));
+  const TensorView workspace = *arena_.Allocate(DType::kU8, {WorkspaceBytes(true)});
+  ASSERT_OK(
+      LayerBackward(1, Context(workspace), Sequences(), Batch(true), first, dy, arena_, *stream_));
+
+  LayerActivations again = Activations(/*for_backward=*/true);
+  const TensorView dy2 = Tensor(RandomValues(kTokens * kHidden, 1, 11));
+  ASSERT_OK(Forward(again, TensorView{}));
+  ASSERT_OK(
+      LayerBackward(1, Context(workspace), Sequences(), Batch(true), again, dy2, arena_, *stream_));
+  EXPECT_EQ(ToFloats(dy2), ToFloats(dy));
+  EXPECT_NE(ToFloats(dy), RandomValues(kTokens * kHidden, 1, 11));
+}
+
 TEST_F(LayerTest, MeasuredLayoutIsTheRealOneAndServingSharesMemory) {
   int64_t bytes[2];
   for (const bool for_backward : {false, true}) {
     Arena measure = Arena::Measuring("measure");
-    ASSERT_OK(
-        AllocateLayerActivations(model_->config(), *backend_, kTokens, for_backward, measure));
+    LayerActivations act;
+    ASSERT_OK(Allocate(for_backward, measure, act));
     const int64_t before = arena_.Mark();
-    ASSERT_OK(AllocateLayerActivations(model_->config(), *backend_, kTokens, for_backward, arena_));
+    ASSERT_OK(Allocate(for_backward, arena_, act));
     EXPECT_EQ(arena_.Mark() - before, measure.peak_bytes());
     EXPECT_EQ(measure.used_bytes(), measure.peak_bytes()) << "the peak must stay reserved";
     bytes[for_backward] = measure.peak_bytes();
@@ -130,9 +159,8 @@ TEST_F(LayerTest, MeasuredLayoutIsTheRealOneAndServingSharesMemory) {
 TEST_F(LayerTest, KeptActivationsDoNotOverlap) {
   const LayerActivations act = Activations(/*for_backward=*/true);
   std::vector<std::pair<const char*, const char*>> ranges;
-  for (const TensorView& view :
-       {act.x, act.norm1, act.inv_rms1, act.q, act.k, act.v, act.o, act.lse, act.h, act.norm2,
-        act.inv_rms2, act.gate, act.up, act.act}) {
+  for (const TensorView& view : {act.x, act.norm, act.inv_rms1, act.q, act.k, act.v, act.o, act.lse,
+                                 act.h, act.inv_rms2, act.gate, act.up, act.act}) {
     ASSERT_FALSE(view.empty());
     const char* begin = static_cast<const char*>(view.data);
     for (const auto& [other_begin, other_end] : ranges)
@@ -154,13 +182,13 @@ TEST_F(LayerTest, ScratchIsEnoughAndTheArenaIsReleased) {
   const LayerContext context = Context({block.data, DType::kU8, {bytes}});
   const TensorView dy = Tensor(RandomValues(kTokens * kHidden, 1, 11));
   const int64_t mark = arena_.Mark();
-  ASSERT_OK(LayerBackward(1, context, CuSeqlens(), act, dy, arena_, *stream_));
+  ASSERT_OK(LayerBackward(1, context, Sequences(), Batch(true), act, dy, arena_, *stream_));
   EXPECT_EQ(arena_.Mark(), mark);
   const uint8_t* guard = block.as<uint8_t>() + bytes;
   EXPECT_TRUE(std::all_of(guard, guard + kGuard, [](uint8_t byte) { return byte == 0x5a; }));
 
   Arena small("small", buffer_.data(), 1024);
-  EXPECT_THAT(LayerBackward(1, context, CuSeqlens(), act, dy, small, *stream_),
+  EXPECT_THAT(LayerBackward(1, context, Sequences(), Batch(true), act, dy, small, *stream_),
               StatusIs(absl::StatusCode::kResourceExhausted, "small"));
   EXPECT_EQ(small.Mark(), 0);
 }

@@ -320,6 +320,22 @@ TEST(RefusalTest, LossAndOptimizer) {
       adamw, [](W& a) { a.step = 0; }, "step is 0");
   ExpectRefused(
       adamw, [&](W&) { tensor.v.shape = {4}; }, "v is [4]");
+  const TensorView codes = V(DType::kU8, {300});
+  const AdamWTensor eight = {F32({300}), F32({300}), codes, codes, F32({2}), F32({2})};
+  adamw.m_code = adamw.v_code = F32({256});
+  const auto refused = [&](auto change, const char* part) {
+    tensor = eight;
+    ExpectRefused(
+        adamw, [&](W& a) { change(a, tensor); }, part);
+  };
+  refused([](W&, AdamWTensor& t) { t.v.dtype = DType::kF32; }, "v is F32");
+  refused([](W&, AdamWTensor& t) { t.m.shape = {299}; }, "m is [299]");
+  refused([](W&, AdamWTensor& t) { t.m_scales.shape = {1}; }, "m_scales is [1]");
+  refused([](W&, AdamWTensor& t) { t.v_scales.dtype = DType::kF64; }, "v_scales is F64");
+  refused([](W& a, AdamWTensor&) { a.m_code.shape = {16}; }, "m_code is [16]");
+  refused([](W& a, AdamWTensor&) { a.v_code.dtype = DType::kU8; }, "v_code is U8");
+  refused([](W&, AdamWTensor& t) { t.param = V(DType::kF64, {300}), t.grad = t.param; },
+          "param is F64");
   ExpectRefused(
       SumSquaresArgs{{}, V(DType::kF64, {1})}, [](SumSquaresArgs& a) { a.out.dtype = DType::kF32; },
       "out is F32");

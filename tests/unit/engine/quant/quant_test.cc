@@ -1,5 +1,7 @@
 #include "engine/quant/quant.h"
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <random>
 #include <vector>
@@ -7,6 +9,7 @@
 #include "engine/core/float16.h"
 #include "engine/device/backend.h"
 #include "engine/ops/ops.h"
+#include "engine/quant/code_book.h"
 #include "tests/support/status_matchers.h"
 
 namespace lorad {
@@ -72,6 +75,41 @@ TEST(QuantSpecTextTest, RefusesWhatItDoesNotKnowByName) {
   refused("nf4,block=96", "block 96");
   refused("nf4,double_quant=maybe", "\"double_quant=maybe\"");
   refused("nf4,nested=1", "\"nested=1\"");
+}
+
+// The entries from their definition, in double: for each power of ten the midpoints of a division
+// of [0.1, 1] into 2^exponent parts, or twice as many without sign.
+std::vector<double> DynamicEntries(bool is_signed) {
+  std::vector<double> entries = {0, 1};
+  for (int exponent = 0; exponent < 7; ++exponent) {
+    const int parts = (is_signed ? 1 : 2) << exponent;
+    for (int i = 0; i < parts; ++i) {
+      const double value = std::pow(10, exponent - 6) * (0.1 + 0.9 * (i + 0.5) / parts);
+      entries.push_back(value);
+      if (is_signed) entries.push_back(-value);
+    }
+  }
+  std::sort(entries.begin(), entries.end());
+  return entries;
+}
+
+TEST(DynamicMapTest, HoldsTheEntriesOfItsDefinition) {
+  for (const bool is_signed : {true, false}) {
+    const std::array<float, 256>& map = is_signed ? DynamicMap() : UnsignedDynamicMap();
+    const std::vector<double> entries = DynamicEntries(is_signed);
+    ASSERT_EQ(entries.size(), map.size());
+    // Ends, step, edge, sum of two edges, power and product: eight roundings at most.
+    for (size_t i = 0; i < map.size(); ++i)
+      ASSERT_NEAR(map[i], entries[i], 8 * 0x1p-24 * std::abs(entries[i])) << i;
+  }
+  EXPECT_EQ(DynamicMap()[127], 0);
+  EXPECT_EQ(DynamicMap()[255], 1);
+  EXPECT_FLOAT_EQ(DynamicMap()[0], -0.99296875f);
+  EXPECT_FLOAT_EQ(DynamicMap()[128], 5.5e-7f);
+  EXPECT_EQ(UnsignedDynamicMap()[0], 0);
+  EXPECT_EQ(UnsignedDynamicMap()[255], 1);
+  EXPECT_FLOAT_EQ(UnsignedDynamicMap()[1], 3.25e-7f);
+  EXPECT_FLOAT_EQ(UnsignedDynamicMap()[254], 0.996484375f);
 }
 
 TEST(QuantizeTest, Int4AndInt8RoundToTheNearestStep) {

@@ -47,8 +47,8 @@ class CheckpointTest : public testing::Test {
                          .best_step = 2,
                          .evals_without_gain = 5};
     snapshot.adapter = *InitialAdapter(spec, config_, step);
-    snapshot.m = {1.0f, static_cast<float>(step), -0.0f};
-    snapshot.v = {1e-38f, 3.0f, 0.0f};
+    snapshot.moments.m.values = {1.0f, static_cast<float>(step), -0.0f};
+    snapshot.moments.v.values = {1e-38f, 3.0f, 0.0f};
     if (step >= 2) snapshot.best = *InitialAdapter(spec, config_, 1000 + step);
     return snapshot;
   }
@@ -104,14 +104,40 @@ TEST_F(CheckpointTest, ReadsBackBitForBit) {
     }
     EXPECT_EQ(found.best_step, 2);
     EXPECT_EQ(found.evals_without_gain, 5);
-    EXPECT_EQ(newest.snapshot->m, expected.m);
-    EXPECT_EQ(newest.snapshot->v, expected.v);
+    EXPECT_EQ(newest.snapshot->moments.m.values, expected.moments.m.values);
+    EXPECT_TRUE(std::signbit(newest.snapshot->moments.m.values[2]));
+    EXPECT_EQ(newest.snapshot->moments.v.values, expected.moments.v.values);
+    EXPECT_TRUE(newest.snapshot->moments.m.codes.empty());
+    EXPECT_TRUE(newest.snapshot->moments.v.scales.empty());
     EXPECT_EQ(newest.snapshot->adapter.modules[1].a, expected.adapter.modules[1].a);
     ASSERT_EQ(newest.snapshot->best.has_value(), expected.best.has_value());
     if (expected.best) {
       EXPECT_EQ(AdapterDigest(*newest.snapshot->best), AdapterDigest(*expected.best));
     }
   }
+}
+
+TEST_F(CheckpointTest, EightBitMomentsReadBackBitForBit) {
+  TrainingSnapshot snapshot = Snapshot(4);
+  HostMoments& moments = snapshot.moments;
+  moments = {};
+  for (int i = 0; i < 300; ++i) {
+    moments.m.codes.push_back(static_cast<uint8_t>(i));
+    moments.v.codes.push_back(static_cast<uint8_t>(7 * i + 3));
+  }
+  moments.m.scales = {0.1f, 1e-42f};  // the second is subnormal
+  moments.v.scales = {0.0f, 3e38f};
+  ASSERT_OK(WriteCheckpoint(dir(), kIdentity, snapshot));
+  ASSERT_OK_AND_ASSIGN(const NewestCheckpoint newest,
+                       ReadNewestCheckpoint(dir(), kIdentity, config_));
+  ASSERT_TRUE(newest.snapshot.has_value());
+  const HostMoments& found = newest.snapshot->moments;
+  EXPECT_EQ(found.m.codes, moments.m.codes);
+  EXPECT_EQ(found.m.scales, moments.m.scales);
+  EXPECT_EQ(found.v.codes, moments.v.codes);
+  EXPECT_EQ(found.v.scales, moments.v.scales);
+  EXPECT_TRUE(found.m.values.empty());
+  EXPECT_TRUE(found.v.values.empty());
 }
 
 TEST_F(CheckpointTest, HoldsAnAdapterForAnyUse) {

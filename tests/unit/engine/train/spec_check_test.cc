@@ -33,6 +33,9 @@ TEST(CheckTrainingSpecTest, NamesFieldValueAndBound) {
       {[](TrainingSpec& s) { s.adam_beta1 = 1; }, "adam_beta1 is 1; it must be in [0, 1)"},
       {[](TrainingSpec& s) { s.adam_beta2 = -0.5; }, "adam_beta2 is -0.5"},
       {[](TrainingSpec& s) { s.adam_epsilon = 0; }, "adam_epsilon is 0; it must be > 0"},
+      {[](TrainingSpec& s) { s.optim = "sgd"; },
+       "optim is \"sgd\"; known are adamw_torch, adamw_8bit, paged_adamw_32bit, paged_adamw_8bit"},
+      {[](TrainingSpec& s) { s.optim = ""; }, "optim is \"\""},
       {[](TrainingSpec& s) { s.max_steps = -1; }, "max_steps is -1"},
       {[](TrainingSpec& s) { s.num_train_epochs = 0; }, "num_train_epochs is 0; it must be > 0"},
       {[](TrainingSpec& s) { s.num_train_epochs = 1e9; }, "num_train_epochs is 1e+09"},
@@ -53,6 +56,14 @@ TEST(CheckTrainingSpecTest, NamesFieldValueAndBound) {
     TrainingSpec spec = ValidSpec();
     change(spec);
     EXPECT_THAT(CheckTrainingSpec(spec), StatusIs(absl::StatusCode::kInvalidArgument, message));
+  }
+}
+
+TEST(CheckTrainingSpecTest, TakesEveryOptim) {
+  for (const char* optim : {"adamw_torch", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit"}) {
+    TrainingSpec spec = ValidSpec();
+    spec.optim = optim;
+    EXPECT_OK(CheckTrainingSpec(spec)) << optim;
   }
 }
 

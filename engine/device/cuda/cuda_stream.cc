@@ -1,0 +1,52 @@
+#include "engine/device/cuda/cuda_stream.h"
+
+#include "absl/memory/memory.h"
+#include "engine/core/status_macros.h"
+#include "engine/device/cuda/cuda_error.h"
+
+namespace lorad::cuda {
+
+absl::StatusOr<std::unique_ptr<CudaStream>> CudaStream::Create(int device) {
+  RETURN_IF_ERROR(ToStatus(cudaSetDevice(device), "cudaSetDevice"));
+  cudaStream_t handle = nullptr;
+  RETURN_IF_ERROR(ToStatus(cudaStreamCreateWithFlags(&handle, cudaStreamNonBlocking),
+                           "cudaStreamCreateWithFlags"));
+  return absl::WrapUnique(new CudaStream(device, handle));
+}
+
+CudaStream::~CudaStream() {
+  // Queued work may still use the state.
+  LogIfError(cudaStreamSynchronize(handle_), "cudaStreamSynchronize");
+  state_.reset();
+  LogIfError(cudaStreamDestroy(handle_), "cudaStreamDestroy");
+}
+
+absl::Status CudaStream::Synchronize() {
+  RETURN_IF_ERROR(ToStatus(cudaSetDevice(device_), "cudaSetDevice"));
+  return ToStatus(cudaStreamSynchronize(handle_), "cudaStreamSynchronize");
+}
+
+absl::StatusOr<std::unique_ptr<CudaEvent>> CudaEvent::Create(int device) {
+  RETURN_IF_ERROR(ToStatus(cudaSetDevice(device), "cudaSetDevice"));
+  cudaEvent_t handle = nullptr;
+  RETURN_IF_ERROR(
+      ToStatus(cudaEventCreateWithFlags(&handle, cudaEventDisableTiming | cudaEventBlockingSync),
+               "cudaEventCreateWithFlags"));
+  return absl::WrapUnique(new CudaEvent(handle));
+}
+
+CudaEvent::~CudaEvent() { LogIfError(cudaEventDestroy(handle_), "cudaEventDestroy"); }
+
+absl::Status CudaEvent::Record(Stream& stream) {
+  return ToStatus(cudaEventRecord(handle_, Handle(stream)), "cudaEventRecord");
+}
+
+absl::Status CudaEvent::Wait(Stream& stream) {
+  return ToStatus(cudaStreamWaitEvent(Handle(stream), handle_, 0), "cudaStreamWaitEvent");
+}
+
+absl::Status CudaEvent::Synchronize() {
+  return ToStatus(cudaEventSynchronize(handle_), "cudaEventSynchronize");
+}
+
+}  // namespace lorad::cuda

@@ -1,0 +1,281 @@
+// Decoding k-bit weights:  out[row_offset + r, c] = bf16(code_book[code(i)] * absmax(i / block)),
+// i = r * columns + c, with absmax(b) = scales[b], or, doubly quantised,
+// nested_code[scales_u8[b]] * nested_scales[b / 256] + nested_offset, the product rounded first.
+//
+//   codes   4-bit: two to a byte, the high nibble first; 8-bit: a byte each    flat, row-major
+//   scales  one per block of the flattened matrix
+//   out     bf16 (or fp32, fp64) [.., ld], must not overlap the inputs
+//
+// Fast kernel (bf16 out, columns a multiple of 8): a thread decodes kWords words of 8 weights,
+// 256 words apart, so that a warp reads 128 (or 256) contiguous bytes and writes 512: full lines
+// both ways. All words are in flight before the first is decoded. The 4-bit book is looked up in
+// shared memory, one bank per lane, so that no two lanes ever conflict. A block belongs to one
+// weight; the weights of a batch follow one another in the grid. Blocks live shortly: a persistent
+// grid was slower.
+// Element kernel (odd shapes, wider outputs): a thread an element, a row in gridDim.x. Weights that
+// are bf16 already are copied row by row.
+//
+// Bound by memory: 0.5 + 1/64 + 4 / (64 * 256) bytes in (nf4, block 64, double) and 2 bytes out a
+// weight. Formats: Dettmers et al., "QLoRA", 2023.
+#include <cuda_bf16.h>
+
+#include <bit>
+#include <type_traits>
+
+#include "engine/core/checked_math.h"
+#include "engine/ops/cuda/dequantize.h"
+#include "engine/ops/cuda/elementwise.h"
+
+namespace lorad::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kWarp = 32;
+constexpr int kWordWeights = 8;  // 16 bytes of bf16: one store
+constexpr int kWords = 4;        // 2 to 4 were equally fast, 8 slower: too many registers
+constexpr int kNestedShift = 8;
+static_assert(1 << kNestedShift == kNestedBlock);
+
+// n / divisor for n < 2^31 by a multiplication. Granlund and Montgomery, "Division by invariant
+// integers using multiplication", 1994.
+struct Divisor {
+  uint32_t divisor = 1, magic = 1, shift = 0;
+  __device__ uint32_t Divide(uint32_t n) const { return (__umulhi(n, magic) + n) >> shift; }
+};
+
+Divisor MakeDivisor(uint32_t divisor) {
+  uint32_t shift = 0;
+  while ((uint64_t{1} << shift) < divisor) ++shift;
+  const uint64_t magic = (((uint64_t{1} << shift) - divisor) << 32) / divisor + 1;
+  return {divisor, static_cast<uint32_t>(magic), shift};
+}
+
+struct Source {
+  PackedWeight weight;
+  uint32_t first_block = 0;  // of the grid
+  uint32_t words = 0;
+  int32_t block_shift = 0;  // log2(words of a quantisation block)
+  Divisor words_per_row;
+};
+
+struct Batch {
+  Source sources[kMaxDequantizeWeights];
+  int count = 0;
+  __nv_bfloat16* out = nullptr;
+  int64_t ld = 0;
+};
+
+__device__ __forceinline__ uint32_t PackPair(float low, float high) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  uint32_t bits;
+  static_assert(sizeof(bits) == sizeof(pair));
+  memcpy(&bits, &pair, sizeof(bits));
+  return bits;
+}
+
+// Eight weights. `book` is the lane's own column of the table.
+__device__ __forceinline__ uint4 Decode(uint32_t word, const float* book, float scale) {
+  uint32_t pairs[4];
+#pragma unroll
+  for (int byte = 0; byte < 4; ++byte) {
+    const uint32_t high = (word >> (8 * byte + 4)) & 15, low = (word >> (8 * byte)) & 15;
+    pairs[byte] =
+        PackPair(__fmul_rn(book[high * kWarp], scale), __fmul_rn(book[low * kWarp], scale));
+  }
+  return make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+}
+__device__ __forceinline__ uint4 Decode(uint2 word, const float* book, float scale) {
+  uint32_t pairs[4];
+#pragma unroll
+  for (int pair = 0; pair < 4; ++pair) {
+    const uint32_t bytes = (pair < 2 ? word.x : word.y) >> (16 * (pair % 2));
+    pairs[pair] =
+        PackPair(__fmul_rn(book[bytes & 255], scale), __fmul_rn(book[(bytes >> 8) & 255], scale));
+  }
+  return make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+}
+
+template <int kBits>
+__global__ void __launch_bounds__(kThreads) DequantizeKernel(const __grid_constant__ Batch batch) {
+  using Word = std::conditional_t<kBits == 4, uint32_t, uint2>;
+  // 4 bits: entry e of lane l at e * 32 + l.
+  __shared__ float book[kBits == 4 ? 16 * kWarp : 256];
+  __shared__ float nested_code[256];
+  int index = 0;
+  while (index + 1 < batch.count && blockIdx.x >= batch.sources[index + 1].first_block) ++index;
+  const Source& source = batch.sources[index];
+  const PackedWeight& weight = source.weight;
+  const bool nested = weight.scales_u8 != nullptr;
+  const Word* words_in = static_cast<const Word*>(weight.codes);
+  const uint32_t first = (blockIdx.x - source.first_block) * (kThreads * kWords) + threadIdx.x;
+
+  Word words[kWords];
+  float scales[kWords];
+  uint32_t scale_codes[kWords];
+#pragma unroll
+  for (int u = 0; u < kWords; ++u) {
+    const uint32_t i = first + u * kThreads;
+    words[u] = Word{};
+    scales[u] = 0;
+    scale_codes[u] = 0;
+    if (i >= source.words) continue;
+    const uint32_t block = i >> source.block_shift;
+    words[u] = __ldg(words_in + i);
+    if (nested) {
+      scale_codes[u] = __ldg(weight.scales_u8 + block);
+      scales[u] = __ldg(weight.nested_scales + (block >> kNestedShift));
+    } else {
+      scales[u] = __ldg(weight.scales + block);
+    }
+  }
+
+  if constexpr (kBits == 4) {
+    for (int i = threadIdx.x; i < 16 * kWarp; i += kThreads) {
+      book[i] = __ldg(weight.code_book + i / kWarp);
+    }
+  } else {
+    book[threadIdx.x] = __ldg(weight.code_book + threadIdx.x);
+  }
+  if (nested) nested_code[threadIdx.x] = __ldg(weight.nested_code + threadIdx.x);
+  __syncthreads();
+
+  const float* lane_book = kBits == 4 ? book + threadIdx.x % kWarp : book;
+#pragma unroll
+  for (int u = 0; u < kWords; ++u) {
+    const uint32_t i = first + u * kThreads;
+    if (i >= source.words) break;
+    const float scale =
+        nested ? __fadd_rn(__fmul_rn(nested_code[scale_codes[u]], scales[u]), weight.nested_offset)
+               : scales[u];
+    const uint32_t row = source.words_per_row.Divide(i);
+    const uint32_t column = (i - row * source.words_per_row.divisor) * kWordWeights;
+    __nv_bfloat16* to = batch.out + (weight.row_offset + row) * batch.ld + column;
+    *reinterpret_cast<uint4*>(to) = Decode(words[u], lane_book, scale);
+  }
+}
+static_assert(kThreads == 256, "a thread fills one entry of the tables of 256");
+
+__device__ float ElementValue(const PackedWeight& weight, int64_t i) {
+  if (weight.bits == 16) {
+    return __bfloat162float(static_cast<const __nv_bfloat16*>(weight.codes)[i]);
+  }
+  const int64_t block = i >> (__ffs(weight.block) - 1);
+  float scale;
+  if (weight.scales_u8 == nullptr) {
+    scale = __ldg(weight.scales + block);
+  } else {
+    const uint32_t code = __ldg(weight.scales_u8 + block);
+    scale = __fadd_rn(__fmul_rn(__ldg(weight.nested_code + code),
+                                __ldg(weight.nested_scales + (block >> kNestedShift))),
+                      weight.nested_offset);
+  }
+  const uint8_t* codes = static_cast<const uint8_t*>(weight.codes);
+  uint32_t code;
+  if (weight.bits == 8) {
+    code = __ldg(codes + i);
+  } else {
+    const uint32_t byte = __ldg(codes + i / 2);
+    code = i % 2 == 0 ? byte >> 4 : byte & 15;
+  }
+  return __bfloat162float(__float2bfloat16_rn(__fmul_rn(__ldg(weight.code_book + code), scale)));
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    ElementsKernel(const __grid_constant__ PackedWeight weight, T* out, int64_t ld) {
+  const int64_t row = blockIdx.x;
+  const int64_t column = int64_t{blockIdx.y} * kThreads + threadIdx.x;
+  if (column >= weight.columns) return;
+  const float value = ElementValue(weight, row * weight.columns + column);
+  T* to = out + (weight.row_offset + row) * ld + column;
+  if constexpr (std::is_same_v<T, __nv_bfloat16>) {
+    *to = __float2bfloat16_rn(value);
+  } else {
+    *to = static_cast<T>(value);
+  }
+}
+
+template <typename T>
+cudaError_t LaunchElements(const PackedWeight& weight, T* out, int64_t ld, cudaStream_t stream) {
+  if (weight.rows == 0 || weight.columns == 0) return cudaSuccess;
+  const int64_t column_blocks = CeilDiv(weight.columns, kThreads);
+  // Limits of a grid, far above any layer.
+  if (weight.rows > INT32_MAX || column_blocks > UINT16_MAX) return cudaErrorInvalidValue;
+  const dim3 grid(static_cast<unsigned>(weight.rows), static_cast<unsigned>(column_blocks));
+  ElementsKernel<T><<<grid, kThreads, 0, stream>>>(weight, out, ld);
+  return cudaGetLastError();
+}
+
+bool Aligned(const void* pointer, uintptr_t bytes) {
+  return reinterpret_cast<uintptr_t>(pointer) % bytes == 0;
+}
+
+bool IsFast(const PackedWeight& weight, const BFloat16* out, int64_t ld) {
+  if (weight.bits != 4 && weight.bits != 8) return false;
+  // A word is as many bytes as a code has bits. Words are counted in 31 bits.
+  return weight.columns % kWordWeights == 0 && ld % kWordWeights == 0 && Aligned(out, 16) &&
+         Aligned(weight.codes, weight.bits) &&
+         weight.rows * weight.columns / kWordWeights <= INT32_MAX - kThreads * kWords;
+}
+
+cudaError_t LaunchFast(const PackedWeight* weights, int count, BFloat16* out, int64_t ld,
+                       cudaStream_t stream) {
+  Batch batch;
+  batch.out = reinterpret_cast<__nv_bfloat16*>(out);
+  batch.ld = ld;
+  int64_t blocks = 0;
+  for (int i = 0; i < count; ++i) {
+    const PackedWeight& weight = weights[i];
+    const int64_t words = weight.rows * weight.columns / kWordWeights;
+    if (words == 0) continue;
+    Source& source = batch.sources[batch.count++];
+    source.weight = weight;
+    source.first_block = static_cast<uint32_t>(blocks);
+    source.words = static_cast<uint32_t>(words);
+    source.block_shift = std::countr_zero(static_cast<uint32_t>(weight.block / kWordWeights));
+    source.words_per_row = MakeDivisor(static_cast<uint32_t>(weight.columns / kWordWeights));
+    blocks += CeilDiv(words, kThreads * kWords);
+  }
+  if (blocks == 0) return cudaSuccess;
+  const auto kernel = weights[0].bits == 4 ? DequantizeKernel<4> : DequantizeKernel<8>;
+  kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(batch);
+  return cudaGetLastError();
+}
+
+cudaError_t LaunchOne(const PackedWeight& weight, BFloat16* out, int64_t ld, cudaStream_t stream) {
+  if (weight.bits == 16) {
+    return LaunchCopyRows(static_cast<const BFloat16*>(weight.codes), weight.columns,
+                          out + weight.row_offset * ld, ld, weight.rows, weight.columns, stream);
+  }
+  if (IsFast(weight, out, ld)) return LaunchFast(&weight, 1, out, ld, stream);
+  return LaunchElements(weight, reinterpret_cast<__nv_bfloat16*>(out), ld, stream);
+}
+
+}  // namespace
+
+cudaError_t LaunchDequantize(const PackedWeight* weights, int count, BFloat16* out, int64_t ld,
+                             cudaStream_t stream) {
+  if (count <= 0) return cudaSuccess;
+  if (count > kMaxDequantizeWeights) return cudaErrorInvalidValue;
+  bool together = true;
+  for (int i = 0; i < count; ++i) {
+    together &= IsFast(weights[i], out, ld) && weights[i].bits == weights[0].bits;
+  }
+  if (together) return LaunchFast(weights, count, out, ld, stream);
+  for (int i = 0; i < count; ++i) {
+    const cudaError_t error = LaunchOne(weights[i], out, ld, stream);
+    if (error != cudaSuccess) return error;
+  }
+  return cudaSuccess;
+}
+
+cudaError_t LaunchDequantize(const PackedWeight& weight, float* out, int64_t ld,
+                             cudaStream_t stream) {
+  return LaunchElements(weight, out, ld, stream);
+}
+cudaError_t LaunchDequantize(const PackedWeight& weight, double* out, int64_t ld,
+                             cudaStream_t stream) {
+  return LaunchElements(weight, out, ld, stream);
+}
+
+}  // namespace lorad::cuda

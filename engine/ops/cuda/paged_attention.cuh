@@ -1,0 +1,114 @@
+// What the two kernels of paged attention share: finding a row's sequence, the fold of splits,
+// loads. Private to paged_attention.cu, which explains them.
+#ifndef LORAD_ENGINE_OPS_CUDA_PAGED_ATTENTION_CUH_
+#define LORAD_ENGINE_OPS_CUDA_PAGED_ATTENTION_CUH_
+
+#include <cuda_bf16.h>
+
+#include <cstdint>
+
+#include "engine/ops/cuda/attention_mma.cuh"
+#include "engine/ops/cuda/paged_attention.h"
+
+namespace lorad::cuda {
+
+struct PagedArgs {
+  PagedAttentionParams p;
+  int64_t group = 0;       // query heads of a kv head
+  int64_t head_tiles = 0;  // tiles that these heads take: 1 unless group > 16
+  int64_t tile_rows = 0;
+  int64_t max_splits = 0;
+  float log2_scale = 0;  // scale * log2(e)
+};
+
+// Rows of one sequence.
+struct PagedTile {
+  int32_t sequence;
+  int32_t rows;      // 0: none
+  int64_t first;     // row of q
+  int64_t position;  // of that row
+};
+
+// Tiles of a sequence begin at number cu_seqlens[s] / tile_rows + s, which leaves room for all of
+// them and a few that are empty, so that no one has to count; tiles of one row are rows.
+__device__ __forceinline__ int64_t FirstTile(const PagedArgs& args, int64_t s) {
+  const int64_t row = args.p.cu_seqlens[s];
+  return args.tile_rows == 1 ? row : row / args.tile_rows + s;
+}
+
+// Finds tile `index`. Waits for the block. `found` is in shared memory.
+__device__ __forceinline__ PagedTile FindTile(const PagedArgs& args, int64_t index,
+                                              PagedTile* found) {
+  if (threadIdx.x == 0) found->rows = 0;
+  __syncthreads();
+  for (int64_t s = threadIdx.x; s < args.p.num_sequences; s += blockDim.x) {
+    const int64_t begin = FirstTile(args, s);
+    if (index < begin || index >= FirstTile(args, s + 1)) continue;
+    const int64_t end = args.p.cu_seqlens[s + 1];
+    const int64_t first = args.p.cu_seqlens[s] + (index - begin) * args.tile_rows;
+    if (first >= end) continue;
+    found->sequence = static_cast<int32_t>(s);
+    found->rows = static_cast<int32_t>(args.tile_rows < end - first ? args.tile_rows : end - first);
+    found->first = first;
+    found->position = args.p.context_lens[s] - (end - first);
+  }
+  __syncthreads();
+  return *found;
+}
+
+// What the fold of one more split does to a slot: (m, l, o) = (m, l * keep + .., o * keep + ..).
+struct Fold {
+  float keep, add;
+};
+__device__ __forceinline__ Fold FoldOf(float m, float split_m, float* new_m) {
+  *new_m = fmaxf(m, split_m);
+  const float base = *new_m == -INFINITY ? 0.0f : *new_m;
+  return {Exp2(m - base), Exp2(split_m - base)};
+}
+__device__ __forceinline__ float Folded(const Fold& fold, float sum, float split_sum) {
+  return __fmaf_rn(sum, fold.keep, __fmul_rn(split_sum, fold.add));
+}
+
+// Eight numbers from `dim` on of a row of `dims`, zeros beyond it and where there is no row.
+template <bool kAligned>
+__device__ __forceinline__ uint4 LoadEight(const __nv_bfloat16* row, int dim, int dims) {
+  uint4 values = make_uint4(0, 0, 0, 0);
+  if (row == nullptr || dim >= dims) return values;
+  if constexpr (kAligned) {
+    values = __ldg(reinterpret_cast<const uint4*>(row + dim));
+  } else {
+    uint32_t words[4];
+#pragma unroll
+    for (int w = 0; w < 4; ++w) {  // dims is even
+      const int i = dim + 2 * w;
+      words[w] =
+          i < dims ? __bfloat16_as_ushort(row[i]) | uint32_t{__bfloat16_as_ushort(row[i + 1])} << 16
+                   : 0;
+    }
+    values = make_uint4(words[0], words[1], words[2], words[3]);
+  }
+  return values;
+}
+
+inline constexpr int kPartialHead = 2;  // m and l before o
+
+// Elements between partial results in the workspace: of row t, head h and split s at
+// ((t * num_heads + h) * max_splits + s) times this.
+__host__ __device__ __forceinline__ int64_t PartialElements(int64_t head_dim) {
+  return head_dim + kPartialHead;
+}
+__device__ __forceinline__ float* Partial(const PagedArgs& args, int64_t row, int64_t head,
+                                          int64_t split) {
+  return static_cast<float*>(args.p.workspace) +
+         ((row * args.p.num_heads + head) * args.max_splits + split) *
+             PartialElements(args.p.head_dim);
+}
+
+__device__ __forceinline__ __nv_bfloat16* Output(const PagedArgs& args, int64_t row, int64_t head) {
+  return reinterpret_cast<__nv_bfloat16*>(args.p.o) + row * args.p.o_stride +
+         head * args.p.head_dim;
+}
+
+}  // namespace lorad::cuda
+
+#endif  // LORAD_ENGINE_OPS_CUDA_PAGED_ATTENTION_CUH_

@@ -1,0 +1,110 @@
+#include "engine/ops/cuda/row_linear.h"
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "engine/core/status_macros.h"
+#include "engine/device/cuda/cuda_error.h"
+#include "engine/ops/cuda/dropout.h"
+#include "engine/ops/cuda/row_lora.h"
+#include "engine/ops/cuda/row_product.h"
+
+namespace lorad::cuda {
+namespace {
+
+bool HasDropout(const LinearTerm& term) {
+  return term.dropout.probability > 0 && !term.lora.empty();
+}
+
+absl::Status MultiplyWeights(const LinearArgs& args, cudaStream_t stream) {
+  std::array<RowProductTerm, kMaxRowProductTerms> products;
+  for (size_t first = 0; first < args.terms.size(); first += products.size()) {
+    const absl::Span<LinearTerm> terms = args.terms.subspan(first, products.size());
+    for (size_t i = 0; i < terms.size(); ++i) {
+      const LinearTerm& term = terms[i];
+      products[i] = {ToPackedWeight(term.weight, /*row_offset=*/0),
+                     term.bias.empty() ? nullptr : term.bias.as<float>(), term.y.as<BFloat16>(),
+                     term.y.stride()};
+    }
+    RETURN_IF_ERROR(ToStatus(
+        LaunchRowProduct(args.x.as<BFloat16>(), args.x.stride(), args.x.shape[0], products.data(),
+                         static_cast<int>(terms.size()), args.accumulate, stream),
+        "row product"));
+  }
+  return absl::OkStatus();
+}
+
+// The segments of `term` with input x, which has the rows of the batch.
+void AppendSegments(const LinearTerm& term, const BFloat16* x, int64_t x_stride,
+                    std::vector<RowLoraSegment>& segments) {
+  for (const LoraSegment& lora : term.lora) {
+    RowLoraSegment segment;
+    segment.x = x + lora.row_begin * x_stride;
+    segment.a = lora.a.as<float>();
+    segment.b = lora.b.as<float>();
+    segment.xa = lora.xa.as<BFloat16>();
+    segment.y = term.y.as<BFloat16>() + lora.row_begin * term.y.stride();
+    segment.x_stride = x_stride;
+    segment.a_stride = lora.a.stride();
+    segment.b_stride = lora.b.stride();
+    segment.xa_stride = lora.xa.stride();
+    segment.y_stride = term.y.stride();
+    segment.rows = lora.row_end - lora.row_begin;
+    segment.in = term.weight.in_features;
+    segment.out = term.weight.out_features;
+    segment.rank = lora.a.shape[0];
+    segment.scaling = lora.scaling;
+    segments.push_back(segment);
+  }
+}
+
+absl::Status AddSegments(const std::vector<RowLoraSegment>& segments, cudaStream_t stream) {
+  return ToStatus(LaunchRowLora(segments.data(), static_cast<int64_t>(segments.size()), stream),
+                  "row LoRA");
+}
+
+// LoRA of a term whose adapters read drop(x), which is left in the workspace.
+absl::Status AddDropped(const LinearTerm& term, const LinearArgs& args, cudaStream_t stream) {
+  const int64_t columns = term.weight.in_features;
+  BFloat16* dropped = static_cast<BFloat16*>(args.workspace.data);
+  const LoraDropout& dropout = term.dropout;
+  const DropoutMask mask = {dropout.probability, dropout.seed, dropout.step, dropout.module,
+                            dropout.token_keys.as<uint64_t>()};
+  RETURN_IF_ERROR(ToStatus(LaunchDropout(mask, args.x.as<BFloat16>(), args.x.stride(),
+                                         args.x.shape[0], columns, dropped, columns, stream),
+                           "dropout"));
+  std::vector<RowLoraSegment> segments;
+  AppendSegments(term, dropped, columns, segments);
+  return AddSegments(segments, stream);
+}
+
+}  // namespace
+
+int64_t RowInvariantLinearWorkspaceBytes(const LinearArgs& args) {
+  int64_t widest = 0;
+  for (const LinearTerm& term : args.terms) {
+    if (HasDropout(term)) widest = std::max(widest, term.weight.in_features);
+  }
+  return widest * args.x.shape[0] * SizeOf(DType::kBF16);
+}
+
+absl::Status RowInvariantLinear(const LinearArgs& args, cudaStream_t stream) {
+  if (args.x.shape[0] == 0) return absl::OkStatus();
+  const int64_t given = args.workspace.empty() ? 0 : args.workspace.size_bytes();
+  if (given < RowInvariantLinearWorkspaceBytes(args)) {
+    return absl::InvalidArgumentError("linear: the workspace is too small for dropout");
+  }
+  RETURN_IF_ERROR(MultiplyWeights(args, stream));
+  std::vector<RowLoraSegment> segments;
+  for (const LinearTerm& term : args.terms) {
+    if (HasDropout(term)) {
+      RETURN_IF_ERROR(AddDropped(term, args, stream));
+    } else {
+      AppendSegments(term, args.x.as<BFloat16>(), args.x.stride(), segments);
+    }
+  }
+  return AddSegments(segments, stream);
+}
+
+}  // namespace lorad::cuda

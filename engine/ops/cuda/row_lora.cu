@@ -1,0 +1,239 @@
+// LoRA of segments of rows:  xa[t, k] = sum over c of x[t, c] A[k, c],
+//                            y[t, n] += scaling * sum over k of xa[t, k] B[n, k].
+//
+//   x [rows, in], xa [rows, rank], y [rows, out] bf16    A [rank, in], B [out, rank] fp32
+//
+// Shrink: a block of 256 threads takes one row of A and up to 8 rows of x; thread i takes columns
+// [4 i, 4 i + 4) of each 1024, one after the other; then a tree over the block. Expand: a thread
+// takes one row of B and up to 8 rows of y, the ranks one after the other; xa in shared memory.
+// Each order depends on `in` or on the rank alone, so neither the rows beside a row nor its place
+// among the 8 show in its bits. Segments follow one another in the grid. xa is rounded to bf16
+// between the two, as the backward pass reads it.
+//
+// Bound by latency for few rows: 4 rank (in + out) bytes of adapter a segment and layer, a quarter
+// of a megabyte or two, mostly from the second-level cache. Hu et al., "LoRA", 2021; adapters of
+// different rows in one launch: Chen et al., "Punica", 2023.
+#include <cuda_bf16.h>
+
+#include "engine/core/checked_math.h"
+#include "engine/ops/cuda/row_lora.h"
+
+namespace lorad::cuda {
+namespace {
+
+constexpr int kTileRows = 8;
+constexpr int kShrinkThreads = 256;
+constexpr int kShrinkWarps = kShrinkThreads / 32;
+constexpr int kVector = 4;  // fp32 values of a 16-byte load
+constexpr int kExpandThreads = 128;
+constexpr int kRankPart = 64;  // ranks in shared memory at a time
+
+struct Entry {
+  RowLoraSegment segment;
+  uint32_t first_block = 0;  // of the grid
+  bool aligned = false;
+};
+
+struct Args {
+  Entry entries[kRowLoraSegmentsPerLaunch];
+  int count = 0;
+};
+static_assert(sizeof(Args) <= 4096);
+
+__device__ __forceinline__ const __nv_bfloat16* Native(const BFloat16* pointer) {
+  return reinterpret_cast<const __nv_bfloat16*>(pointer);
+}
+__device__ __forceinline__ __nv_bfloat16* Native(BFloat16* pointer) {
+  return reinterpret_cast<__nv_bfloat16*>(pointer);
+}
+
+__device__ __forceinline__ const Entry& EntryOfBlock(const Args& args) {
+  int index = 0;
+  while (index + 1 < args.count && blockIdx.x >= args.entries[index + 1].first_block) ++index;
+  return args.entries[index];
+}
+
+// The first `width` of 4 neighbouring values, zeros after them.
+template <bool kAligned>
+__device__ __forceinline__ void LoadFour(const float* from, int64_t width, float (&values)[4]) {
+  if constexpr (kAligned) {
+    const float4 four = __ldg(reinterpret_cast<const float4*>(from));
+    values[0] = four.x, values[1] = four.y, values[2] = four.z, values[3] = four.w;
+  } else {
+#pragma unroll
+    for (int j = 0; j < kVector; ++j) values[j] = j < width ? __ldg(from + j) : 0.0f;
+  }
+}
+template <bool kAligned>
+__device__ __forceinline__ void LoadFour(const __nv_bfloat16* from, int64_t width,
+                                         float (&values)[4]) {
+  if constexpr (kAligned) {
+    const uint2 words = *reinterpret_cast<const uint2*>(from);
+    values[0] = __uint_as_float(words.x << 16), values[1] = __uint_as_float(words.x & 0xffff0000u);
+    values[2] = __uint_as_float(words.y << 16), values[3] = __uint_as_float(words.y & 0xffff0000u);
+  } else {
+#pragma unroll
+    for (int j = 0; j < kVector; ++j) values[j] = j < width ? __bfloat162float(from[j]) : 0.0f;
+  }
+}
+
+// A thread's part of the products of one row of A with `count` rows of x.
+template <bool kAligned>
+__device__ __forceinline__ void ShrinkPart(const RowLoraSegment& segment, int64_t rank, int64_t row,
+                                           int count, float (&sums)[kTileRows]) {
+  const float* a = segment.a + rank * segment.a_stride;
+  const __nv_bfloat16* x = Native(segment.x) + row * segment.x_stride;
+  for (int64_t c = threadIdx.x * kVector; c < segment.in; c += kShrinkThreads * kVector) {
+    float weights[kVector];
+    LoadFour<kAligned>(a + c, segment.in - c, weights);
+#pragma unroll
+    for (int r = 0; r < kTileRows; ++r) {
+      if (r >= count) break;
+      float values[kVector];
+      LoadFour<kAligned>(x + r * segment.x_stride + c, segment.in - c, values);
+#pragma unroll
+      for (int j = 0; j < kVector; ++j) sums[r] = __fmaf_rn(values[j], weights[j], sums[r]);
+    }
+  }
+}
+
+__global__ void __launch_bounds__(kShrinkThreads) ShrinkKernel(const __grid_constant__ Args args) {
+  __shared__ float partial[kShrinkWarps][kTileRows];
+  const Entry& entry = EntryOfBlock(args);
+  const RowLoraSegment& segment = entry.segment;
+  const uint32_t block = blockIdx.x - entry.first_block;
+  const uint32_t ranks = static_cast<uint32_t>(segment.rank);
+  const int64_t rank = block % ranks, row = int64_t{block / ranks} * kTileRows;
+  const int count =
+      static_cast<int>(segment.rows - row < kTileRows ? segment.rows - row : kTileRows);
+  float sums[kTileRows] = {};
+  if (entry.aligned) {
+    ShrinkPart<true>(segment, rank, row, count, sums);
+  } else {
+    ShrinkPart<false>(segment, rank, row, count, sums);
+  }
+#pragma unroll
+  for (int r = 0; r < kTileRows; ++r) {
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) {
+      sums[r] += __shfl_xor_sync(0xffffffffu, sums[r], step);
+    }
+    if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32][r] = sums[r];
+  }
+  __syncthreads();
+  const int r = threadIdx.x;
+  if (r >= count) return;
+  float sum = partial[0][r];
+#pragma unroll
+  for (int w = 1; w < kShrinkWarps; ++w) sum += partial[w][r];
+  Native(segment.xa)[(row + r) * segment.xa_stride + rank] = __float2bfloat16_rn(sum);
+}
+
+// sums[r] += xa[r, :] . b over `ranks` ranks.
+template <bool kAligned>
+__device__ __forceinline__ void ExpandPart(const float (&xa)[kTileRows][kRankPart], const float* b,
+                                           int ranks, float (&sums)[kTileRows]) {
+  for (int k = 0; k < ranks; k += kVector) {
+    float weights[kVector];
+    LoadFour<kAligned>(b + k, ranks - k, weights);
+#pragma unroll
+    for (int r = 0; r < kTileRows; ++r) {
+#pragma unroll
+      for (int j = 0; j < kVector; ++j) sums[r] = __fmaf_rn(xa[r][k + j], weights[j], sums[r]);
+    }
+  }
+}
+
+__global__ void __launch_bounds__(kExpandThreads) ExpandKernel(const __grid_constant__ Args args) {
+  __shared__ float xa[kTileRows][kRankPart];  // zeros beyond the rows and the ranks
+  const Entry& entry = EntryOfBlock(args);
+  const RowLoraSegment& segment = entry.segment;
+  const uint32_t block = blockIdx.x - entry.first_block;
+  const uint32_t columns =
+      static_cast<uint32_t>((segment.out + kExpandThreads - 1) / kExpandThreads);
+  const int64_t n = int64_t{block % columns} * kExpandThreads + threadIdx.x;
+  const int64_t row = int64_t{block / columns} * kTileRows;
+  float sums[kTileRows] = {};
+  for (int64_t first = 0; first < segment.rank; first += kRankPart) {
+    const int ranks =
+        static_cast<int>(segment.rank - first < kRankPart ? segment.rank - first : kRankPart);
+    for (int i = threadIdx.x; i < kTileRows * kRankPart; i += kExpandThreads) {
+      const int r = i / kRankPart, k = i % kRankPart;
+      const bool inside = row + r < segment.rows && k < ranks;
+      xa[r][k] =
+          inside ? __bfloat162float(Native(segment.xa)[(row + r) * segment.xa_stride + first + k])
+                 : 0.0f;
+    }
+    __syncthreads();
+    if (n < segment.out) {
+      const float* b = segment.b + n * segment.b_stride + first;
+      if (entry.aligned) {
+        ExpandPart<true>(xa, b, ranks, sums);
+      } else {
+        ExpandPart<false>(xa, b, ranks, sums);
+      }
+    }
+    __syncthreads();
+  }
+  if (n >= segment.out) return;
+#pragma unroll
+  for (int r = 0; r < kTileRows; ++r) {
+    if (row + r >= segment.rows) break;
+    __nv_bfloat16* y = Native(segment.y) + (row + r) * segment.y_stride + n;
+    *y = __float2bfloat16_rn(__fmaf_rn(segment.scaling, sums[r], __bfloat162float(*y)));
+  }
+}
+
+bool IsAligned(const RowLoraSegment& segment) {
+  const auto fits = [](const void* pointer, uintptr_t bytes) {
+    return reinterpret_cast<uintptr_t>(pointer) % bytes == 0;
+  };
+  return fits(segment.a, 16) && fits(segment.b, 16) && fits(segment.x, 8) &&
+         (segment.in | segment.rank | segment.a_stride | segment.b_stride | segment.x_stride) %
+                 kVector ==
+             0;
+}
+
+// One launch of `kernel` over all entries; blocks_of(segment) blocks for each.
+template <typename BlocksOf>
+cudaError_t LaunchOver(Args& args, void (*kernel)(Args), int threads, const BlocksOf& blocks_of,
+                       cudaStream_t stream) {
+  int64_t blocks = 0;
+  for (int i = 0; i < args.count; ++i) {
+    args.entries[i].first_block = static_cast<uint32_t>(blocks);
+    blocks += blocks_of(args.entries[i].segment);
+    if (blocks > INT32_MAX) return cudaErrorInvalidValue;
+  }
+  if (blocks == 0) return cudaSuccess;
+  kernel<<<static_cast<unsigned>(blocks), threads, 0, stream>>>(args);
+  return cudaGetLastError();
+}
+
+}  // namespace
+
+cudaError_t LaunchRowLora(const RowLoraSegment* segments, int64_t count, cudaStream_t stream) {
+  for (int64_t next = 0; next < count;) {
+    Args args;
+    while (next < count && args.count < kRowLoraSegmentsPerLaunch) {
+      const RowLoraSegment& segment = segments[next++];
+      if (segment.rows == 0 || segment.rank == 0 || segment.out == 0) continue;
+      Entry& entry = args.entries[args.count++];
+      entry.segment = segment;
+      entry.aligned = IsAligned(segment);
+    }
+    cudaError_t error = LaunchOver(
+        args, ShrinkKernel, kShrinkThreads,
+        [](const RowLoraSegment& s) { return s.rank * CeilDiv(s.rows, kTileRows); }, stream);
+    if (error != cudaSuccess) return error;
+    error = LaunchOver(
+        args, ExpandKernel, kExpandThreads,
+        [](const RowLoraSegment& s) {
+          return CeilDiv(s.out, kExpandThreads) * CeilDiv(s.rows, kTileRows);
+        },
+        stream);
+    if (error != cudaSuccess) return error;
+  }
+  return cudaSuccess;
+}
+
+}  // namespace lorad::cuda

@@ -1,0 +1,121 @@
+// Device memory and timing for benchmarks of CUDA kernels. Any error ends the process.
+#ifndef LORAD_TESTS_BENCH_KERNEL_TIMER_H_
+#define LORAD_TESTS_BENCH_KERNEL_TIMER_H_
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace lorad::bench {
+
+inline void Check(cudaError_t error, const char* what) {
+  if (error == cudaSuccess) return;
+  std::fprintf(stderr, "%s: %s\n", what, cudaGetErrorString(error));
+  std::exit(1);
+}
+
+// `sets` pieces of device memory of the same size.
+class Memory {
+ public:
+  Memory(int64_t bytes, int sets) : bytes_((bytes + 255) / 256 * 256) {
+    Check(cudaMalloc(&data_, static_cast<size_t>(bytes_ * sets)), "cudaMalloc");
+    // bf16 and fp32 numbers near 0.01; 1010580540 as an integer.
+    Check(cudaMemset(data_, 0x3c, static_cast<size_t>(bytes_ * sets)), "cudaMemset");
+  }
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+  ~Memory() { cudaFree(data_); }
+
+  template <typename T>
+  T* at(int set) const {
+    return reinterpret_cast<T*>(static_cast<char*>(data_) + set * bytes_);
+  }
+  template <typename T>
+  void Set(int set, const std::vector<T>& values) {
+    Check(cudaMemcpy(at<T>(set), values.data(), values.size() * sizeof(T), cudaMemcpyDefault),
+          "cudaMemcpy");
+  }
+
+ private:
+  int64_t bytes_;
+  void* data_ = nullptr;
+};
+
+inline std::vector<uint8_t> RandomBytes(int64_t count) {
+  std::mt19937 random(1);
+  std::vector<uint8_t> bytes(count);
+  for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random());
+  return bytes;
+}
+
+// Times kernels on a stream of its own, and prints a line of JSON for each.
+class KernelTimer {
+ public:
+  KernelTimer() {
+    Check(cudaStreamCreate(&stream_), "cudaStreamCreate");
+    Check(cudaEventCreate(&begin_), "cudaEventCreate");
+    Check(cudaEventCreate(&end_), "cudaEventCreate");
+  }
+  KernelTimer(const KernelTimer&) = delete;
+  KernelTimer& operator=(const KernelTimer&) = delete;
+  ~KernelTimer() {
+    cudaEventDestroy(begin_);
+    cudaEventDestroy(end_);
+    cudaStreamDestroy(stream_);
+  }
+  cudaStream_t stream() const { return stream_; }
+
+  using Launch = std::function<cudaError_t(int set)>;
+
+  // How many sets of buffers of so many bytes are several times any L2 cache.
+  static int Sets(double bytes) {
+    return static_cast<int>(std::clamp(static_cast<double>(kRotatedBytes) / bytes + 1, 1.0, 64.0));
+  }
+
+  // Microseconds of a launch.
+  double Time(const char* name, int sets, const Launch& launch) {
+    const int launches = (kMinLaunches + sets - 1) / sets * sets;
+    std::vector<double> samples;
+    for (int i = 0; i < kSamples + 2; ++i) {
+      Check(cudaEventRecord(begin_, stream_), name);
+      for (int l = 0; l < launches; ++l) Check(launch(l % sets), name);
+      Check(cudaEventRecord(end_, stream_), name);
+      Check(cudaEventSynchronize(end_), name);
+      float milliseconds = 0;
+      Check(cudaEventElapsedTime(&milliseconds, begin_, end_), name);
+      if (i >= 2) samples.push_back(1e3 * milliseconds / launches);  // two to warm up
+    }
+    std::nth_element(samples.begin(), samples.begin() + kSamples / 2, samples.end());
+    return samples[kSamples / 2];
+  }
+  // The first report becomes the ceiling of the others.
+  void Report(const std::string& name, double bytes, int sets, const Launch& launch) {
+    const double us = Time(name.c_str(), sets, launch);
+    const double rate = bytes / us / 1e3;
+    if (ceiling_ == 0) ceiling_ = rate;
+    std::printf(
+        "{\"name\": \"%s\", \"us\": %.2f, \"bytes\": %.0f, \"gb_per_s\": %.1f, \"share\": %.3f}\n",
+        name.c_str(), us, bytes, rate, rate / ceiling_);
+    std::fflush(stdout);
+  }
+
+ private:
+  static constexpr int kSamples = 20;
+  static constexpr int64_t kRotatedBytes = int64_t{512} << 20;
+  static constexpr int kMinLaunches = 8;  // in a sample
+
+  double ceiling_ = 0;  // GB/s
+  cudaStream_t stream_ = nullptr;
+  cudaEvent_t begin_ = nullptr, end_ = nullptr;
+};
+
+}  // namespace lorad::bench
+
+#endif  // LORAD_TESTS_BENCH_KERNEL_TIMER_H_

@@ -1,0 +1,464 @@
+// Linear layers with independent rows on CUDA against the CPU, and their promise, bit for bit: a
+// row's result is the row's own, whatever shares the batch.
+//
+// Bounds. Both sides multiply the same numbers: x is exact in bf16 and a weight is its bf16 value
+// by definition. With u = 2^-8 (kBFloat16Roundoff), S = |y before| + |bias| + sum of |x w| and n
+// inputs:
+//   base rows      u |y| for the one rounding, and for fp32 sums 2^-22 (n + 16) S: the tensor cores
+//                  cut each of 16 products and the sum at 2^-23 of the largest, n / 16 times over,
+//                  and the CPU's n additions round at 2^-24.
+//   adapter rows   also u |y - lora| for the rounding between base and LoRA; each xa_k is wrong by
+//                  e_k = u |xa_k| + 2^-22 n sum of |x a|, which scaling * |b| carries into y; and
+//                  the r terms of the second sum, 2^-22 r scaling sum of |xa b|.
+//   dropout        drop(x) is rounded as well: e_k grows by u / (1 - p) sum of |x a|.
+// Products of two small numbers are within 1 % of it all.
+#include <algorithm>
+#include <cmath>
+#include <utility>
+#include <vector>
+
+#include "engine/ops/linear.h"
+#include "tests/parity/parity_fixture.h"
+
+namespace lorad {
+namespace {
+
+constexpr double kSumRoundoff = 0x1p-22;
+
+const std::vector<QuantSpec>& Formats() {
+  static const std::vector<QuantSpec>* const formats =
+      new std::vector<QuantSpec>{{QuantFormat::kNone, 64, false}, {QuantFormat::kNf4, 64, true},
+                                 {QuantFormat::kNf4, 32, false},  {QuantFormat::kFp4, 128, true},
+                                 {QuantFormat::kInt4, 64, false}, {QuantFormat::kInt8, 64, true},
+                                 {QuantFormat::kInt8, 32, false}, {QuantFormat::kNf4, 4096, true}};
+  return *formats;
+}
+
+class RowLinearTest : public ParityTest {
+ protected:
+  struct Segment {
+    int64_t begin, end, rank;
+    float scaling;
+    Both<float> a, b;
+    Slices xa;
+  };
+  struct Term {
+    Weight weight;
+    Both<float> bias;
+    bool has_bias = false;
+    std::vector<Segment> segments;
+    LoraDropout dropout, cuda_dropout;
+  };
+  struct Layer {
+    int64_t in = 0;
+    std::vector<Term> terms;
+    std::vector<Shape> OutputShapes(int64_t rows) const {
+      std::vector<Shape> shapes;
+      for (const Term& term : terms) shapes.push_back({rows, term.weight.cpu().out_features});
+      return shapes;
+    }
+  };
+  struct Rank {
+    int64_t begin, end, rank;
+  };
+
+  Term MakeTerm(const QuantSpec& spec, int64_t out, int64_t in, uint32_t seed, bool bias = true,
+                const std::vector<Rank>& ranks = {}) {
+    Term term;
+    term.weight = MakeParityWeight(spec, out, in, seed);
+    term.has_bias = bias;
+    if (bias) term.bias = Same<float>({out}, Random<float>({out}, seed + 1, 2).data);
+    for (const Rank& r : ranks) {
+      seed += 10;
+      const Shape a = {r.rank, in}, b = {out, r.rank};
+      term.segments.push_back({r.begin, r.end, r.rank, 0.25f + 0.5f * static_cast<float>(seed % 7),
+                               Same<float>(a, Random<float>(a, seed, 0.3).data),
+                               Same<float>(b, Random<float>(b, seed + 1, 0.3).data),
+                               UnwrittenSlices({{r.end - r.begin, r.rank}}, 0)});
+    }
+    return term;
+  }
+  Layer OneTerm(const QuantSpec& spec, int64_t out, int64_t in, uint32_t seed) {
+    Layer layer;
+    layer.in = in;
+    layer.terms.push_back(MakeTerm(spec, out, in, seed));
+    return layer;
+  }
+
+  // Rows [begin, end) of the batch as a batch of their own.
+  void RunCuda(Layer& layer, const Slices& x, const Slices& y, int64_t begin, int64_t end,
+               bool accumulate = false, bool lora = true) {
+    std::vector<std::vector<LoraSegment>> segments(layer.terms.size());
+    std::vector<LinearTerm> terms(layer.terms.size());
+    for (size_t i = 0; i < terms.size(); ++i) {
+      Term& term = layer.terms[i];
+      for (Segment& s : term.segments) {
+        const int64_t first = std::max(begin, s.begin), last = std::min(end, s.end);
+        if (!lora || first > last) continue;
+        segments[i].push_back({first - begin,
+                               last - begin,
+                               s.a.cuda(),
+                               s.b.cuda(),
+                               s.scaling,
+                               Rows(s.xa.cuda(0), first - s.begin, last - s.begin),
+                               {},
+                               {}});
+      }
+      terms[i].weight = term.weight.cuda();
+      if (term.has_bias) terms[i].bias = term.bias.cuda();
+      terms[i].lora = absl::MakeSpan(segments[i]);
+      terms[i].dropout = term.cuda_dropout;
+      terms[i].y = Rows(y.cuda(i), begin, end);
+    }
+    LinearArgs args;
+    args.x = Rows(x.cuda(0), begin, end);
+    args.terms = absl::MakeSpan(terms);
+    args.accumulate = accumulate;
+    args.row_invariant = true;
+    const int64_t bytes = cuda().ops().LinearWorkspaceBytes(args);
+    if (bytes > 0) args.workspace = Workspace(bytes);
+    ASSERT_OK(cuda().ops().Linear(args, stream()));
+  }
+
+  // Runs the CPU's op into x.host and y.host. xa[i][s] are the low-rank activations.
+  void RunCpu(Layer& layer, Slices& x, Slices& y, bool accumulate,
+              std::vector<std::vector<std::vector<float>>>& xa) {
+    std::vector<std::vector<LoraSegment>> segments(layer.terms.size());
+    std::vector<LinearTerm> terms(layer.terms.size());
+    xa.assign(terms.size(), {});
+    for (size_t i = 0; i < terms.size(); ++i) {
+      Term& term = layer.terms[i];
+      for (const Segment& s : term.segments) xa[i].emplace_back((s.end - s.begin) * s.rank);
+      for (size_t j = 0; j < term.segments.size(); ++j) {
+        Segment& s = term.segments[j];
+        const TensorView view = {xa[i][j].data(), DType::kF32, {s.end - s.begin, s.rank}};
+        segments[i].push_back({s.begin, s.end, s.a.cpu(), s.b.cpu(), s.scaling, view, {}, {}});
+      }
+      terms[i].weight = term.weight.cpu();
+      if (term.has_bias) terms[i].bias = term.bias.cpu();
+      terms[i].lora = absl::MakeSpan(segments[i]);
+      terms[i].dropout = term.dropout;
+      terms[i].y = y.cpu(i);
+    }
+    LinearArgs args;
+    args.x = x.cpu(0);
+    args.terms = absl::MakeSpan(terms);
+    args.accumulate = accumulate;
+    args.row_invariant = true;
+    args.workspace = CpuWorkspace(cpu().ops().LinearWorkspaceBytes(args));
+    ASSERT_OK(cpu().ops().Linear(args, cpu_stream()));
+  }
+
+  // Adds to `bound` what the segment's rows need; checks xa.
+  void CheckSegment(const Term& term, const Segment& s, const std::vector<float>& x, int64_t in,
+                    const std::vector<float>& xa, const std::vector<double>& expected,
+                    std::vector<double>& bound) {
+    const int64_t out = term.weight.cpu().out_features;
+    const double keep = 1 / (1 - double{term.dropout.probability});
+    std::vector<double> xa_bound(xa.size());
+    for (int64_t r = 0; r < s.end - s.begin; ++r) {
+      for (int64_t k = 0; k < s.rank; ++k) {
+        double magnitude = 0;
+        for (int64_t c = 0; c < in; ++c)
+          magnitude += std::abs(double{x[(s.begin + r) * in + c]} * s.a.host[k * in + c]) * keep;
+        const double e = kBFloat16Roundoff * std::abs(xa[r * s.rank + k]) +
+                         kSumRoundoff * static_cast<double>(in) * magnitude;
+        const double drop = term.dropout.probability > 0 ? kBFloat16Roundoff * magnitude : 0;
+        xa_bound[r * s.rank + k] = 1.01 * (e + drop);
+      }
+      for (int64_t o = 0; o < out; ++o) {
+        double lora = 0, carried = 0, magnitude = 0;
+        for (int64_t k = 0; k < s.rank; ++k) {
+          const double b = s.scaling * s.b.host[o * s.rank + k];
+          lora += b * xa[r * s.rank + k];
+          magnitude += std::abs(b * xa[r * s.rank + k]);
+          carried += std::abs(b) * xa_bound[r * s.rank + k];
+        }
+        const int64_t i = (s.begin + r) * out + o;
+        bound[i] += carried + kSumRoundoff * static_cast<double>(s.rank) * magnitude +
+                    kBFloat16Roundoff * std::abs(expected[i] - lora);
+      }
+    }
+    if (xa.empty()) return;
+    ExpectWithin(FetchSlice(s.xa, 0), std::vector<double>(xa.begin(), xa.end()), xa_bound);
+  }
+
+  void ExpectAgreement(Layer& layer, int64_t rows, bool accumulate, int64_t spare, uint32_t seed) {
+    Slices x = RandomSlices({{rows, layer.in}}, spare, seed);
+    Slices y = accumulate ? RandomSlices(layer.OutputShapes(rows), spare, seed + 1, 4)
+                          : UnwrittenSlices(layer.OutputShapes(rows), spare);
+    const std::vector<std::vector<float>> before = y.host;
+    RunCuda(layer, x, y, 0, rows, accumulate);
+    std::vector<std::vector<std::vector<float>>> xa;
+    RunCpu(layer, x, y, accumulate, xa);
+    for (size_t i = 0; i < layer.terms.size(); ++i) {
+      const Term& term = layer.terms[i];
+      const WeightView& weight = term.weight.cpu();
+      const int64_t out = weight.out_features, in = layer.in;
+      std::vector<double> magnitudes(out * in);
+      for (int64_t w = 0; w < out * in; ++w) magnitudes[w] = std::abs(WeightAt(weight, w));
+      const std::vector<double> expected(y.host[i].begin(), y.host[i].end());
+      std::vector<double> bound(expected.size());
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t o = 0; o < out; ++o) {
+          double sum = accumulate ? std::abs(before[i][r * out + o]) : 0;
+          if (term.has_bias) sum += std::abs(term.bias.host[o]);
+          for (int64_t c = 0; c < in; ++c)
+            sum += std::abs(x.host[0][r * in + c]) * magnitudes[o * in + c];
+          bound[r * out + o] = kBFloat16Roundoff * std::abs(expected[r * out + o]) +
+                               kSumRoundoff * static_cast<double>(in + 16) * sum;
+        }
+      }
+      for (size_t s = 0; s < term.segments.size(); ++s)
+        CheckSegment(term, term.segments[s], x.host[0], in, xa[i][s], expected, bound);
+      for (double& b : bound) b *= 1.01;
+      ExpectWithin(FetchSlice(y, i), expected, bound);
+      if (HasFatalFailure()) return;
+    }
+  }
+
+  // Rows [begin, end) of a fetched slice.
+  static std::vector<float> Part(const std::vector<float>& values, int64_t begin, int64_t end,
+                                 int64_t width) {
+    return {values.begin() + begin * width, values.begin() + end * width};
+  }
+};
+
+// Whole fragments, a last step that is not whole, more steps than warps, outputs that do not fill a
+// tile, and columns of which no code is aligned.
+TEST_F(RowLinearTest, EveryFormatAgrees) {
+  const int64_t shapes[][2] = {{48, 1184}, {37, 333}, {5, 32}, {19, 2208}, {33, 130}};
+  uint32_t seed = 1;
+  for (const QuantSpec& spec : Formats()) {
+    for (const auto& [out, in] : shapes) {
+      SCOPED_TRACE(testing::Message() << static_cast<int>(spec.format) << " block " << spec.block
+                                      << ", " << out << " x " << in);
+      Layer layer = OneTerm(spec, out, in, seed += 100);
+      ExpectAgreement(layer, 3, /*accumulate=*/in % 3 == 0, 0, seed + 50);
+      ExpectAgreement(layer, 11, /*accumulate=*/in % 3 != 0, 8, seed + 60);
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
+TEST_F(RowLinearTest, EveryNumberOfRowsAgrees) {
+  Layer layer = OneTerm({QuantFormat::kNf4, 64, true}, 35, 288, 1);
+  for (int64_t rows = 1; rows <= 17; ++rows) {
+    ExpectAgreement(layer, rows, rows % 2 == 0, 0, static_cast<uint32_t>(100 * rows));
+  }
+  for (int64_t rows : {31, 33, 64, 65, 70, 150}) {
+    ExpectAgreement(layer, rows, false, 0, static_cast<uint32_t>(100 * rows));
+  }
+  Layer dense = OneTerm({QuantFormat::kNone, 64, false}, 20, 160, 2);
+  ExpectAgreement(dense, 70, true, 3, 7);
+}
+
+// A row alone, in a part of the batch, in another place of a fragment, and behind rows of NaN.
+TEST_F(RowLinearTest, RowsAreIndependent) {
+  constexpr int64_t kRows = 70, kOut = 35, kIn = 1184;
+  uint32_t seed = 1;
+  for (const QuantSpec& spec : Formats()) {
+    SCOPED_TRACE(static_cast<int>(spec.format));
+    Layer layer = OneTerm(spec, kOut, kIn, seed += 100);
+    Slices x = RandomSlices({{kRows, kIn}}, 0, seed + 5);
+    const Slices whole = UnwrittenSlices({{kRows, kOut}}, 0);
+    RunCuda(layer, x, whole, 0, kRows);
+    const std::vector<float> expected = FetchSlice(whole, 0);
+    const int64_t parts[][2] = {{0, 1},  {1, 2},  {7, 8},   {69, 70}, {3, 11},
+                                {3, 12}, {5, 30}, {20, 60}, {6, 70}};
+    for (const auto& [begin, end] : parts) {
+      const Slices part = UnwrittenSlices({{kRows, kOut}}, 0);
+      RunCuda(layer, x, part, begin, end);
+      EXPECT_EQ(Part(FetchSlice(part, 0), begin, end, kOut), Part(expected, begin, end, kOut))
+          << "rows " << begin << " to " << end;
+    }
+    std::fill_n(x.host[0].begin(), 6 * kIn, std::nanf(""));
+    const Slices spoilt = MakeSlices({{kRows, kIn}}, x.host, 0);
+    const Slices behind = UnwrittenSlices({{kRows, kOut}}, 0);
+    RunCuda(layer, spoilt, behind, 0, kRows);
+    EXPECT_EQ(Part(FetchSlice(behind, 0), 6, kRows, kOut), Part(expected, 6, kRows, kOut));
+  }
+}
+
+// Neither the alignment of x nor that of the codes shows: the slow kernel sums as the fast one.
+TEST_F(RowLinearTest, AlignmentDoesNotShow) {
+  constexpr int64_t kRows = 19, kOut = 35, kIn = 1184;
+  uint32_t seed = 1;
+  for (const QuantSpec& spec : Formats()) {
+    SCOPED_TRACE(static_cast<int>(spec.format));
+    Layer layer = OneTerm(spec, kOut, kIn, seed += 100);
+    const Slices x = RandomSlices({{kRows, kIn}}, 0, seed + 5);
+    const Slices odd = MakeSlices({{kRows, kIn}}, x.host, 1);
+    const Slices fast = UnwrittenSlices({{kRows, kOut}}, 0);
+    RunCuda(layer, x, fast, 0, kRows);
+    const std::vector<float> expected = FetchSlice(fast, 0);
+    const Slices slow = UnwrittenSlices({{kRows, kOut}}, 1);
+    RunCuda(layer, odd, slow, 0, kRows);
+    EXPECT_EQ(FetchSlice(slow, 0), expected);
+
+    ConstTensorView& codes = spec.format == QuantFormat::kNone ? layer.terms[0].weight.device.dense
+                                                               : layer.terms[0].weight.device.codes;
+    DeviceBuffer moved = Allocate(codes.size_bytes() + 2);
+    char* to = static_cast<char*>(moved.data()) + 2;
+    ASSERT_OK(cuda().Copy(to, codes.data, codes.size_bytes(), stream()));
+    codes.data = to;
+    const Slices shifted = UnwrittenSlices({{kRows, kOut}}, 0);
+    RunCuda(layer, x, shifted, 0, kRows);
+    EXPECT_EQ(FetchSlice(shifted, 0), expected);
+  }
+}
+
+// Terms that share x, side by side: four of one format in one launch, then one of each other width.
+TEST_F(RowLinearTest, TermsShareAnInput) {
+  for (int64_t in : {320, 75}) {
+    Layer layer;
+    layer.in = in;
+    const QuantSpec nf4 = {QuantFormat::kNf4, 64, true}, fp4 = {QuantFormat::kFp4, 32, false};
+    layer.terms.push_back(MakeTerm(nf4, 48, in, 1, true, {{0, 4, 8}, {6, 9, 16}}));
+    layer.terms.push_back(MakeTerm(nf4, 13, in, 2, false, {{0, 4, 4}}));
+    layer.terms.push_back(MakeTerm(fp4, 24, in, 3, false));
+    layer.terms.push_back(MakeTerm(nf4, 40, in, 4, true, {{6, 9, 3}}));
+    layer.terms.push_back(MakeTerm({QuantFormat::kInt8, 64, true}, 40, in, 5, true, {{6, 9, 3}}));
+    layer.terms.push_back(MakeTerm({QuantFormat::kNone, 64, false}, 8, in, 6));
+    ExpectAgreement(layer, 12, false, 16, 30);
+    ExpectAgreement(layer, 12, true, 16, 40);
+    // Alone, each gives the same bits.
+    const Slices x = RandomSlices({{12, in}}, 0, 9);
+    const Slices together = UnwrittenSlices(layer.OutputShapes(12), 0);
+    RunCuda(layer, x, together, 0, 12);
+    for (size_t i = 0; i < layer.terms.size(); ++i) {
+      Layer one;
+      one.in = in;
+      one.terms.push_back(std::move(layer.terms[i]));
+      const Slices alone = UnwrittenSlices(one.OutputShapes(12), 0);
+      RunCuda(one, x, alone, 0, 12);
+      EXPECT_EQ(FetchSlice(alone, 0), FetchSlice(together, i)) << "term " << i;
+    }
+  }
+}
+
+// Ranks of all sizes, aligned or not, longer than shared memory's part; empty segments; base rows
+// before, between and behind.
+TEST_F(RowLinearTest, AdaptersOfDifferentRanks) {
+  const std::vector<Rank> ranks = {{1, 2, 1},   {2, 2, 8},    {2, 11, 16},   {14, 31, 20},
+                                   {31, 33, 7}, {40, 41, 64}, {41, 60, 100}, {62, 69, 134}};
+  for (const auto& [out, in] : {std::pair<int64_t, int64_t>{150, 1184}, {37, 333}}) {
+    Layer layer;
+    layer.in = in;
+    layer.terms.push_back(MakeTerm({QuantFormat::kNf4, 64, true}, out, in, 1, true, ranks));
+    ExpectAgreement(layer, 70, false, 0, 50);
+    ExpectAgreement(layer, 70, true, 5, 60);
+  }
+}
+
+TEST_F(RowLinearTest, MoreAdaptersThanALaunchTakes) {
+  std::vector<Rank> ranks;
+  for (int64_t i = 0; i < 61; ++i) ranks.push_back({i, i + 1, 1 + i % 9});
+  Layer layer;
+  layer.in = 96;
+  layer.terms.push_back(MakeTerm({QuantFormat::kNf4, 64, true}, 33, 96, 1, false, ranks));
+  ExpectAgreement(layer, 64, false, 0, 50);
+}
+
+// With and without adapters around them base rows have the same bits; adapter rows have those that
+// they have alone, at any place in a tile of rows.
+TEST_F(RowLinearTest, AdaptersDoNotShowInOtherRows) {
+  constexpr int64_t kRows = 40, kOut = 150, kIn = 672;
+  for (int64_t cut : {0, 1}) {  // the second: no aligned loads
+    const int64_t in = kIn - cut;
+    Layer layer;
+    layer.in = in;
+    layer.terms.push_back(MakeTerm({QuantFormat::kNf4, 64, true}, kOut, in, 1, true,
+                                   {{3, 14, 16}, {14, 15, 8}, {20, 37, 70}}));
+    const Slices x = RandomSlices({{kRows, in}}, 0, 5);
+    const Slices mixed = UnwrittenSlices({{kRows, kOut}}, 0);
+    RunCuda(layer, x, mixed, 0, kRows);
+    const std::vector<float> expected = FetchSlice(mixed, 0);
+    const Slices plain = UnwrittenSlices({{kRows, kOut}}, 0);
+    RunCuda(layer, x, plain, 0, kRows, /*accumulate=*/false, /*lora=*/false);
+    const std::vector<float> base = FetchSlice(plain, 0);
+    for (int64_t r = 0; r < kRows; ++r) {
+      const bool adapted = (r >= 3 && r < 15) || (r >= 20 && r < 37);
+      EXPECT_EQ(Part(base, r, r + 1, kOut) == Part(expected, r, r + 1, kOut), !adapted) << r;
+      const Slices alone = UnwrittenSlices({{kRows, kOut}}, 0);
+      RunCuda(layer, x, alone, r, r + 1);
+      EXPECT_EQ(Part(FetchSlice(alone, 0), r, r + 1, kOut), Part(expected, r, r + 1, kOut)) << r;
+    }
+  }
+}
+
+TEST_F(RowLinearTest, DropoutFallsOnTheInputOfAAlone) {
+  constexpr int64_t kRows = 9, kIn = 96;
+  std::vector<uint64_t> keys(kRows);
+  for (int64_t t = 0; t < kRows; ++t) keys[t] = (uint64_t{5} << 32) + 7 * t;
+  Both<uint64_t> token_keys = Same<uint64_t>({kRows}, keys);
+  Layer layer;
+  layer.in = kIn;
+  for (uint32_t i = 0; i < 3; ++i) {
+    Term term = MakeTerm({QuantFormat::kNf4, 64, true}, 40, kIn, 1 + i, true, {{1, 7, 16}});
+    if (i != 1) term.dropout = {0.25f * static_cast<float>(1 + i), 11, 3, i, token_keys.cpu()};
+    term.cuda_dropout = term.dropout;
+    term.cuda_dropout.token_keys = token_keys.cuda();
+    layer.terms.push_back(std::move(term));
+  }
+  ExpectAgreement(layer, kRows, false, 0, 50);
+}
+
+// Elements beyond 2^31: the last rows of a matrix whose other codes all mean zero.
+TEST_F(RowLinearTest, LargeMatrices) {
+  constexpr int64_t kIn = 32768, kZeroRows = 65536, kOut = 16, kBlock = 4096;
+  Layer layer = OneTerm({QuantFormat::kNf4, kBlock, false}, kOut, kIn, 1);
+  WeightView small = layer.terms[0].weight.device;
+  std::vector<float> book(16);
+  for (int i = 0; i < 16; ++i) book[i] = static_cast<float>(i) / 16;
+  const Both<float> code_book = Same<float>({16}, book);
+  small.code_book = code_book.cuda();
+  WeightView large = small;
+  large.out_features = kZeroRows + kOut;
+  const int64_t zero_codes = kZeroRows * kIn / 2, zero_blocks = kZeroRows * kIn / kBlock;
+  const DeviceBuffer codes = Allocate(zero_codes + kOut * kIn / 2);
+  const DeviceBuffer scales = Allocate(4 * (zero_blocks + kOut * kIn / kBlock));
+  ASSERT_OK(cuda().Zero(codes.data(), zero_codes, stream()));
+  ASSERT_OK(cuda().Zero(scales.data(), 4 * zero_blocks, stream()));
+  ASSERT_OK(cuda().Copy(static_cast<char*>(codes.data()) + zero_codes, small.codes.data,
+                        kOut * kIn / 2, stream()));
+  ASSERT_OK(cuda().Copy(static_cast<char*>(scales.data()) + 4 * zero_blocks, small.scales.data,
+                        4 * (kOut * kIn / kBlock), stream()));
+  large.codes = codes.View(DType::kU8, {large.num_elements() / 2});
+  large.scales = scales.View(DType::kF32, {large.num_blocks()});
+  layer.terms[0].has_bias = false;
+  const Slices x = RandomSlices({{2, kIn}}, 0, 5);
+  const Slices y = UnwrittenSlices({{2, kOut}}, 0);
+  layer.terms[0].weight.device = small;
+  RunCuda(layer, x, y, 0, 2);
+  const std::vector<float> expected = FetchSlice(y, 0);
+  EXPECT_NE(expected[0], 0);
+  const Slices all = UnwrittenSlices({{2, large.out_features}}, 0);
+  layer.terms[0].weight.device = large;
+  RunCuda(layer, x, all, 0, 2);
+  const std::vector<float> values = FetchSlice(all, 0);
+  for (int64_t r = 0; r < 2; ++r) {
+    const auto row = values.begin() + r * large.out_features;
+    EXPECT_EQ(std::count(row, row + kZeroRows, 0.0f), kZeroRows);
+    EXPECT_EQ(std::vector<float>(row + kZeroRows, row + large.out_features),
+              Part(expected, r, r + 1, kOut));
+  }
+}
+
+// As wide as a vocabulary: thousands of blocks, the last not whole.
+TEST_F(RowLinearTest, VocabularyHead) {
+  Layer layer;
+  layer.in = 64;
+  layer.terms.push_back(MakeTerm({QuantFormat::kNone, 64, false}, 128259, 64, 1, false));
+  ExpectAgreement(layer, 5, false, 0, 50);
+}
+
+TEST_F(RowLinearTest, NoRows) {
+  Layer layer = OneTerm({QuantFormat::kNf4, 64, true}, 16, 64, 1);
+  const Slices x = RandomSlices({{1, 64}}, 0, 5), y = UnwrittenSlices({{1, 16}}, 0);
+  RunCuda(layer, x, y, 0, 0);
+  EXPECT_TRUE(std::isnan(FetchSlice(y, 0)[0]));
+}
+
+}  // namespace
+}  // namespace lorad
