@@ -25,10 +25,16 @@ WeightView WeightOfShape(const QuantSpec& quant, int64_t out, int64_t in) {
 int64_t LinearScratch(absl::Span<const WeightView> weights, const PassShape& shape,
                       Backend& backend) {
   const DType dtype = backend.activation_dtype();
+  std::vector<LoraSegment> segments(weights.size());  // the terms' spans point into it
   std::vector<LinearTerm> terms;
   for (const WeightView& weight : weights) {
     LinearTerm term;
     term.weight = weight;
+    LoraSegment& segment = segments[terms.size()];
+    segment.row_end = shape.tokens;
+    segment.a = {nullptr, dtype, Shape{shape.max_rank, weight.in_features}};
+    segment.b = {nullptr, dtype, Shape{weight.out_features, shape.max_rank}};
+    if (shape.max_rank > 0) term.lora = absl::MakeSpan(&segment, 1);
     term.y = {nullptr, dtype, Shape{shape.tokens, weight.out_features}};
     terms.push_back(term);
   }
@@ -59,6 +65,7 @@ int64_t HeadScratch(const PassShape& shape, const ModelConfig& config, Backend& 
     PassShape rows = shape;
     rows.tokens = shape.sequences;
     rows.kind = PassKind::kRowInvariant;
+    rows.max_rank = 0;  // the head has no adapters
     return LinearScratch({head}, rows, backend);
   }
   if (shape.output == PassOutput::kNone) return 0;
@@ -142,9 +149,9 @@ absl::StatusOr<int64_t> RunnerWorkspaceBytes(const ModelConfig& config, const Qu
   const int64_t max_pages = CeilDiv(limits.context_tokens, page_tokens);
   const std::array<PassShape, 3> shapes = {{
       {PassKind::kRowInvariant, PassOutput::kLogits, limits.max_tokens, limits.max_sequences,
-       max_pages},
-      {PassKind::kMatrix, PassOutput::kLogits, limits.max_tokens, 1, max_pages},
-      {PassKind::kMatrix, PassOutput::kScores, limits.max_tokens, 1, max_pages},
+       max_pages, limits.max_rank},
+      {PassKind::kMatrix, PassOutput::kLogits, limits.max_tokens, 1, max_pages, limits.max_rank},
+      {PassKind::kMatrix, PassOutput::kScores, limits.max_tokens, 1, max_pages, limits.max_rank},
   }};
   int64_t peak = 0;
   for (const PassShape& shape : shapes) {

@@ -59,6 +59,7 @@ struct PassShape {
   int64_t tokens = 0;
   int64_t sequences = 0;
   int64_t max_pages = 0;  // of one sequence
+  int64_t max_rank = 0;   // of the adapters; 0: base rows alone
 };
 
 struct PassTensors {

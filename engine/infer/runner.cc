@@ -112,8 +112,12 @@ absl::StatusOr<Runner::Pass> Runner::RunLayers(absl::Span<const SequenceRows> ba
                                                PassOutput output) {
   RETURN_IF_ERROR(CheckLimits(batch, kind));
   Pass pass{.rows = Pack(batch, cache_.page_tokens()), .kind = kind, .tensors = {}, .lora = {}};
-  const PassShape shape = {kind, output, pass.rows.tokens(), pass.rows.sequences(),
-                           pass.rows.max_pages};
+  const PassShape shape = {kind,
+                           output,
+                           pass.rows.tokens(),
+                           pass.rows.sequences(),
+                           pass.rows.max_pages,
+                           limits_.max_rank};
   const ModelConfig& config = model_->config();
   ASSIGN_OR_RETURN(pass.tensors, AllocatePass(shape, config, model_->quant(), backend_, arena_));
   PassTensors& t = pass.tensors;

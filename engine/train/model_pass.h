@@ -20,10 +20,10 @@
 namespace lorad {
 
 struct PassOptions {
-  bool backward = false;                  // add gradients to the adapter's grads
-  ActivationCheckpointing checkpointing;  // with backward
-  bool dropout = false;                   // a PassInput may have a dropout probability above 0
-  InputOffload* offload = nullptr;        // not owned; set where checkpointing.offload is
+  bool backward = false;                       // add gradients to the adapter's grads
+  ActivationCheckpointing checkpointing = {};  // with backward
+  bool dropout = false;                        // a PassInput may have a dropout probability above 0
+  InputOffload* offload = nullptr;             // not owned; set where checkpointing.offload is
 };
 
 struct PassInput {

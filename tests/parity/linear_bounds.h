@@ -67,7 +67,8 @@ inline ForwardBounds BoundForward(const LinearTerm& term, const float* x, int64_
       }
     }
     for (int64_t o = 0; o < out; ++o) {
-      double base = before == nullptr ? 0 : before[t * out + o], absolute = std::abs(base);
+      const double start = before == nullptr ? 0 : before[t * out + o];
+      double base = start, absolute = std::abs(base);
       for (int64_t i = 0; i < in; ++i)
         base += x[i] * w[o * in + i], absolute += std::abs(x[i] * w[o * in + i]);
       double lora = 0, square = 0;
@@ -77,9 +78,10 @@ inline ForwardBounds BoundForward(const LinearTerm& term, const float* x, int64_
         square += b * b * (xa_square[k] + 2 * u * u * xa[k] * xa[k]);  // B and xa rounded too
       }
       const double bias = term.bias.empty() ? 0 : term.bias.as<float>()[o];
-      // y is rounded after the base, after LoRA and after the bias; fewer times on some paths.
-      const double roundings =
-          std::abs(base) + std::abs(base + lora) + std::abs(base + lora + bias);
+      // y is rounded after the base, after LoRA and after the bias; fewer times on some paths. Some
+      // of cuBLASLt's kernels round a product, too, before they add it to y (seen on an H100).
+      const double roundings = std::abs(base - start) + std::abs(base) + std::abs(base + lora) +
+                               std::abs(base + lora + bias);
       bounds.y[t * out + o] =
           1.02 * (kSpread * std::sqrt(square) + u * roundings + SumRoundoff(in + 64) * absolute);
     }

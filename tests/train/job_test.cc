@@ -307,7 +307,7 @@ TEST_F(JobTest, AutoKeepsTheLayersThatFit) {
     spec.output_dir = fixture_.NewDir(policy);
     const auto run = fixture_.Run(spec);
     EXPECT_OK(run->error);
-    return run->result->sha256;
+    return run->result->adapter_id;
   };
   EXPECT_EQ(adapter("auto"), adapter("offload"));
 }

@@ -19,7 +19,10 @@ std::string TokensLine(const std::vector<int32_t>& ids, const std::vector<int32_
 }  // namespace
 
 TrainingFixture::TrainingFixture(const std::string& golden_model)
-    : golden_(golden_model), backend_(CreateCpuBackend()) {
+    : TrainingFixture(golden_model, CreateCpuBackend()) {}
+
+TrainingFixture::TrainingFixture(const std::string& golden_model, std::unique_ptr<Backend> backend)
+    : golden_(golden_model), backend_(std::move(backend)) {
   auto model = Model::Load(golden_.model_dir(), QuantSpec{}, *backend_);
   EXPECT_TRUE(model.ok()) << model.status();
   LORAD_CHECK(model.ok());

@@ -49,10 +49,11 @@ class RecordingSink final : public TrainingSink {
   int ends = 0;  // calls of OnFinish, OnStopped and OnError together
 };
 
-// One base model on the CPU and a directory for its jobs.
+// One base model on a backend, the CPU's unless another is given, and a directory for its jobs.
 class TrainingFixture {
  public:
   explicit TrainingFixture(const std::string& golden_model);
+  TrainingFixture(const std::string& golden_model, std::unique_ptr<Backend> backend);
 
   const Golden& golden() const { return golden_; }
   Backend& backend() { return *backend_; }

@@ -20,19 +20,27 @@ CudnnWorkspace ToWorkspace(const TensorView& view) {
   return {.data = view.data, .bytes = view.size_bytes()};
 }
 
+// The sizes alone: nothing else is known when workspace is asked for.
+template <typename Params>
+Params Sizes(const ConstTensorView& q, const ConstTensorView& k,
+             const ConstTensorView& cu_seqlens) {
+  Params params = {};
+  params.num_tokens = q.shape[0];
+  params.num_sequences = cu_seqlens.shape[0] - 1;
+  params.num_heads = q.shape[1];
+  params.num_kv_heads = k.shape[1];
+  params.head_dim = q.shape[2];
+  return params;
+}
+
 AttentionForwardParams ToParams(const AttentionArgs& args) {
-  AttentionForwardParams params;
+  auto params = Sizes<AttentionForwardParams>(args.q, args.k, args.cu_seqlens);
   params.q = args.q.as<BFloat16>();
   params.k = args.k.as<BFloat16>();
   params.v = args.v.as<BFloat16>();
   params.o = args.o.as<BFloat16>();
   params.lse = args.lse.empty() ? nullptr : args.lse.as<float>();
   params.cu_seqlens = args.cu_seqlens.as<int32_t>();
-  params.num_tokens = args.q.shape[0];
-  params.num_sequences = args.cu_seqlens.shape[0] - 1;
-  params.num_heads = args.q.shape[1];
-  params.num_kv_heads = args.k.shape[1];
-  params.head_dim = args.q.shape[2];
   params.q_stride = args.q.stride();
   params.k_stride = args.k.stride();
   params.v_stride = args.v.stride();
@@ -42,7 +50,7 @@ AttentionForwardParams ToParams(const AttentionArgs& args) {
 }
 
 AttentionBackwardParams ToParams(const AttentionBackwardArgs& args) {
-  AttentionBackwardParams params;
+  auto params = Sizes<AttentionBackwardParams>(args.q, args.k, args.cu_seqlens);
   params.dout = args.dout.as<BFloat16>();
   params.q = args.q.as<BFloat16>();
   params.k = args.k.as<BFloat16>();
@@ -54,11 +62,6 @@ AttentionBackwardParams ToParams(const AttentionBackwardArgs& args) {
   params.dv = args.dv.as<BFloat16>();
   params.cu_seqlens = args.cu_seqlens.as<int32_t>();
   params.workspace = args.workspace.data;
-  params.num_tokens = args.q.shape[0];
-  params.num_sequences = args.cu_seqlens.shape[0] - 1;
-  params.num_heads = args.q.shape[1];
-  params.num_kv_heads = args.k.shape[1];
-  params.head_dim = args.q.shape[2];
   params.dout_stride = args.dout.stride();
   params.q_stride = args.q.stride();
   params.k_stride = args.k.stride();
@@ -91,13 +94,15 @@ absl::StatusOr<std::unique_ptr<PackedAttention>> PackedAttention::Create(int dev
 }
 
 int64_t PackedAttention::ForwardWorkspaceBytes(const AttentionArgs& args) const {
-  return cudnn_ == nullptr ? 0 : cudnn_->WorkspaceBytes(ToParams(args));
+  if (cudnn_ == nullptr) return 0;
+  return cudnn_->WorkspaceBytes(Sizes<AttentionForwardParams>(args.q, args.k, args.cu_seqlens));
 }
 
 int64_t PackedAttention::BackwardWorkspaceBytes(const AttentionBackwardArgs& args) const {
   const int64_t own = AttentionBackwardWorkspaceBytes(args.q.shape[0], args.q.shape[1]);
   if (cudnn_ == nullptr || !cudnn_backward_) return own;
-  return std::max(own, cudnn_->WorkspaceBytes(ToParams(args)));
+  return std::max(
+      own, cudnn_->WorkspaceBytes(Sizes<AttentionBackwardParams>(args.q, args.k, args.cu_seqlens)));
 }
 
 absl::Status PackedAttention::Forward(const AttentionArgs& args, StreamScratchPool& pool,
