@@ -139,10 +139,10 @@ absl::Status MlpForward(const LayerRun& run, LayerActivations& act, const Tensor
 }
 
 // dL/dh into dy, which holds dL/dy.
-absl::Status MlpBackward(const LayerRun& run, LayerActivations& act, const TensorView& dy,
-                         const MlpScratch& scratch, Stream& stream) {
+absl::Status MlpBackward(const LayerRun& run, bool has_act, LayerActivations& act,
+                         const TensorView& dy, const MlpScratch& scratch, Stream& stream) {
   const auto& [dact, dnorm] = scratch;
-  if (run.Adapted({P::kDown}))
+  if (!has_act && run.Adapted({P::kDown}))
     RETURN_IF_ERROR(run.ops().SwiGlu({act.gate, act.up, act.act}, stream));
   std::array<LinearBackwardTerm, 1> down = {run.BackwardTerm(P::kDown, dy)};
   RETURN_IF_ERROR(run.LinearBackward(act.act, absl::MakeSpan(down), dact));
@@ -222,7 +222,9 @@ absl::Status LayerBackward(int64_t layer, const LayerContext& context,
   const ModelConfig& config = context.model.config();
   RETURN_IF_ERROR(WithScratch(
       arena, [&] { return AllocateMlpScratch(config, context.backend, batch, arena); },
-      [&](const MlpScratch& scratch) { return MlpBackward(run, act, dy, scratch, stream); }));
+      [&](const MlpScratch& scratch) {
+        return MlpBackward(run, batch.keeps_act, act, dy, scratch, stream);
+      }));
   return WithScratch(
       arena, [&] { return AllocateAttentionScratch(config, context.backend, batch, arena); },
       [&](const AttentionScratch& scratch) {

@@ -46,8 +46,9 @@ float AttentionScale(const ModelConfig& config);
 using LoraRanks = std::array<int64_t, kNumProjections>;
 
 // The tensors of one layer over one batch. In serving one set is reused by all layers; in training
-// a layer's set is kept for its backward pass, or laid out again and recomputed from x. `norm` and
-// `act` are scratch that all layers share: the backward pass computes them again.
+// a layer's set is kept for its backward pass, or laid out again and recomputed from x. `norm` is
+// scratch that all layers share, and so is `act` unless LayerBatch::keeps_act: the backward pass
+// computes them again.
 struct LayerActivations {
   TensorView x;           // [num_tokens, hidden]: the layer's input
   TensorView q, k, v, o;  // [num_tokens, heads, head_dim]; q and k rotated
@@ -62,10 +63,11 @@ struct LayerActivations {
 struct LayerBatch {
   int64_t num_tokens = 0;
   bool for_backward = false;
-  LoraRanks ranks{};  // room that LinearLayout wants is left for these; zeros: none
+  LoraRanks ranks{};       // room that LinearLayout wants is left for these; zeros: none
+  bool keeps_act = false;  // for_backward: each layer has an act of its own
 };
 
-// Lays out norm, and act for the backward pass.
+// Lays out norm, and for the backward pass an act that layers share.
 absl::Status AllocateLayerScratch(const ModelConfig& config, Backend& backend,
                                   const LayerBatch& batch, Arena& arena, LayerActivations& act);
 // Lays out everything but x and what AllocateLayerScratch does. For the backward pass nothing

@@ -88,6 +88,10 @@ absl::StatusOr<Qkv> AllocateQkv(const LayerSizes& sizes, int64_t spare, Arena& a
              .v = AsHeads(views[2], config.num_kv_heads, config.head_dim)};
 }
 
+absl::StatusOr<TensorView> AllocateAct(const LayerSizes& sizes, Arena& arena) {
+  return AllocateMatrix(sizes, sizes.config.intermediate_size, sizes.Spare({P::kDown}), arena);
+}
+
 DType StatisticsType(DType activation) {
   return activation == DType::kF64 ? DType::kF64 : DType::kF32;
 }
@@ -160,9 +164,8 @@ absl::Status AllocateLayerScratch(const ModelConfig& config, Backend& backend,
   const int64_t spare =
       std::max(sizes.Spare({P::kQ, P::kK, P::kV}), sizes.Spare({P::kGate, P::kUp}));
   ASSIGN_OR_RETURN(act.norm, AllocateMatrix(sizes, config.hidden_size, spare, arena));
-  if (!batch.for_backward) return absl::OkStatus();
-  ASSIGN_OR_RETURN(act.act,
-                   AllocateMatrix(sizes, config.intermediate_size, sizes.Spare({P::kDown}), arena));
+  if (!batch.for_backward || batch.keeps_act) return absl::OkStatus();
+  ASSIGN_OR_RETURN(act.act, AllocateAct(sizes, arena));
   return absl::OkStatus();
 }
 
@@ -190,6 +193,9 @@ absl::Status AllocateLayerActivations(const ModelConfig& config, Backend& backen
   ASSIGN_OR_RETURN(const auto gate_up, (AllocateGroup<2>(sizes, {width, width},
                                                          sizes.Spare({P::kGate, P::kUp}), arena)));
   act.gate = gate_up[0], act.up = gate_up[1];
+  if (batch.for_backward && batch.keeps_act) {
+    ASSIGN_OR_RETURN(act.act, AllocateAct(sizes, arena));
+  }
   if (!batch.for_backward) act.act = act.gate;
   arena.Release(std::max(arena.Mark(), attention_end));
   return absl::OkStatus();

@@ -40,7 +40,8 @@ int64_t LayerSegments::longest() const {
 
 absl::StatusOr<ActivationPolicy> ParseActivationPolicy(const std::string& policy,
                                                        int64_t num_layers) {
-  if (policy == "none") return ActivationPolicy{{.layers_per_segment = num_layers}};
+  if (policy == "none")
+    return ActivationPolicy{{.layers_per_segment = num_layers, .keeps_act = true}};
   if (policy == "every_layer") return ActivationPolicy{};
   if (policy == "sqrt") {
     const double root = std::ceil(std::sqrt(static_cast<double>(num_layers)));
@@ -61,7 +62,8 @@ std::string Describe(const ActivationCheckpointing& checkpointing, int64_t num_l
   const LayerSegments segments(num_layers, checkpointing);
   const int64_t kept = num_layers - segments.Begin(num_layers - 1);
   std::string text = kept == num_layers
-                         ? absl::StrCat("all ", num_layers, " layers kept")
+                         ? absl::StrCat("all ", num_layers, " layers kept",
+                                        checkpointing.keeps_act ? "" : " but silu(gate) * up")
                          : absl::StrCat(kept, " of ", num_layers,
                                         " layers kept, the rest computed again in segments of ",
                                         checkpointing.layers_per_segment);

@@ -15,6 +15,9 @@ namespace lorad {
 struct ActivationCheckpointing {
   int64_t layers_per_segment = 1;  // >= 1
   int64_t kept_layers = 0;         // of the last segment; 0: what the others leave over
+  // Of one segment of all layers, silu(gate) * up is kept too; otherwise that product is computed
+  // again whenever it is needed.
+  bool keeps_act = false;
   // The segments' inputs go to pinned host memory after use, and come back before they are needed.
   bool offload = false;
 };
@@ -41,14 +44,14 @@ class LayerSegments {
 };
 
 // A policy by name:
-//   none         one segment of all layers
+//   none         one segment of all layers, and silu(gate) * up kept
 //   every_layer  segments of one layer
 //   every_k:K    of K >= 1 layers (more than all layers means all)
 //   sqrt         of ceil(sqrt(num_layers))
 //   offload      every_layer with the inputs in host memory
-//   auto         as many of the last layers kept as fit in memory, every_layer for the rest;
-//                offload where not even that fits. Layers cost the same to compute and to keep, so
-//                which ones are kept does not matter.
+//   auto         none if it fits in memory; else as many of the last layers kept as fit, and
+//                every_layer for the rest; offload where not even that fits. Layers cost the same
+//                to compute and to keep, so which ones are kept does not matter.
 struct ActivationPolicy {
   ActivationCheckpointing checkpointing;
   bool fits_to_memory = false;  // auto: `checkpointing` is still to be chosen
@@ -57,8 +60,8 @@ struct ActivationPolicy {
 absl::StatusOr<ActivationPolicy> ParseActivationPolicy(const std::string& policy,
                                                        int64_t num_layers);
 
-// For people: "all 32 layers kept", "11 of 32 layers kept, the rest computed again in segments of
-// 1", with "; inputs in host memory".
+// For people: "all 32 layers kept", "all 32 layers kept but silu(gate) * up", "11 of 32 layers
+// kept, the rest computed again in segments of 1", with "; inputs in host memory".
 std::string Describe(const ActivationCheckpointing& checkpointing, int64_t num_layers);
 
 }  // namespace lorad

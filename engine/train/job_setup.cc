@@ -73,6 +73,10 @@ absl::StatusOr<TrainingMemoryNeeds> Measure(const JobSetup& setup, Backend& back
 // The policy "auto": as many layers as fit are kept, by bisection, for more layers never need less.
 absl::StatusOr<ActivationCheckpointing> FitToMemory(const JobSetup& setup, Backend& backend) {
   const int64_t room = TrainingRoom(backend);
+  const ActivationCheckpointing all = {.layers_per_segment = setup.model->config().num_layers,
+                                       .keeps_act = true};
+  ASSIGN_OR_RETURN(const TrainingMemoryNeeds most, Measure(setup, backend, all));
+  if (most.peak_bytes <= room) return all;
   int64_t fits = 0, too_many = setup.model->config().num_layers + 1;
   while (too_many - fits > 1) {
     const int64_t kept = fits + (too_many - fits) / 2;

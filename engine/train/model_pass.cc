@@ -55,6 +55,7 @@ ModelPass::ModelPass(const Model& model, Backend& backend, const TrainableAdapte
       dropout_(options.dropout),
       segments_(model.config().num_layers,
                 options.backward ? options.checkpointing : ActivationCheckpointing{}),
+      keeps_act_(options.backward && options.checkpointing.keeps_act),
       offloads_(options.backward && options.checkpointing.offload),
       offload_(options.offload),
       lora_(adapter, model.config().num_layers, options.backward) {}
@@ -137,7 +138,10 @@ absl::Status ModelPass::LayoutLayers(int64_t num_tokens, Arena& arena) {
 }
 
 LayerBatch ModelPass::Batch(int64_t num_tokens) const {
-  return {.num_tokens = num_tokens, .for_backward = backward_, .ranks = lora_.ranks()};
+  return {.num_tokens = num_tokens,
+          .for_backward = backward_,
+          .ranks = lora_.ranks(),
+          .keeps_act = keeps_act_};
 }
 
 SequenceBounds ModelPass::Sequences() const {

@@ -99,6 +99,7 @@ class ModelPass {
   const bool backward_;
   const bool dropout_;
   const LayerSegments segments_;
+  const bool keeps_act_;         // checkpointing.keeps_act
   const bool offloads_;          // checkpointing.offload
   InputOffload* const offload_;  // null: only measured, or not offloads_
   TrainingLora lora_;

@@ -19,7 +19,7 @@ namespace lorad {
 namespace {
 
 constexpr int64_t kLayers = 3;  // of the fixture's model
-constexpr ActivationCheckpointing kAllKept = {.layers_per_segment = kLayers};
+constexpr ActivationCheckpointing kAllKept = {.layers_per_segment = kLayers, .keeps_act = true};
 constexpr ActivationCheckpointing kPolicies[] = {{.layers_per_segment = 1},
                                                  {.layers_per_segment = 2},
                                                  {.layers_per_segment = 1, .kept_layers = 2},

@@ -62,6 +62,7 @@ TEST(ActivationCheckpointingTest, PoliciesGiveSegments) {
     EXPECT_EQ(policy.checkpointing.layers_per_segment, c.per_segment);
     EXPECT_EQ(policy.checkpointing.kept_layers, 0);
     EXPECT_EQ(policy.checkpointing.offload, c.offload);
+    EXPECT_EQ(policy.checkpointing.keeps_act, std::string(c.policy) == "none");
     EXPECT_EQ(policy.fits_to_memory, c.fits_to_memory);
   }
 }
@@ -76,7 +77,8 @@ TEST(ActivationCheckpointingTest, NamesAnUnknownPolicy) {
 }
 
 TEST(ActivationCheckpointingTest, SaysWhatIsKept) {
-  EXPECT_EQ(Describe({.layers_per_segment = 4}, 4), "all 4 layers kept");
+  EXPECT_EQ(Describe({.layers_per_segment = 4, .keeps_act = true}, 4), "all 4 layers kept");
+  EXPECT_EQ(Describe({.layers_per_segment = 4}, 4), "all 4 layers kept but silu(gate) * up");
   EXPECT_EQ(Describe({.layers_per_segment = 1, .kept_layers = 3}, 4),
             "3 of 4 layers kept, the rest computed again in segments of 1");
   EXPECT_EQ(Describe({.layers_per_segment = 1, .offload = true}, 4),
