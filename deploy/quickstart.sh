@@ -4,16 +4,18 @@
 #   deploy/quickstart.sh          stops what it started
 #   deploy/quickstart.sh --keep   leaves lorad running
 #   deploy/quickstart.sh --task=tickets    the other demo task (default: sql)
+#   deploy/quickstart.sh --bin=DIR         lorad and loractl from DIR: nothing is installed or built
 # Safe to run again: what is done is skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-keep=0 task=sql
+keep=0 task=sql bin=
 while [ $# -gt 0 ]; do
   case "$1" in
     --keep) keep=1 ;;
     --task=sql | --task=tickets) task="${1#--task=}" ;;
-    -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    --bin=?*) bin=$(cd "${1#--bin=}" && pwd) ;;
+    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "error: unknown option $1; see $0 --help" >&2; exit 2 ;;
   esac
   shift
@@ -22,15 +24,17 @@ data=deploy/demo/data
 started=$SECONDS
 step() { printf '\n\033[1m== %s\033[0m  (%d s)\n' "$1" $((SECONDS - started)); }
 
-step "installing packages"
-./deploy/install_packages.sh demo
+if [ -z "$bin" ]; then
+  step "installing packages"
+  ./deploy/install_packages.sh demo
 
-preset=cpu
-if command -v nvcc >/dev/null && nvidia-smi -L >/dev/null 2>&1; then preset=cuda; fi
-step "building the preset $preset"
-cmake --preset "$preset" -DLORAD_BUILD_TESTS=OFF >/dev/null
-cmake --build --preset "$preset" --target lorad loractl -j"$(nproc)" | tail -n 1
-bin=$PWD/build/$preset/bin
+  preset=cpu
+  if command -v nvcc >/dev/null && nvidia-smi -L >/dev/null 2>&1; then preset=cuda; fi
+  step "building the preset $preset"
+  cmake --preset "$preset" -DLORAD_BUILD_TESTS=OFF >/dev/null
+  cmake --build --preset "$preset" --target lorad loractl -j"$(nproc)" | tail -n 1
+  bin=$PWD/build/$preset/bin
+fi
 
 step "starting lorad on the demo model"
 state=${LORAD_QUICKSTART_STATE:-$PWD/build/quickstart}
