@@ -36,10 +36,6 @@ class LayerRun {
   Ops& ops() const { return ops_; }
   float attention_scale() const { return AttentionScale(context_.model.config()); }
 
-  absl::Status Copy(const TensorView& to, const TensorView& from) const {
-    return context_.backend.Copy(to.data, from.data, from.size_bytes(), stream_);
-  }
-
   LinearTerm Term(Projection projection, const TensorView& y) const {
     const LinearWeights& linear = weights_[projection];
     LinearTerm term{
@@ -52,12 +48,14 @@ class LayerRun {
     return term;
   }
 
-  absl::Status Linear(const TensorView& x, absl::Span<LinearTerm> terms, bool accumulate) const {
+  // `residual` empty: none.
+  absl::Status Linear(LinearGroup group, const TensorView& x, absl::Span<LinearTerm> terms,
+                      const TensorView& residual) const {
     return ops_.Linear({.x = Flat(x),
                         .terms = terms,
-                        .accumulate = accumulate,
                         .row_invariant = context_.row_invariant,
-                        .workspace = context_.workspace},
+                        .workspace = LinearWorkspace(context_, group),
+                        .residual = residual},
                        stream_);
   }
 
@@ -66,14 +64,16 @@ class LayerRun {
     return {forward.weight, forward.lora, forward.dropout, forward.y};
   }
 
-  absl::Status LinearBackward(const TensorView& x, absl::Span<LinearBackwardTerm> terms,
-                              const TensorView& dx) const {
-    return ops_.LinearBackward({.x = Flat(x),
-                                .terms = terms,
-                                .dx = Flat(dx),
-                                .accumulate = false,
-                                .workspace = context_.workspace},
-                               stream_);
+  // A layer that is computed again leaves out the down projection.
+  absl::Status LinearBackward(LinearGroup group, const TensorView& x,
+                              absl::Span<LinearBackwardTerm> terms, const TensorView& dx) const {
+    return ops_.LinearBackward(
+        {.x = Flat(x),
+         .terms = terms,
+         .dx = Flat(dx),
+         .workspace = LinearWorkspace(context_, group),
+         .workspace_is_forwards = context_.decoded && group != LinearGroup::kDown},
+        stream_);
   }
 
   bool Adapted(std::initializer_list<Projection> projections) const {
@@ -98,7 +98,7 @@ class LayerRun {
     return Rope(both, inverse);
   }
 
-  const TensorView& workspace() const { return context_.workspace; }
+  TensorView attention_workspace() const { return AttentionWorkspace(context_); }
 
  private:
   float eps() const { return static_cast<float>(context_.model.config().rms_norm_eps); }
@@ -118,24 +118,22 @@ absl::Status AttentionForward(int64_t layer, const LayerRun& run, LayerAttention
   RETURN_IF_ERROR(run.Norm(act.x, run.weights().input_norm, act.norm, act.inv_rms1));
   std::array<LinearTerm, 3> qkv = {run.Term(P::kQ, act.q), run.Term(P::kK, act.k),
                                    run.Term(P::kV, act.v)};
-  RETURN_IF_ERROR(run.Linear(act.norm, absl::MakeSpan(qkv), /*accumulate=*/false));
+  RETURN_IF_ERROR(run.Linear(LinearGroup::kQkv, act.norm, absl::MakeSpan(qkv), {}));
   RETURN_IF_ERROR(run.RopeBoth(act.q, act.k, /*inverse=*/false));
   RETURN_IF_ERROR(attention.Attend(layer, act.q, act.k, act.v, act.o, stream));
-  if (h.data != act.x.data) RETURN_IF_ERROR(run.Copy(h, act.x));
   std::array<LinearTerm, 1> o = {run.Term(P::kO, h)};
-  return run.Linear(act.o, absl::MakeSpan(o), /*accumulate=*/true);
+  return run.Linear(LinearGroup::kOutput, act.o, absl::MakeSpan(o), /*residual=*/act.x);
 }
 
 absl::Status MlpForward(const LayerRun& run, LayerActivations& act, const TensorView& h,
                         const TensorView& y, Stream& stream) {
   RETURN_IF_ERROR(run.Norm(h, run.weights().post_attention_norm, act.norm, act.inv_rms2));
   std::array<LinearTerm, 2> gate_up = {run.Term(P::kGate, act.gate), run.Term(P::kUp, act.up)};
-  RETURN_IF_ERROR(run.Linear(act.norm, absl::MakeSpan(gate_up), /*accumulate=*/false));
+  RETURN_IF_ERROR(run.Linear(LinearGroup::kGateUp, act.norm, absl::MakeSpan(gate_up), {}));
   if (y.empty()) return absl::OkStatus();
   RETURN_IF_ERROR(run.ops().SwiGlu({act.gate, act.up, act.act}, stream));
-  if (y.data != h.data) RETURN_IF_ERROR(run.Copy(y, h));
   std::array<LinearTerm, 1> down = {run.Term(P::kDown, y)};
-  return run.Linear(act.act, absl::MakeSpan(down), /*accumulate=*/true);
+  return run.Linear(LinearGroup::kDown, act.act, absl::MakeSpan(down), /*residual=*/h);
 }
 
 // dL/dh into dy, which holds dL/dy.
@@ -145,14 +143,15 @@ absl::Status MlpBackward(const LayerRun& run, bool has_act, LayerActivations& ac
   if (!has_act && run.Adapted({P::kDown}))
     RETURN_IF_ERROR(run.ops().SwiGlu({act.gate, act.up, act.act}, stream));
   std::array<LinearBackwardTerm, 1> down = {run.BackwardTerm(P::kDown, dy)};
-  RETURN_IF_ERROR(run.LinearBackward(act.act, absl::MakeSpan(down), dact));
+  RETURN_IF_ERROR(run.LinearBackward(LinearGroup::kDown, act.act, absl::MakeSpan(down), dact));
   RETURN_IF_ERROR(run.ops().SwiGluBackward(
       {dact, act.gate, act.up, /*dgate=*/act.gate, /*dup=*/act.up}, stream));
   if (run.Adapted({P::kGate, P::kUp}))
     RETURN_IF_ERROR(run.Norm(act.h, run.weights().post_attention_norm, act.norm, {}));
   std::array<LinearBackwardTerm, 2> gate_up = {run.BackwardTerm(P::kGate, act.gate),
                                                run.BackwardTerm(P::kUp, act.up)};
-  RETURN_IF_ERROR(run.LinearBackward(act.norm, absl::MakeSpan(gate_up), dnorm));
+  RETURN_IF_ERROR(
+      run.LinearBackward(LinearGroup::kGateUp, act.norm, absl::MakeSpan(gate_up), dnorm));
   return run.ops().RmsNormBackward(
       {dnorm, act.h, run.weights().post_attention_norm, act.inv_rms2, dy, /*accumulate=*/true},
       stream);
@@ -164,7 +163,7 @@ absl::Status AttentionBlockBackward(const LayerRun& run, const SequenceBounds& s
                                     const AttentionScratch& scratch, Stream& stream) {
   const auto& [d_o, dq, dk, dv, dnorm] = scratch;
   std::array<LinearBackwardTerm, 1> o = {run.BackwardTerm(P::kO, dy)};
-  RETURN_IF_ERROR(run.LinearBackward(act.o, absl::MakeSpan(o), d_o));
+  RETURN_IF_ERROR(run.LinearBackward(LinearGroup::kOutput, act.o, absl::MakeSpan(o), d_o));
   RETURN_IF_ERROR(run.ops().AttentionBackward({.dout = d_o,
                                                .q = act.q,
                                                .k = act.k,
@@ -177,14 +176,14 @@ absl::Status AttentionBlockBackward(const LayerRun& run, const SequenceBounds& s
                                                .dv = dv,
                                                .scale = run.attention_scale(),
                                                .max_seqlen = sequences.max_seqlen,
-                                               .workspace = run.workspace()},
+                                               .workspace = run.attention_workspace()},
                                               stream));
   RETURN_IF_ERROR(run.RopeBoth(dq, dk, /*inverse=*/true));
   if (run.Adapted({P::kQ, P::kK, P::kV}))
     RETURN_IF_ERROR(run.Norm(act.x, run.weights().input_norm, act.norm, {}));
   std::array<LinearBackwardTerm, 3> qkv = {run.BackwardTerm(P::kQ, dq), run.BackwardTerm(P::kK, dk),
                                            run.BackwardTerm(P::kV, dv)};
-  RETURN_IF_ERROR(run.LinearBackward(act.norm, absl::MakeSpan(qkv), dnorm));
+  RETURN_IF_ERROR(run.LinearBackward(LinearGroup::kQkv, act.norm, absl::MakeSpan(qkv), dnorm));
   return run.ops().RmsNormBackward(
       {dnorm, act.x, run.weights().input_norm, act.inv_rms1, dy, /*accumulate=*/true}, stream);
 }

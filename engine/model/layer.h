@@ -92,14 +92,33 @@ absl::StatusOr<AttentionScratch> AllocateAttentionScratch(const ModelConfig& con
 absl::StatusOr<TensorView> AllocateResidualGradient(const ModelConfig& config, Backend& backend,
                                                     const LayerBatch& batch, Arena& arena);
 
+// The linear layers that share one op call: q k v; o; gate up; down.
+enum class LinearGroup : uint8_t { kQkv, kOutput, kGateUp, kDown };
+inline constexpr int kNumLinearGroups = 4;
+
+// The workspace in parts, one for each group, so that the backward pass of a layer that was just
+// computed finds the weights that its forward pass decoded. Attention takes all but the first part:
+// nothing else there is in use when it runs.
+struct LayerWorkspaceParts {
+  std::array<int64_t, kNumLinearGroups + 1> begin{};  // bytes; ascending; the last is their end
+  int64_t bytes = 0;                                  // of the workspace
+};
+
 struct LayerContext {
   const Model& model;
   Backend& backend;
-  ConstTensorView positions;   // kI32 [num_tokens]
-  LayerLora* lora = nullptr;   // not owned; null: base model
-  bool row_invariant = false;  // see LinearArgs
-  TensorView workspace;        // kU8; at least LayerWorkspaceBytes
+  ConstTensorView positions;                   // kI32 [num_tokens]
+  LayerLora* lora = nullptr;                   // not owned; null: base model
+  bool row_invariant = false;                  // see LinearArgs
+  TensorView workspace;                        // kU8; at least LayerWorkspaceBytes, or parts->bytes
+  const LayerWorkspaceParts* parts = nullptr;  // not owned; null: one for all
+  bool decoded = false;  // LayerBackward, with parts: LayerForward of this layer was the last to
+                         // use the workspace
 };
+
+// Of a context, for one group's op and for attention.
+TensorView LinearWorkspace(const LayerContext& context, LinearGroup group);
+TensorView AttentionWorkspace(const LayerContext& context);
 
 struct LayerWorkspaceOptions {
   bool row_invariant = false;
@@ -107,10 +126,15 @@ struct LayerWorkspaceOptions {
   int64_t max_rank = 0;           // of the adapters in use; 0: base rows only
   bool dropout = false;           // a LoraDropout with a probability above 0
   bool packed_attention = false;  // Ops::Attention, and its backward pass with `backward`
+  int64_t max_seqlen = 0;         // of packed_attention: no sequence is longer; 0: num_tokens
 };
 // Scratch for forward, and for backward if asked, of any layer with `num_tokens` rows.
 int64_t LayerWorkspaceBytes(const Model& model, Backend& backend, int64_t num_tokens,
                             const LayerWorkspaceOptions& options);
+
+// The same in parts.
+LayerWorkspaceParts PartLayerWorkspace(const Model& model, Backend& backend, int64_t num_tokens,
+                                       const LayerWorkspaceOptions& options);
 
 // Reads act.x, fills act, writes the layer's output to y (which may alias act.x only when nothing
 // is kept for a backward pass). With y empty the layer is computed again for its backward pass: all

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "engine/core/checked_math.h"
 #include "engine/core/status_macros.h"
 #include "engine/model/layer.h"
 
@@ -10,8 +11,8 @@ namespace {
 
 using P = Projection;
 
-// Linear layers [kGroups[g], kGroups[g + 1]) of kAllProjections share one op call.
-constexpr std::array<int, 5> kGroups = {0, 3, 4, 6, 7};
+// Linear layers [kGroups[g], kGroups[g + 1]) of kAllProjections are LinearGroup g.
+constexpr std::array<int, kNumLinearGroups + 1> kGroups = {0, 3, 4, 6, 7};
 
 // Sizes in elements that the layout is made of.
 class LayerSizes {
@@ -136,9 +137,9 @@ int64_t GroupWorkspaceBytes(const LayerWeights& weights, Ops& ops, DType dtype, 
                                                     .workspace = {}}));
 }
 
-// Of any number of sequences of any lengths.
+// Of any number of sequences of any lengths up to options.max_seqlen.
 int64_t AttentionScratchBytes(const ModelConfig& config, Backend& backend, int64_t num_tokens,
-                              bool backward) {
+                              const LayerWorkspaceOptions& options) {
   const DType dtype = backend.activation_dtype();
   const ConstTensorView q = {nullptr, dtype, {num_tokens, config.num_heads, config.head_dim}};
   const ConstTensorView k = {nullptr, dtype, {num_tokens, config.num_kv_heads, config.head_dim}};
@@ -147,13 +148,32 @@ int64_t AttentionScratchBytes(const ModelConfig& config, Backend& backend, int64
   forward.q = q;
   forward.k = forward.v = k;
   forward.cu_seqlens = cu_seqlens;
+  forward.max_seqlen = options.max_seqlen;
   const int64_t bytes = backend.ops().AttentionWorkspaceBytes(forward);
-  if (!backward) return bytes;
+  if (!options.backward) return bytes;
   AttentionBackwardArgs args;
   args.q = args.dout = args.o = q;
   args.k = args.v = k;
+  args.max_seqlen = options.max_seqlen;
   args.cu_seqlens = cu_seqlens;
   return std::max(bytes, backend.ops().AttentionBackwardWorkspaceBytes(args));
+}
+
+int64_t AttentionBytes(const Model& model, Backend& backend, int64_t num_tokens,
+                       const LayerWorkspaceOptions& options) {
+  if (!options.packed_attention) return 0;
+  return AttentionScratchBytes(model.config(), backend, num_tokens, options);
+}
+
+int64_t LargestOfLayers(const Model& model, Backend& backend, int64_t num_tokens, int group,
+                        const LayerWorkspaceOptions& options) {
+  int64_t bytes = 0;
+  for (int64_t layer = 0; layer < model.config().num_layers; ++layer) {
+    bytes = std::max(
+        bytes, GroupWorkspaceBytes(model.layer(layer), backend.ops(), backend.activation_dtype(),
+                                   num_tokens, group, options));
+  }
+  return bytes;
 }
 
 }  // namespace
@@ -242,17 +262,35 @@ absl::Status MeasureLayerBackward(const ModelConfig& config, Backend& backend,
 
 int64_t LayerWorkspaceBytes(const Model& model, Backend& backend, int64_t num_tokens,
                             const LayerWorkspaceOptions& options) {
-  int64_t bytes = 0;
-  if (options.packed_attention)
-    bytes = AttentionScratchBytes(model.config(), backend, num_tokens, options.backward);
-  for (int64_t layer = 0; layer < model.config().num_layers; ++layer) {
-    for (int group = 0; group + 1 < static_cast<int>(kGroups.size()); ++group) {
-      bytes = std::max(
-          bytes, GroupWorkspaceBytes(model.layer(layer), backend.ops(), backend.activation_dtype(),
-                                     num_tokens, group, options));
-    }
-  }
+  int64_t bytes = AttentionBytes(model, backend, num_tokens, options);
+  for (int group = 0; group < kNumLinearGroups; ++group)
+    bytes = std::max(bytes, LargestOfLayers(model, backend, num_tokens, group, options));
   return bytes;
+}
+
+LayerWorkspaceParts PartLayerWorkspace(const Model& model, Backend& backend, int64_t num_tokens,
+                                       const LayerWorkspaceOptions& options) {
+  LayerWorkspaceParts parts;
+  for (int group = 0; group < kNumLinearGroups; ++group) {
+    parts.begin[group + 1] =
+        parts.begin[group] +
+        RoundUp(LargestOfLayers(model, backend, num_tokens, group, options), Arena::kAlignment);
+  }
+  parts.bytes = std::max(parts.begin.back(),
+                         parts.begin[1] + AttentionBytes(model, backend, num_tokens, options));
+  return parts;
+}
+
+TensorView LinearWorkspace(const LayerContext& context, LinearGroup group) {
+  if (context.parts == nullptr) return context.workspace;
+  const auto& begin = context.parts->begin;
+  const int g = static_cast<int>(group);
+  return Rows(context.workspace, begin[g], begin[g + 1]);
+}
+
+TensorView AttentionWorkspace(const LayerContext& context) {
+  if (context.parts == nullptr) return context.workspace;
+  return Rows(context.workspace, context.parts->begin[1], context.parts->bytes);
 }
 
 }  // namespace lorad

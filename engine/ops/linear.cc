@@ -50,6 +50,13 @@ absl::Status Validate(const LinearArgs& args) {
   RETURN_IF_ERROR(ops::CheckActivation("linear", "x", args.x));
   RETURN_IF_ERROR(ops::CheckDims("linear", "x", args.x, 2));
   const int64_t num_tokens = args.x.shape[0];
+  if (!args.residual.empty()) {
+    RETURN_IF_ERROR(ops::CheckThat(args.terms.size() == 1, "linear", "terms with a residual",
+                                   static_cast<double>(args.terms.size()), "1"));
+    RETURN_IF_ERROR(
+        ops::CheckThat(!args.accumulate, "linear", "accumulate with a residual", 1, "false"));
+    RETURN_IF_ERROR(ops::CheckLike("linear", "residual", args.residual, args.terms[0].y));
+  }
   for (const LinearTerm& term : args.terms) {
     RETURN_IF_ERROR(ops::ValidateWeight("linear", term.weight));
     RETURN_IF_ERROR(ops::CheckShape("linear", "x", args.x, {num_tokens, term.weight.in_features}));

@@ -49,7 +49,8 @@ struct LinearTerm {
   TensorView y;  // activation dtype [num_tokens, out]
 };
 
-// How a backend likes the operands of linear layers laid out. Any layout is right; this one is fast.
+// How a backend likes the operands of linear layers laid out. Any layout is right; this one is
+// fast.
 struct LinearLayout {
   // y (or dy) of terms that share x as adjacent column slices of one buffer, in the terms' order:
   // one matrix product serves them all.
@@ -59,6 +60,9 @@ struct LinearLayout {
   // which writes x A^T (or dy B) there and runs base and LoRA as one product over a longer
   // contraction.
   int64_t spare_column_align = 0;
+  // A workspace that is left alone between a forward and its backward pass saves the second one
+  // work: LinearBackwardArgs::workspace_is_forwards.
+  bool reuses_workspace = false;
 
   int64_t SpareColumns(int64_t total_rank) const {
     const int64_t align = spare_column_align;
@@ -72,11 +76,14 @@ struct LinearLayout {
 struct LinearArgs {
   ConstTensorView x;             // activation dtype [num_tokens, in]; see LinearLayout
   absl::Span<LinearTerm> terms;  // q, k, v or gate, up: what shares x; one otherwise
-  bool accumulate = false;       // add to y (residual connections)
+  bool accumulate = false;       // add to y
   // Each row's result must not depend on the other rows: decoding. The matrix-vector kernels run
   // over the packed codes. False: weights are dequantised once and multiplied as matrices.
   bool row_invariant = false;
-  TensorView workspace;  // kU8 [>= LinearWorkspaceBytes(args)]; may be empty if that is 0
+  TensorView workspace = {};  // kU8 [>= LinearWorkspaceBytes(args)]; may be empty if that is 0
+  // Like y of the only term, which it may be; not with accumulate. y = residual + ...: a residual
+  // connection without a copy. Empty: none.
+  ConstTensorView residual = {};
 };
 absl::Status Validate(const LinearArgs& args);
 
@@ -93,9 +100,12 @@ struct LinearBackwardTerm {
 struct LinearBackwardArgs {
   ConstTensorView x;  // what the forward pass read
   absl::Span<LinearBackwardTerm> terms;
-  TensorView dx;            // activation dtype [num_tokens, in]; empty: not wanted
-  bool accumulate = false;  // add to dx
-  TensorView workspace;     // kU8 [>= LinearBackwardWorkspaceBytes(args)]
+  TensorView dx;              // activation dtype [num_tokens, in]; empty: not wanted
+  bool accumulate = false;    // add to dx
+  TensorView workspace = {};  // kU8 [>= LinearBackwardWorkspaceBytes(args)]
+  // The workspace is as Linear left it, called with it for the same terms over the same x, whose
+  // weights and adapters are still the same: what was decoded there need not be decoded again.
+  bool workspace_is_forwards = false;
 };
 absl::Status Validate(const LinearBackwardArgs& args);
 

@@ -95,6 +95,7 @@ absl::Status FillPlan(JobSetup& setup, Backend& backend) {
   plan.trainable_parameters = setup.initial.num_parameters();
   plan.adapted_modules = static_cast<int64_t>(setup.initial.modules.size());
   setup.tokens = CountTokens(setup);
+  setup.pass.max_seqlen = setup.train.report.longest_sample_tokens;
   const int64_t num_layers = setup.model->config().num_layers;
   ASSIGN_OR_RETURN(const ActivationPolicy policy,
                    ParseActivationPolicy(setup.spec.activation_checkpointing, num_layers));

@@ -40,6 +40,10 @@ class PackedAttention final : public LayerAttention {
   const TensorView workspace_;
 };
 
+// Decoded weights that may wait for a layer's backward pass. Twice what an 8B model's layer has:
+// those of larger models take more memory than the time to decode them again is worth.
+constexpr int64_t kMaxDecodedBytes = int64_t{512} << 20;
+
 // Statistics (norms, log-sum-exp, losses) are kept in fp32 whatever the activations are.
 DType StatisticsType(const Backend& backend) {
   return backend.activation_dtype() == DType::kF64 ? DType::kF64 : DType::kF32;
@@ -53,8 +57,11 @@ ModelPass::ModelPass(const Model& model, Backend& backend, const TrainableAdapte
       backend_(backend),
       backward_(options.backward),
       dropout_(options.dropout),
+      max_seqlen_(options.max_seqlen),
       segments_(model.config().num_layers,
                 options.backward ? options.checkpointing : ActivationCheckpointing{}),
+      keeps_decoded_(options.backward && options.checkpointing.layers_per_segment == 1 &&
+                     backend.ops().PreferredLinearLayout().reuses_workspace),
       keeps_act_(options.backward && options.checkpointing.keeps_act),
       offloads_(options.backward && options.checkpointing.offload),
       offload_(options.offload),
@@ -83,7 +90,7 @@ absl::Status ModelPass::Layout(int64_t num_tokens, int64_t num_samples, Arena& a
                      AllocateResidualGradient(model_.config(), backend_, Batch(num_tokens), arena));
     ASSIGN_OR_RETURN(inv_rms_, arena.Allocate(StatisticsType(backend_), {num_tokens}));
   }
-  ASSIGN_OR_RETURN(workspace_, arena.Allocate(DType::kU8, {WorkspaceBytes(num_tokens)}));
+  ASSIGN_OR_RETURN(workspace_, arena.Allocate(DType::kU8, {PlanWorkspace(num_tokens)}));
   return absl::OkStatus();
 }
 
@@ -165,7 +172,7 @@ int64_t ModelPass::LossRows(int64_t num_tokens) const {
   return std::clamp(static_cast<int64_t>(rows), std::min(kLeastRows, num_tokens), num_tokens);
 }
 
-int64_t ModelPass::WorkspaceBytes(int64_t num_tokens) const {
+int64_t ModelPass::PlanWorkspace(int64_t num_tokens) {
   const int64_t rows = LossRows(num_tokens);
   const Shape shape = {rows, model_.config().hidden_size};
   const LinearCrossEntropyArgs loss{.hidden = {nullptr, backend_.activation_dtype(), shape},
@@ -178,9 +185,19 @@ int64_t ModelPass::WorkspaceBytes(int64_t num_tokens) const {
                                     .backward = backward_,
                                     .max_rank = lora_.max_rank(),
                                     .dropout = dropout_,
-                                    .packed_attention = true};
-  return std::max(LayerWorkspaceBytes(model_, backend_, num_tokens, layer),
-                  backend_.ops().LinearCrossEntropyWorkspaceBytes(loss));
+                                    .packed_attention = true,
+                                    .max_seqlen = max_seqlen_};
+  const int64_t loss_bytes = backend_.ops().LinearCrossEntropyWorkspaceBytes(loss);
+  parts_.reset();
+  if (keeps_decoded_) {
+    const LayerWorkspaceParts parts = PartLayerWorkspace(model_, backend_, num_tokens, layer);
+    if (parts.begin.back() <= kMaxDecodedBytes) {
+      parts_ = parts;
+      parts_->bytes = std::max(parts.bytes, loss_bytes);
+      return parts_->bytes;
+    }
+  }
+  return std::max(LayerWorkspaceBytes(model_, backend_, num_tokens, layer), loss_bytes);
 }
 
 bool ModelPass::BeginsSegment(int64_t layer) const {
@@ -295,20 +312,24 @@ ModelPass::LayerSet& ModelPass::Bind(int64_t layer, LayerSet& set) {
   return set;
 }
 
-LayerContext ModelPass::Context() {
+LayerContext ModelPass::Context(int64_t layer) {
   return {.model = model_,
           .backend = backend_,
           .positions = positions_,
           .lora = &lora_,
           .row_invariant = false,
-          .workspace = workspace_};
+          .workspace = workspace_,
+          .parts = parts_ ? &*parts_ : nullptr,
+          .decoded = parts_ && decoded_layer_ == layer};
 }
 
 absl::Status ModelPass::Forward(int64_t layer, LayerSet& set, TensorView y, Stream& stream) {
   Bind(layer, set);
+  const LayerContext context = Context(layer);
   PackedAttention attention(backend_.ops(), Sequences(), set.act.lse,
-                            AttentionScale(model_.config()), workspace_);
-  return LayerForward(layer, Context(), attention, set.act, y, stream);
+                            AttentionScale(model_.config()), AttentionWorkspace(context));
+  decoded_layer_ = layer;
+  return LayerForward(layer, context, attention, set.act, y, stream);
 }
 
 absl::Status ModelPass::FinalNorm(Stream& stream) {
@@ -321,6 +342,7 @@ absl::Status ModelPass::FinalNorm(Stream& stream) {
 }
 
 absl::Status ModelPass::Loss(int64_t row_begin, int64_t row_end, Stream& stream) {
+  decoded_layer_ = -1;  // the loss takes the whole workspace
   const TensorView hidden = Rows(hidden_, row_begin, row_end);
   return backend_.ops().LinearCrossEntropy({.hidden = hidden,
                                             .head = model_.head(),
@@ -343,7 +365,9 @@ absl::Status ModelPass::FinalNormBackward(Stream& stream) {
 
 absl::Status ModelPass::Backward(int64_t layer, Stream& stream) {
   LayerSet& set = Bind(layer, KeptSet(layer));
-  return LayerBackward(layer, Context(), Sequences(), Batch(input_.batch->num_tokens()), set.act,
+  const LayerContext context = Context(layer);
+  decoded_layer_ = -1;
+  return LayerBackward(layer, context, Sequences(), Batch(input_.batch->num_tokens()), set.act,
                        hidden_, *arena_, stream);
 }
 

@@ -3,6 +3,7 @@
 #define LORAD_ENGINE_TRAIN_MODEL_PASS_H_
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -23,6 +24,7 @@ struct PassOptions {
   bool backward = false;                       // add gradients to the adapter's grads
   ActivationCheckpointing checkpointing = {};  // with backward
   bool dropout = false;                        // a PassInput may have a dropout probability above 0
+  int64_t max_seqlen = 0;                      // no sample is longer; 0: not known
   InputOffload* offload = nullptr;             // not owned; set where checkpointing.offload is
 };
 
@@ -69,7 +71,7 @@ class ModelPass {
   absl::Status Layout(int64_t num_tokens, int64_t num_samples, Arena& arena);
   absl::Status LayoutInputs(int64_t num_tokens, Arena& arena);
   absl::Status LayoutLayers(int64_t num_tokens, Arena& arena);
-  int64_t WorkspaceBytes(int64_t num_tokens) const;
+  int64_t PlanWorkspace(int64_t num_tokens);  // returns its bytes
   int64_t LossRows(int64_t num_tokens) const;
   void DrawUpSlices();
   absl::Status Upload(Stream& stream);
@@ -89,7 +91,8 @@ class ModelPass {
   bool BeginsSegment(int64_t layer) const;
   LayerSet& Bind(int64_t layer, LayerSet& set);
   LayerSet& KeptSet(int64_t layer) { return sets_[layer - segments_.Begin(layer)]; }
-  LayerContext Context();
+  // Of `layer`, to be run next.
+  LayerContext Context(int64_t layer);
   LayerBatch Batch(int64_t num_tokens) const;
   SequenceBounds Sequences() const;
   bool Recomputes() const { return backward_ && segments_.count() > 1; }
@@ -98,7 +101,9 @@ class ModelPass {
   Backend& backend_;
   const bool backward_;
   const bool dropout_;
+  const int64_t max_seqlen_;
   const LayerSegments segments_;
+  const bool keeps_decoded_;     // each layer's backward pass follows a forward pass
   const bool keeps_act_;         // checkpointing.keeps_act
   const bool offloads_;          // checkpointing.offload
   InputOffload* const offload_;  // null: only measured, or not offloads_
@@ -116,6 +121,10 @@ class ModelPass {
   TensorView hidden_;     // [tokens, hidden]: the last norm's output, then the gradient
   TensorView inv_rms_;    // [tokens], of the last norm
   TensorView workspace_;  // kU8
+  // Where a layer's backward pass follows its forward pass at once: parts of the workspace, and the
+  // layer whose weights lie decoded there.
+  std::optional<LayerWorkspaceParts> parts_;
+  int64_t decoded_layer_ = -1;
   std::vector<Slice> slices_;
   size_t next_ = 0;
 };

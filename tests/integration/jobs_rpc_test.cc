@@ -200,7 +200,7 @@ TEST_F(ServerTest, ServerInfoAndStats) {
   v1::ServerStats stats;
   for (int i = 0; i < 3; ++i) ASSERT_TRUE(reader->Read(&stats));
   EXPECT_EQ(stats.generated_tokens_total(), 10);
-  EXPECT_EQ(stats.memory_size(), 5);
+  EXPECT_EQ(stats.memory_size(), kNumMemoryTags);
   context->TryCancel();
   while (reader->Read(&stats)) {
   }

@@ -60,6 +60,7 @@ class CpuOps final : public Ops {
   absl::Status Linear(const LinearArgs& args, Stream&) override {
     RETURN_IF_ERROR(Validate(args));
     RETURN_IF_ERROR(CheckIs<T>("linear", "x", args.x));
+    if (!args.residual.empty()) RETURN_IF_ERROR(CheckIs<T>("linear", "residual", args.residual));
     RETURN_IF_ERROR(CheckWorkspace("linear", args.workspace, LinearWorkspaceBytes(args)));
     cpu::Linear<T>(args, pool_);
     return absl::OkStatus();
@@ -149,9 +150,7 @@ class CpuOps final : public Ops {
 
   LinearLayout PreferredLinearLayout() const override { return {}; }
   int64_t AttentionWorkspaceBytes(const AttentionArgs&) const override { return 0; }
-  int64_t AttentionBackwardWorkspaceBytes(const AttentionBackwardArgs&) const override {
-    return 0;
-  }
+  int64_t AttentionBackwardWorkspaceBytes(const AttentionBackwardArgs&) const override { return 0; }
   int64_t LinearWorkspaceBytes(const LinearArgs& args) const override {
     return cpu::LinearWorkspaceBytes<T>(args, pool_);
   }

@@ -117,14 +117,21 @@ void Linear(const LinearArgs& args, ThreadPool& pool) {
   if (rows == 0) return;
   T* dropped = reinterpret_cast<T*>(args.workspace.data);
   T* scratch = dropped + DroppedElements(args.terms, rows);
+  bool accumulate = args.accumulate;
+  if (!args.residual.empty()) {
+    const T* residual = args.residual.as<T>();
+    T* y = args.terms[0].y.as<T>();
+    if (y != residual) std::copy_n(residual, args.residual.num_elements(), y);
+    accumulate = true;
+  }
   if (args.row_invariant) {
     for (const LinearTerm& term : args.terms) {
-      RowProduct(term.weight, args.x.as<T>(), rows, args.accumulate, term.y.as<T>(), scratch, pool);
+      RowProduct(term.weight, args.x.as<T>(), rows, accumulate, term.y.as<T>(), scratch, pool);
     }
   } else {
     std::vector<MatrixTerm<T>> products;
     for (const LinearTerm& term : args.terms) products.push_back({&term.weight, term.y.as<T>()});
-    MultiplyForward<T>(products, args.x.as<T>(), rows, args.accumulate, scratch, pool);
+    MultiplyForward<T>(products, args.x.as<T>(), rows, accumulate, scratch, pool);
   }
   for (const LinearTerm& term : args.terms) FinishTerm(term, args, dropped, pool);
 }

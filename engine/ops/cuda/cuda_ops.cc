@@ -173,9 +173,7 @@ class CudaOps final : public Ops {
     return cuda::SumSquares(args, scratch);
   }
 
-  LinearLayout PreferredLinearLayout() const override {
-    return kLinearLayout;
-  }
+  LinearLayout PreferredLinearLayout() const override { return kLinearLayout; }
   int64_t AttentionWorkspaceBytes(const AttentionArgs& args) const override {
     return attention_->ForwardWorkspaceBytes(args);
   }

@@ -260,7 +260,13 @@ int64_t CudnnAttention::WorkspaceBytes(const AttentionForwardParams& params) con
                              options_.score_workspace_bytes);
 }
 
-int64_t CudnnAttention::WorkspaceBytes(const AttentionBackwardParams& params) const {
+int64_t CudnnAttention::WorkspaceBytes(const AttentionBackwardParams& params,
+                                       int64_t max_seqlen) const {
+  const int64_t longest = max_seqlen > 0 ? max_seqlen : params.num_tokens;
+  const int64_t part = params.num_tokens * longest * (params.num_heads / params.num_kv_heads) *
+                       int64_t{sizeof(BFloat16)};
+  const int64_t scores =
+      std::max(options_.score_workspace_bytes, std::min(part, 2 * options_.score_workspace_bytes));
   return CudnnWorkspaceBytes({.backward = true,
                               .deterministic = options_.deterministic,
                               .num_tokens = params.num_tokens,
@@ -268,7 +274,7 @@ int64_t CudnnAttention::WorkspaceBytes(const AttentionBackwardParams& params) co
                               .num_heads = params.num_heads,
                               .num_kv_heads = params.num_kv_heads,
                               .head_dim = params.head_dim},
-                             options_.score_workspace_bytes);
+                             scores);
 }
 
 absl::StatusOr<CudnnPlan> CudnnAttention::MakePlan(const CudnnAttentionProblem& problem,
@@ -345,6 +351,11 @@ absl::Status CudnnAttention::Backward(const AttentionBackwardParams& params, int
                                       const CudnnWorkspace& workspace, CudnnHandle& handle) {
   if (params.num_tokens == 0) return absl::OkStatus();
   RETURN_IF_ERROR(Supports(params));
+  if (BackwardProblem(params, max_seqlen, options_.deterministic, 1).ragged) {
+    return absl::UnimplementedError(
+        "cuDNN attention backward: sequences of different lengths, or of a length that is no "
+        "multiple of 128; its gradients are wrong for them (9.x on an H100)");
+  }
   const absl::MutexLock lock(&mutex_);
   ASSIGN_OR_RETURN(const int64_t slices, FindSlices(params, max_seqlen, workspace.bytes, handle));
   const CudnnAttentionProblem problem =

@@ -25,8 +25,9 @@ struct CudnnAttentionOptions {
   // its scores in memory, 2 bytes for each, and the time to write and read it.
   bool deterministic = true;
   // What a deterministic backward pass may take of it at once, in bytes: where all heads need more,
-  // they run in parts, one after another. A sequence of 8192 tokens needs 128 MiB a head.
-  int64_t score_workspace_bytes = int64_t{5} << 28;
+  // they run in parts, one after another, a key head and its group at least. Up to twice as much
+  // where one part needs it: a sequence of 8192 tokens takes 128 MiB a head.
+  int64_t score_workspace_bytes = int64_t{1} << 28;
 
   // LORAD_NONDETERMINISTIC_ATTENTION=1 lifts determinism, to measure what it costs.
   static CudnnAttentionOptions FromEnvironment();
@@ -58,9 +59,13 @@ class CudnnAttention {
 
   // Enough for any sequences of params.num_tokens tokens in all, at most params.num_sequences of
   // them; grows with both. Neither pointers nor strides are read.
+  // `max_seqlen`: no sequence is longer; 0: num_tokens. The backward pass wants more for longer
+  // ones.
   int64_t WorkspaceBytes(const AttentionForwardParams& params) const;
-  int64_t WorkspaceBytes(const AttentionBackwardParams& params) const;
+  int64_t WorkspaceBytes(const AttentionBackwardParams& params, int64_t max_seqlen) const;
 
+  // Backward takes sequences of one length alone, a multiple of 128: cuDNN's gradients for others
+  // were wrong on an H100.
   // Queues the pass on the handle's stream. `max_seqlen`: no sequence is longer; 0: num_tokens.
   // params.workspace is not used. REQUIRES: the handle is of this object's device.
   absl::Status Forward(const AttentionForwardParams& params, int64_t max_seqlen,

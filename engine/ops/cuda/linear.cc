@@ -29,7 +29,8 @@ class Forward {
         x_stride_(args.x.stride()),
         tokens_(args.x.shape[0]),
         in_(args.x.shape[1]),
-        workspace_(static_cast<BFloat16*>(args.workspace.data)) {
+        workspace_(static_cast<BFloat16*>(args.workspace.data)),
+        residual_(args.residual.empty() ? nullptr : args.residual.as<BFloat16>()) {
     for (const LinearTerm& term : args.terms) outputs_.push_back(term.y);
   }
 
@@ -66,7 +67,9 @@ class Forward {
                         .transpose_b = true,
                         .d = run.data,
                         .d_stride = run.stride,
-                        .beta = args_.accumulate ? 1.0f : 0.0f},
+                        .c = residual_ == nullptr ? nullptr : residual_ + run.first,
+                        .c_stride = args_.residual.stride(),
+                        .beta = args_.accumulate || residual_ != nullptr ? 1.0f : 0.0f},
                        scratch_);
   }
 
@@ -78,14 +81,12 @@ class Forward {
   }
 
   absl::Status BaseAndLora(const TermBatch& batch, const LoraPass& pass) {
-    const int64_t stride = WeightStride(in_) + pass.columns;
-    BFloat16* a = workspace_ + batch.rows * stride;
-    RETURN_IF_ERROR(DecodeBatch(terms_, batch, workspace_, stride, scratch_.stream));
-    RETURN_IF_ERROR(WriteOperands(pass, terms_, batch, a, stride, /*b=*/workspace_ + in_, stride,
-                                  scratch_.stream));
-    RETURN_IF_ERROR(Shrink(pass, x_, x_stride_, a, stride, /*s=*/x_ + in_, x_stride_));
+    const FusedMatrix fused(batch, pass, in_, workspace_);
+    RETURN_IF_ERROR(Write(fused, pass, terms_, batch, scratch_.stream));
+    RETURN_IF_ERROR(Shrink(pass, x_, x_stride_, fused.a, fused.stride, /*s=*/x_ + in_, x_stride_));
     for (const OutputRun& run : AdjacentRuns(Outputs(batch))) {
-      RETURN_IF_ERROR(Multiply(workspace_ + run.first * stride, stride, run, in_ + pass.columns));
+      RETURN_IF_ERROR(
+          Multiply(fused.w + run.first * fused.stride, fused.stride, run, in_ + pass.columns));
     }
     return absl::OkStatus();
   }
@@ -171,14 +172,31 @@ class Forward {
   BFloat16* const x_;
   const int64_t x_stride_, tokens_, in_;
   BFloat16* const workspace_;
+  const BFloat16* const residual_;
   std::vector<ConstTensorView> outputs_;
 };
+
+// Rows of their own sums begin from y.
+absl::Status RowInvariant(LinearArgs args, cudaStream_t stream) {
+  if (!args.residual.empty()) {
+    const TensorView& y = args.terms[0].y;
+    if (y.data != args.residual.data) {
+      RETURN_IF_ERROR(
+          ToStatus(LaunchCopyRows(args.residual.as<BFloat16>(), args.residual.stride(),
+                                  y.as<BFloat16>(), y.stride(), y.shape[0], y.shape[1], stream),
+                   "residual"));
+    }
+    args.residual = {};
+    args.accumulate = true;
+  }
+  return RowInvariantLinear(args, stream);
+}
 
 }  // namespace
 
 absl::Status Linear(Matmul& matmul, const LinearArgs& args, const LinearScratch& scratch,
                     const LinearLimits& limits) {
-  if (args.row_invariant) return RowInvariantLinear(args, scratch.stream);
+  if (args.row_invariant) return RowInvariant(args, scratch.stream);
   if (args.x.shape[0] == 0) return absl::OkStatus();
   return Forward(matmul, args, scratch, limits).Run();
 }

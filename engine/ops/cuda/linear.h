@@ -15,8 +15,8 @@ namespace lorad::cuda {
 
 // Spare columns end where the row's slice begins in the next row: an x or dy (the last term's) with
 // a stride above its columns has that many behind it.
-inline constexpr LinearLayout kLinearLayout = {.side_by_side = true,
-                                               .spare_column_align = kRankAlign};
+inline constexpr LinearLayout kLinearLayout = {
+    .side_by_side = true, .spare_column_align = kRankAlign, .reuses_workspace = true};
 
 // REQUIRES: Validate(args) is OK, activations are bf16, and the workspace, aligned to 256 bytes,
 // holds LinearWorkspaceBytes(args, limits). A and B are rounded to bf16, and so are x A^T and dy B;

@@ -34,6 +34,7 @@ class Backward {
         dx_{args.dx.empty() ? nullptr : args.dx.as<BFloat16>(),
             args.dx.empty() ? 0 : args.dx.stride()},
         workspace_(static_cast<BFloat16*>(args.workspace.data)),
+        workspace_is_forwards_(args.workspace_is_forwards),
         dx_has_value_(args.accumulate) {
     for (const LinearBackwardTerm& term : args.terms) dy_.push_back(term.dy);
   }
@@ -44,7 +45,7 @@ class Backward {
       const BatchScratch places = LayOut(terms_, batch, tokens_);
       const LoraPass* inside = OnlyPass(passes, batch, tokens_);
       if (dx_.data != nullptr && inside != nullptr && SpareColumns(batch) >= inside->columns) {
-        RETURN_IF_ERROR(BaseAndLora(batch, *inside, places));
+        RETURN_IF_ERROR(BaseAndLora(batch, *inside));
         continue;
       }
       if (dx_.data != nullptr) RETURN_IF_ERROR(Base(batch));
@@ -92,32 +93,35 @@ class Backward {
                         });
   }
 
-  absl::Status BaseAndLora(const TermBatch& batch, const LoraPass& pass,
-                           const BatchScratch& places) {
-    const int64_t stride = WeightStride(in_);
-    BFloat16* b = workspace_ + places.b;
+  absl::Status BaseAndLora(const TermBatch& batch, const LoraPass& pass) {
+    const FusedMatrix fused(batch, pass, in_, workspace_);
+    if (!ForwardLeft(batch, pass))
+      RETURN_IF_ERROR(Write(fused, pass, terms_, batch, scratch_.stream));
     OutputRun dy = AdjacentRuns(Dy(batch)).front();
     const Strided s = {dy.data + dy.size, dy.stride};
-    RETURN_IF_ERROR(DecodeBatch(terms_, batch, workspace_, stride, scratch_.stream));
-    // A comes right behind the weights.
-    RETURN_IF_ERROR(WriteOperands(pass, terms_, batch, workspace_ + places.a, stride, b,
-                                  pass.columns, scratch_.stream));
-    RETURN_IF_ERROR(MultiplyB(pass, dy, b, /*add=*/false, s));
-    dy.size += pass.columns;
-    RETURN_IF_ERROR(Multiply(workspace_, stride, dy));
+    RETURN_IF_ERROR(MultiplyB(pass, dy, fused.b, fused.stride, /*add=*/false, s));
+    dy.size += pass.columns;  // A comes right below the weights
+    RETURN_IF_ERROR(Multiply(fused.w, fused.stride, dy));
     return Gradients(pass, s, x_);
   }
 
+  // Whether the workspace holds the batch's fused matrix: it is the only one, and the forward pass
+  // found the columns behind x that made it write one.
+  bool ForwardLeft(const TermBatch& batch, const LoraPass& pass) const {
+    return workspace_is_forwards_ && batch.count == terms_.size() &&
+           x_.stride - in_ >= pass.columns;
+  }
+
   // s (+)= dy (scaling * B) for the rows of the pass.
-  absl::Status MultiplyB(const LoraPass& pass, const OutputRun& dy, const BFloat16* b, bool add,
-                         const Strided& s) {
+  absl::Status MultiplyB(const LoraPass& pass, const OutputRun& dy, const BFloat16* b,
+                         int64_t b_stride, bool add, const Strided& s) {
     return matmul_.Run({.m = pass.rows(),
                         .n = pass.columns,
                         .k = dy.size,
                         .a = dy.data + pass.row_begin * dy.stride,
                         .a_stride = dy.stride,
-                        .b = b + dy.first * pass.columns,
-                        .b_stride = pass.columns,
+                        .b = b + dy.first * b_stride,
+                        .b_stride = b_stride,
                         .d = s.data,
                         .d_stride = s.stride,
                         .beta = add ? 1.0f : 0.0f},
@@ -131,11 +135,11 @@ class Backward {
       const LoraPass::Part& part = pass.parts[0];
       OutputRun run = AdjacentRuns(absl::MakeConstSpan(&dy_[part.term], 1)).front();
       run.first = part.row;
-      return MultiplyB(pass, run, b, /*add=*/false, s);
+      return MultiplyB(pass, run, b, pass.columns, /*add=*/false, s);
     }
     bool add = false;
     for (const OutputRun& run : AdjacentRuns(Dy(batch))) {
-      RETURN_IF_ERROR(MultiplyB(pass, run, b, add, s));
+      RETURN_IF_ERROR(MultiplyB(pass, run, b, pass.columns, add, s));
       add = true;
     }
     return absl::OkStatus();
@@ -245,6 +249,7 @@ class Backward {
   const int64_t tokens_, in_;
   const Strided dx_;  // null: not wanted
   BFloat16* const workspace_;
+  const bool workspace_is_forwards_;
   bool dx_has_value_;  // to be added to
   std::vector<ConstTensorView> dy_;
 };

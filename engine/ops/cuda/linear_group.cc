@@ -175,6 +175,12 @@ absl::Status WriteOperands(const LoraPass& pass, absl::Span<const GroupTerm> ter
                   "LoRA operands");
 }
 
+absl::Status Write(const FusedMatrix& fused, const LoraPass& pass,
+                   absl::Span<const GroupTerm> terms, const TermBatch& batch, cudaStream_t stream) {
+  RETURN_IF_ERROR(DecodeBatch(terms, batch, fused.w, fused.stride, stream));
+  return WriteOperands(pass, terms, batch, fused.a, fused.stride, fused.b, fused.stride, stream);
+}
+
 absl::Status SaveXa(const LoraPass& pass, const BFloat16* s, int64_t s_stride,
                     cudaStream_t stream) {
   std::array<XaColumns, kMaxLoraTerms> columns;

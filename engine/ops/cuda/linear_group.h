@@ -72,8 +72,7 @@ std::vector<TermBatch> MakeBatches(absl::Span<const GroupTerm> terms, const Line
 // Where the scratch of a batch lies, in elements of bf16 from the start of the workspace. Depends
 // on shapes, not on how the operands lie.
 struct BatchScratch {
-  // From 0 on: weights [chunk_rows, WeightStride(in)], and A right behind them; or, forward, one
-  // matrix [rows + columns, WeightStride(in) + columns] of weights, A and B.
+  // From 0 on: weights [chunk_rows, WeightStride(in)], and A right behind them; or a FusedMatrix.
   int64_t a = 0;        // [columns, WeightStride(in)]
   int64_t b = 0;        // [rows, columns]
   int64_t s = 0;        // [num_tokens, columns]: x A^T or scaling * dy B
@@ -113,6 +112,22 @@ const LoraPass* OnlyPass(const std::vector<LoraPass>& passes, const TermBatch& b
 absl::Status WriteOperands(const LoraPass& pass, absl::Span<const GroupTerm> terms,
                            const TermBatch& batch, BFloat16* a, int64_t a_stride, BFloat16* b,
                            int64_t b_stride, cudaStream_t stream);
+// The fused matrix of a batch and its only pass, at the start of the workspace:
+//   [ W  scaling * B ]   rows [0, batch.rows), A's columns behind W's
+//   [ A     unused   ]   `columns` rows below
+struct FusedMatrix {
+  FusedMatrix(const TermBatch& batch, const LoraPass& pass, int64_t in, BFloat16* workspace)
+      : stride(WeightStride(in) + pass.columns),
+        w(workspace),
+        a(workspace + batch.rows * stride),
+        b(workspace + in) {}
+
+  const int64_t stride;
+  BFloat16 *const w, *const a, *const b;
+};
+// Decodes the weights and writes the operands.
+absl::Status Write(const FusedMatrix& fused, const LoraPass& pass,
+                   absl::Span<const GroupTerm> terms, const TermBatch& batch, cudaStream_t stream);
 // s [rows, columns] to the segments' xa.
 absl::Status SaveXa(const LoraPass& pass, const BFloat16* s, int64_t s_stride, cudaStream_t stream);
 // All weights of a batch that is whole().

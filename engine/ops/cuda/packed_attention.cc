@@ -13,9 +13,6 @@
 namespace lorad::cuda {
 namespace {
 
-// Deterministic, on an H200: see tests/bench/results.
-constexpr bool kCudnnBackwardIsFaster = false;
-
 CudnnWorkspace ToWorkspace(const TensorView& view) {
   return {.data = view.data, .bytes = view.size_bytes()};
 }
@@ -79,7 +76,7 @@ AttentionBackwardParams ToParams(const AttentionBackwardArgs& args) {
 absl::StatusOr<std::unique_ptr<PackedAttention>> PackedAttention::Create(int device) {
   const char* chosen = std::getenv("LORAD_ATTENTION");
   const std::string choice = chosen == nullptr ? "" : chosen;
-  if (choice == "own") return absl::WrapUnique(new PackedAttention(nullptr, false));
+  if (choice == "own") return absl::WrapUnique(new PackedAttention(nullptr));
   if (!choice.empty() && choice != "cudnn") {
     return absl::InvalidArgumentError(absl::StrCat(
         "LORAD_ATTENTION is \"", choice, "\"; it must be own or cudnn, or unset: the faster"));
@@ -87,10 +84,9 @@ absl::StatusOr<std::unique_ptr<PackedAttention>> PackedAttention::Create(int dev
   auto cudnn = CudnnAttention::Create(device, CudnnAttentionOptions::FromEnvironment());
   if (choice == "cudnn") {
     RETURN_IF_ERROR(cudnn.status());
-    return absl::WrapUnique(new PackedAttention(*std::move(cudnn), true));
+    return absl::WrapUnique(new PackedAttention(*std::move(cudnn)));
   }
-  return absl::WrapUnique(
-      new PackedAttention(cudnn.ok() ? *std::move(cudnn) : nullptr, kCudnnBackwardIsFaster));
+  return absl::WrapUnique(new PackedAttention(cudnn.ok() ? *std::move(cudnn) : nullptr));
 }
 
 int64_t PackedAttention::ForwardWorkspaceBytes(const AttentionArgs& args) const {
@@ -100,9 +96,10 @@ int64_t PackedAttention::ForwardWorkspaceBytes(const AttentionArgs& args) const 
 
 int64_t PackedAttention::BackwardWorkspaceBytes(const AttentionBackwardArgs& args) const {
   const int64_t own = AttentionBackwardWorkspaceBytes(args.q.shape[0], args.q.shape[1]);
-  if (cudnn_ == nullptr || !cudnn_backward_) return own;
+  if (cudnn_ == nullptr) return own;
   return std::max(
-      own, cudnn_->WorkspaceBytes(Sizes<AttentionBackwardParams>(args.q, args.k, args.cu_seqlens)));
+      own, cudnn_->WorkspaceBytes(Sizes<AttentionBackwardParams>(args.q, args.k, args.cu_seqlens),
+                                  args.max_seqlen));
 }
 
 absl::Status PackedAttention::Forward(const AttentionArgs& args, StreamScratchPool& pool,
@@ -120,10 +117,13 @@ absl::Status PackedAttention::Forward(const AttentionArgs& args, StreamScratchPo
 absl::Status PackedAttention::Backward(const AttentionBackwardArgs& args, StreamScratchPool& pool,
                                        CudaStream& stream) {
   const AttentionBackwardParams params = ToParams(args);
-  if (cudnn_ != nullptr && cudnn_backward_ && cudnn_->Supports(params).ok()) {
+  if (cudnn_ != nullptr && cudnn_->Supports(params).ok()) {
     ASSIGN_OR_RETURN(CudnnHandle * handle, pool.Cudnn(stream));
-    absl::Status status =
-        cudnn_->Backward(params, args.max_seqlen, ToWorkspace(args.workspace), *handle);
+    // As much as these args ask for, however much there is: how heads are cut in parts, and so the
+    // last bits, must depend on the batch alone.
+    CudnnWorkspace workspace = ToWorkspace(args.workspace);
+    workspace.bytes = BackwardWorkspaceBytes(args);
+    absl::Status status = cudnn_->Backward(params, args.max_seqlen, workspace, *handle);
     if (!absl::IsUnimplemented(status)) return status;
   }
   return ToStatus(LaunchAttentionBackward(params, stream.handle()), "attention_backward");

@@ -32,11 +32,9 @@ class PackedAttention {
                         CudaStream& stream);
 
  private:
-  PackedAttention(std::unique_ptr<CudnnAttention> cudnn, bool cudnn_backward)
-      : cudnn_(std::move(cudnn)), cudnn_backward_(cudnn_backward) {}
+  explicit PackedAttention(std::unique_ptr<CudnnAttention> cudnn) : cudnn_(std::move(cudnn)) {}
 
   const std::unique_ptr<CudnnAttention> cudnn_;  // null: own kernels alone
-  const bool cudnn_backward_;                    // for the backward pass too
 };
 
 }  // namespace lorad::cuda
