@@ -85,6 +85,8 @@ absl::StatusOr<EngineMemory> PlanMemory(const EngineConfig& config, const ModelC
   memory.runner.max_rank = kMaxAdapterRank;
   ASSIGN_OR_RETURN(memory.workspace, RunnerWorkspaceBytes(model, quant, backend,
                                                           memory.kv.page_tokens, memory.runner));
+  // What the backend has taken for its ops.
+  memory.workspace += backend.allocator().Usage(MemoryTag::kWorkspace).used_bytes;
 
   const int64_t left = memory.total - memory.weights - memory.workspace;
   RETURN_IF_ERROR(SizeKvCache(config, model, left, &memory));

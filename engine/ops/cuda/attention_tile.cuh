@@ -126,6 +126,7 @@ __device__ __forceinline__ void StoreRows(const float (&c)[kRowTiles][kColumnTil
                                           uint32_t tile, int first_column, BFloat16* to,
                                           int64_t stride, int rows, int head_dim, bool aligned) {
   const int lane = threadIdx.x % 32, first_chunk = first_column / 8;
+  __syncwarp();  // other lanes have read what this one overwrites
 #pragma unroll
   for (int m = 0; m < kRowTiles; ++m) {
 #pragma unroll

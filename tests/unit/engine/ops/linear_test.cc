@@ -29,6 +29,32 @@ TEST(LinearTest, SmallCaseByHand) {
   }
 }
 
+TEST(LinearTest, AResidualIsWhatYWouldHaveHeld) {
+  for (const bool row_invariant : {false, true}) {
+    Layer<float> layer(kNf4, 9, 33, 64, /*with_bias=*/true, {{1, 8, 4, 0.5f}}, /*dropout=*/0, 5);
+    const Tensor<float> x = Random<float>({9, 64}, 1);
+    Tensor<float> residual = Random<float>({9, 33}, 2);
+    layer.y = residual;
+    LinearTerm term = layer.Term();
+    OpRunner<float> run;
+    ASSERT_OK(run.Linear({x.View(), absl::MakeSpan(&term, 1), /*accumulate=*/true, row_invariant}));
+    const std::vector<float> added = layer.y.data, before = residual.data;
+    layer.y.data.assign(added.size(), NAN);
+    const LinearArgs apart = {.x = x.View(),
+                              .terms = absl::MakeSpan(&term, 1),
+                              .row_invariant = row_invariant,
+                              .residual = residual.View()};
+    ASSERT_OK(run.Linear(apart));
+    EXPECT_EQ(layer.y.data, added);
+    EXPECT_EQ(residual.data, before);
+    layer.y.data = before;  // y itself
+    LinearArgs in_place = apart;
+    in_place.residual = term.y;
+    ASSERT_OK(run.Linear(in_place));
+    EXPECT_EQ(layer.y.data, added);
+  }
+}
+
 struct Case {
   const char* name;
   QuantSpec spec;

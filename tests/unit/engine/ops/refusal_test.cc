@@ -168,6 +168,18 @@ TEST(RefusalTest, Linear) {
     back = kept_back;
     std::copy(kept.begin(), kept.end(), segments);
   };
+  LinearArgs connected = args;
+  connected.residual = F32({5, 8});
+  ASSERT_OK(Validate(connected));
+  connected.residual = F32({5, 7});
+  ExpectRefused(Validate(connected), "linear: residual is [5, 7]");
+  connected.residual = F32({5, 8});
+  connected.accumulate = true;
+  ExpectRefused(Validate(connected), "accumulate with a residual");
+  LinearTerm two[] = {term, term};
+  connected.accumulate = false;
+  connected.terms = absl::MakeSpan(two);
+  ExpectRefused(Validate(connected), "terms with a residual is 2, must be 1");
   with([&] { term.y.shape = {5, 7}; }, "linear: y is [5, 7]");
   with([&] { term.y.dtype = DType::kF64; }, "y is F64");
   with([&] { term.bias.shape = {6}; }, "bias is [6]");
