@@ -169,11 +169,11 @@ TEST(RefusalTest, Linear) {
     std::copy(kept.begin(), kept.end(), segments);
   };
   LinearArgs connected = args;
-  connected.residual = F32({5, 8});
+  connected.residual = Given(DType::kF32, {5, 8});
   ASSERT_OK(Validate(connected));
-  connected.residual = F32({5, 7});
+  connected.residual = Given(DType::kF32, {5, 7});
   ExpectRefused(Validate(connected), "linear: residual is [5, 7]");
-  connected.residual = F32({5, 8});
+  connected.residual = Given(DType::kF32, {5, 8});
   connected.accumulate = true;
   ExpectRefused(Validate(connected), "accumulate with a residual");
   LinearTerm two[] = {term, term};
