@@ -26,9 +26,18 @@ done
 
 ./deploy/install_packages.sh test
 
+configure=(-DLORAD_BUILD_TESTS=ON)
+if [ "$preset" = cuda ] && command -v nvidia-smi >/dev/null; then
+  # For this machine's GPUs alone, which halves the compile time. Not "native": CMake looks for GPUs
+  # only when it first configures a folder, which .ci/run does where there may be none.
+  found=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null |
+    tr -d '. ' | sort -u | sed 's/^90$/90a/' | paste -sd ';') || true
+  [[ ! "$found" =~ ^[0-9]+a?(\;[0-9]+a?)*$ ]] || configure+=("-DCMAKE_CUDA_ARCHITECTURES=$found")
+fi
+
 echo "building the preset $preset"
 # The quickstart may have configured the same folder without tests.
-cmake --preset "$preset" -DLORAD_BUILD_TESTS=ON >"build-$preset.log" 2>&1 || { cat "build-$preset.log" >&2; exit 1; }
+cmake --preset "$preset" "${configure[@]}" >"build-$preset.log" 2>&1 || { cat "build-$preset.log" >&2; exit 1; }
 rm -f "build-$preset.log"
 cmake --build --preset "$preset" -j"$(nproc)" | tail -n 3
 

@@ -70,11 +70,6 @@ class Planner {
     return entry;
   }
 
-  bool HasBias(Projection projection) const {
-    if (projection < Projection::kO) return config_.qkv_bias;
-    return projection == Projection::kO ? config_.o_bias : config_.mlp_bias;
-  }
-
   absl::StatusOr<LinearSource> Linear(ModuleId id) {
     LinearSource source;
     source.path = ModulePath(id);
@@ -88,7 +83,7 @@ class Planner {
                               [this](const std::string& part) { return Find(part); }));
     if (!source.packed.has_value())
       RETURN_IF_ERROR(CheckDense(*source.weight, {source.out_features, source.in_features}));
-    if (HasBias(id.projection)) {
+    if (HasBias(config_, id.projection)) {
       ASSIGN_OR_RETURN(source.bias, Dense(source.path + ".bias", {source.out_features}));
     }
     return source;

@@ -8,11 +8,6 @@
 namespace lorad {
 namespace {
 
-bool HasBias(const ModelConfig& config, Projection projection) {
-  if (projection < Projection::kO) return config.qkv_bias;
-  return projection == Projection::kO ? config.o_bias : config.mlp_bias;
-}
-
 int64_t CountParameters(const Model& model) {
   int64_t count = model.embedding().num_elements() + model.final_norm().num_elements();
   if (!model.config().tie_word_embeddings) count += model.head().num_elements();

@@ -75,6 +75,23 @@ int64_t OutFeatures(const ModelConfig& config, Projection projection) {
   return 0;
 }
 
+bool HasBias(const ModelConfig& config, Projection projection) {
+  switch (projection) {
+    case Projection::kQ:
+    case Projection::kK:
+    case Projection::kV:
+      return config.qkv_bias;
+    case Projection::kO:
+      return config.o_bias;
+    case Projection::kGate:
+    case Projection::kUp:
+    case Projection::kDown:
+      return config.mlp_bias;
+  }
+  LORAD_CHECK(false);
+  return false;
+}
+
 std::string KnownProjections() {
   std::string names;
   for (std::string_view name : kNames) {

@@ -38,6 +38,7 @@ std::string ModulePath(ModuleId id);
 std::optional<ModuleId> ParseModulePath(std::string_view path);
 int64_t InFeatures(const ModelConfig& config, Projection projection);
 int64_t OutFeatures(const ModelConfig& config, Projection projection);
+bool HasBias(const ModelConfig& config, Projection projection);
 // What a wrong name is answered with: "q_proj, k_proj, ...".
 std::string KnownProjections();
 

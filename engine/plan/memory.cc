@@ -21,22 +21,6 @@ int64_t LinearBytes(const QuantSpec& quant, int64_t elements) {
          TensorBytes(DType::kF32, CeilDiv(blocks, kNestedBlock));
 }
 
-bool HasBias(const ModelConfig& config, Projection projection) {
-  switch (projection) {
-    case Projection::kQ:
-    case Projection::kK:
-    case Projection::kV:
-      return config.qkv_bias;
-    case Projection::kO:
-      return config.o_bias;
-    case Projection::kGate:
-    case Projection::kUp:
-    case Projection::kDown:
-      return config.mlp_bias;
-  }
-  return false;
-}
-
 int64_t LayerBytes(const ModelConfig& config, const QuantSpec& quant) {
   int64_t bytes = 2 * TensorBytes(DType::kF32, config.hidden_size);  // norms
   for (const Projection projection : kAllProjections) {

@@ -1,3 +1,5 @@
+#include <vector>
+
 #include "engine/model/modules.h"
 #include "gtest/gtest.h"
 
@@ -40,6 +42,22 @@ TEST(ModulesTest, Features) {
     EXPECT_EQ(OutFeatures(config, projection), in_out[1]) << ProjectionName(projection);
   }
   EXPECT_EQ(KnownProjections(), "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj");
+}
+
+TEST(ModulesTest, EachBiasBelongsToItsProjections) {
+  const auto with_bias = [](const ModelConfig& config) {
+    std::vector<Projection> found;
+    for (const Projection projection : kAllProjections)
+      if (HasBias(config, projection)) found.push_back(projection);
+    return found;
+  };
+  using P = Projection;
+  ModelConfig qkv, o, mlp;
+  qkv.qkv_bias = o.o_bias = mlp.mlp_bias = true;
+  EXPECT_EQ(with_bias(ModelConfig()), std::vector<P>());
+  EXPECT_EQ(with_bias(qkv), (std::vector<P>{P::kQ, P::kK, P::kV}));
+  EXPECT_EQ(with_bias(o), std::vector<P>{P::kO});
+  EXPECT_EQ(with_bias(mlp), (std::vector<P>{P::kGate, P::kUp, P::kDown}));
 }
 
 }  // namespace

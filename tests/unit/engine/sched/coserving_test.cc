@@ -6,6 +6,7 @@
 
 #include "engine/train/job.h"
 #include "gtest/gtest.h"
+#include "tests/support/failing_backend.h"
 #include "tests/support/temp_dir.h"
 #include "tests/unit/engine/sched/recording_training_sink.h"
 #include "tests/unit/engine/sched/serving_harness.h"
@@ -133,33 +134,40 @@ TEST_F(CoservingTest, DrainStopsTheJobWithACheckpoint) {
 
 // ---- A device that fails ------------------------------------------------------------------------
 
-// The CPU's backend until `broken`; then no copy succeeds.
-class BreakableBackend final : public Backend {
- public:
-  const DeviceInfo& info() const override { return cpu_->info(); }
-  DType activation_dtype() const override { return cpu_->activation_dtype(); }
-  DType adapter_dtype() const override { return cpu_->adapter_dtype(); }
-  Allocator& allocator() override { return cpu_->allocator(); }
-  absl::StatusOr<std::unique_ptr<Stream>> CreateStream() override { return cpu_->CreateStream(); }
-  absl::StatusOr<std::unique_ptr<Event>> CreateEvent() override { return cpu_->CreateEvent(); }
-  absl::Status Copy(void* to, const void* from, int64_t bytes, Stream& stream) override {
-    if (broken) return absl::InternalError("an illegal memory access was encountered");
-    return cpu_->Copy(to, from, bytes, stream);
-  }
-  absl::Status Zero(void* data, int64_t bytes, Stream& stream) override {
-    return cpu_->Zero(data, bytes, stream);
-  }
-  Ops& ops() override { return cpu_->ops(); }
+// Lack of memory is the job's trouble alone.
+TEST_F(CoservingTest, AJobWithoutMemoryEndsAndServingGoesOn) {
+  const std::string expected_adapter = SoloAdapter();
+  auto owned = std::make_unique<FailingBackend>(CreateCpuBackend());
+  FailingBackend* const backend = owned.get();
+  HarnessOptions options;
+  options.backend = std::move(owned);
+  ServingHarness harness(std::move(options));
+  const auto greedy = ServingHarness::Greedy(harness.Prompt(0), 30);
+  const auto expected = harness.Solo(greedy)->ids;
 
-  bool broken = false;
+  const auto request = harness.Submit(greedy);
+  while (request->ids.size() < 5) harness.scheduler->RunOneStep();
+  backend->FailAllocation(1, {MemoryTag::kTraining});
+  const auto refused = std::make_shared<RecordingTrainingSink>();
+  Start(harness, "refused", refused);
+  RunToEnd(harness, *refused);
+  EXPECT_THAT(refused->error, StatusIs(StatusCode::kResourceExhausted, "training memory: "));
+  EXPECT_TRUE(harness.scheduler->healthy());
+  EXPECT_FALSE(harness.scheduler->training().claimed());
+  EXPECT_EQ(harness.UsedBytes(MemoryTag::kTraining), 0);
 
- private:
-  const std::unique_ptr<Backend> cpu_ = CreateCpuBackend();
-};
+  const auto next = std::make_shared<RecordingTrainingSink>();
+  Start(harness, "next", next);
+  RunToEnd(harness, *next);
+  ASSERT_TRUE(next->result.has_value()) << next->error;
+  EXPECT_EQ(next->result->adapter_id, expected_adapter);
+  while (!request->ended()) harness.scheduler->RunOneStep();
+  EXPECT_EQ(request->ids, expected);
+}
 
 TEST_F(CoservingTest, ADeviceErrorEndsEverything) {
-  auto owned = std::make_unique<BreakableBackend>();
-  BreakableBackend* const backend = owned.get();
+  auto owned = std::make_unique<FailingBackend>(CreateCpuBackend());
+  FailingBackend* const backend = owned.get();
   HarnessOptions options;
   options.max_running = 1;
   options.backend = std::move(owned);
@@ -170,10 +178,10 @@ TEST_F(CoservingTest, ADeviceErrorEndsEverything) {
   const auto waiting = harness.Submit(ServingHarness::Greedy(harness.Prompt(1), 50));
   harness.scheduler->RunOneStep();
   EXPECT_TRUE(harness.scheduler->healthy());
-  backend->broken = true;
+  backend->BreakWork();
   harness.scheduler->RunOneStep();
   for (const absl::Status& status : {running->error, waiting->error, sink->error})
-    EXPECT_THAT(status, StatusIs(StatusCode::kInternal, "illegal memory access"));
+    EXPECT_THAT(status, StatusIs(StatusCode::kInternal, WorkGate::kMessage));
   EXPECT_FALSE(harness.scheduler->healthy());
   EXPECT_FALSE(harness.scheduler->training().claimed());
   EXPECT_EQ(harness.cache->used_pages(), 0);
