@@ -357,7 +357,9 @@ class CudnnAttentionCaseTest : public CudnnAttentionTest, public testing::WithPa
   Both<float> lse_;
 };
 
-TEST_P(CudnnAttentionCaseTest, ForwardEqualsTheCpuOp) {
+class CudnnAttentionForwardTest : public CudnnAttentionCaseTest {};
+
+TEST_P(CudnnAttentionForwardTest, EqualsTheCpuOp) {
   const Case& c = GetParam();
   const AttentionForwardParams params = ForwardParams(c, qkv_, o_, lse_, starts_);
   ASSERT_OK(attention_->Supports(params));
@@ -383,7 +385,9 @@ TEST_P(CudnnAttentionCaseTest, ForwardEqualsTheCpuOp) {
   EXPECT_EQ(FetchTokens(other, 0), FetchTokens(o_, 0));
 }
 
-TEST_P(CudnnAttentionCaseTest, BackwardEqualsTheCpuOp) {
+class CudnnAttentionBackwardTest : public CudnnAttentionCaseTest {};
+
+TEST_P(CudnnAttentionBackwardTest, EqualsTheCpuOp) {
   const Case& c = GetParam();
   if (!c.deterministic) {
     ASSERT_NO_FATAL_FAILURE(Open({.deterministic = false}));
@@ -400,17 +404,12 @@ TEST_P(CudnnAttentionCaseTest, BackwardEqualsTheCpuOp) {
   int64_t bytes = attention_->WorkspaceBytes(params, c.longest());
   if (c.slices > 1) {
     // Fewer slices hold at least twice the scores of each: one byte is missing for that.
-    const CudnnAttentionProblem slice = BackwardProblem(params, c.longest(), true, c.slices);
+    const CudnnAttentionProblem slice = BackwardProblem(params, true, c.slices);
     const CudnnAttentionLayout layout(slice, c.tokens(), c.slices);
     bytes = layout.plan + 2 * ScoreBytes(slice) - 1;
   }
   const CudnnWorkspace workspace = GuardedWorkspace(bytes);
   const absl::Status status = attention_->Backward(params, c.longest(), workspace, *handle_);
-  if (BackwardProblem(params, c.longest(), c.deterministic, 1).ragged) {
-    EXPECT_TRUE(absl::IsUnimplemented(status)) << status;
-    EXPECT_TRUE(std::isnan(FetchSlice(gradients, 0)[0])) << "refused and written";
-    return;
-  }
   if (c.may_be_refused && absl::IsUnimplemented(status)) {
     RecordProperty("refused", status.ToString());
     EXPECT_TRUE(std::isnan(FetchSlice(gradients, 0)[0])) << "refused and written";
@@ -439,26 +438,35 @@ TEST_P(CudnnAttentionCaseTest, BackwardEqualsTheCpuOp) {
   ExpectGuardsIntact();
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Shapes, CudnnAttentionCaseTest,
-    testing::Values(
-        Case{"DenseGrouped", {256, 256}, 8, 2, 128}, Case{"DenseOneSequence", {384}, 8, 2, 64},
-        Case{"DensePlain", {128, 128, 128}, 4, 4, 128},
-        // Equal lengths that no dense graph takes.
-        Case{"EqualLengthsNotOfTiles", {200, 200}, 4, 2, 128},
-        // Five sequences in a bucket of eight, one of them a single token.
-        Case{"Ragged", {130, 64, 1, 200, 77}, 8, 2, 128},
-        Case{"RaggedNarrow", {130, 64, 1, 200}, 8, 2, 64},
-        Case{"RaggedPlain", {33, 257, 5}, 4, 4, 128}, Case{"FewTokens", {1, 2, 1}, 8, 2, 128},
-        // More scores than gradients of heads, so that these fit beside a half of those.
-        Case{"DenseInSlices", {512, 512}, 8, 4, 64, true, 4},
-        Case{"RaggedInSlices", {130, 300, 17}, 8, 4, 128, true, 2},
-        Case{"RaggedPlainInSlices", {130, 300, 17}, 6, 6, 64, true, 2},
-        Case{"DenseInNoFixedOrder", {256, 256}, 8, 2, 128, false},
-        Case{"RaggedInNoFixedOrder", {130, 64, 1, 200}, 8, 2, 128, false},
-        Case{"DenseWide", {256, 256}, 4, 2, 256, true, 1, true},
-        Case{"RaggedWide", {130, 64, 200}, 4, 2, 256, true, 1, true}),
-    [](const testing::TestParamInfo<Case>& info) { return info.param.name; });
+std::string NameOf(const testing::TestParamInfo<Case>& info) { return info.param.name; }
+
+const Case kDenseCases[] = {
+    {"Grouped", {256, 256}, 8, 2, 128},
+    {"OneSequence", {384}, 8, 2, 64},
+    {"Plain", {128, 128, 128}, 4, 4, 128},
+    // Not to be cut in parts: the workspace has to be enough for the whole backward pass.
+    {"OneKeyHead", {1024}, 2, 1, 64},
+    // More scores than gradients of heads, so that these fit beside a half of those.
+    {"InSlices", {512, 512}, 8, 4, 64, true, 4},
+    {"InNoFixedOrder", {256, 256}, 8, 2, 128, false},
+    {"Wide", {256, 256}, 4, 2, 256, true, 1, true},
+};
+INSTANTIATE_TEST_SUITE_P(Dense, CudnnAttentionForwardTest, testing::ValuesIn(kDenseCases), NameOf);
+INSTANTIATE_TEST_SUITE_P(Dense, CudnnAttentionBackwardTest, testing::ValuesIn(kDenseCases), NameOf);
+
+const Case kRaggedCases[] = {
+    // Equal lengths that no dense graph takes.
+    {"EqualLengthsNotOfTiles", {200, 200}, 4, 2, 128},
+    // Five sequences in a bucket of eight, one of them a single token.
+    {"Grouped", {130, 64, 1, 200, 77}, 8, 2, 128},
+    {"Narrow", {130, 64, 1, 200}, 8, 2, 64},
+    {"Plain", {33, 257, 5}, 4, 4, 128},
+    {"SixHeads", {130, 300, 17}, 6, 6, 64},
+    {"FewTokens", {1, 2, 1}, 8, 2, 128},
+    {"Wide", {130, 64, 200}, 4, 2, 256, true, 1, true},
+};
+INSTANTIATE_TEST_SUITE_P(Ragged, CudnnAttentionForwardTest, testing::ValuesIn(kRaggedCases),
+                         NameOf);
 
 // Enough blocks at once that sums in the order of arrival would differ: up to sixteen blocks of
 // keys add to a dq.
@@ -517,6 +525,39 @@ TEST_F(CudnnAttentionTest, RefusesWhatItCannotRunAndQueuesNothing) {
   EXPECT_THAT(attention_->Forward(params, c.longest(), {}, *handle_),
               StatusIs(absl::StatusCode::kUnimplemented, "too small"));
   EXPECT_TRUE(std::isnan(FetchSlice(o, 0)[0]));
+}
+
+// Lengths that differ, that are no multiples of 128, and that are not known to be equal.
+TEST_F(CudnnAttentionTest, RefusesBackwardOfAllButDenseSequencesAndWritesNothing) {
+  for (const bool deterministic : {true, false}) {
+    ASSERT_NO_FATAL_FAILURE(Open({.deterministic = deterministic}));
+    for (const auto& [c, max_seqlen] : {std::pair{Case{"", {130, 70}, 4, 2, 64}, 130},
+                                        {Case{"", {256, 128}, 4, 4, 128}, 256},
+                                        {Case{"", {200, 200}, 4, 2, 128}, 200},
+                                        {Case{"", {200}, 4, 2, 128}, 0},
+                                        {Case{"", {256, 256}, 8, 2, 128}, 384},
+                                        {Case{"", {256, 256}, 8, 2, 128}, 0}}) {
+      const Slices qkv = RandomSlices({c.q_shape(), c.k_shape(), c.k_shape()}, 8, 3);
+      const Slices o_and_dout = RandomSlices({c.q_shape(), c.q_shape()}, 0, 5);
+      const Slices gradients = UnwrittenSlices({c.q_shape(), c.k_shape(), c.k_shape()}, 8);
+      const Both<int32_t> starts =
+          Same<int32_t>({static_cast<int64_t>(c.lengths.size()) + 1}, c.cu_seqlens());
+      const Both<float> lse =
+          Same<float>({c.tokens(), c.heads}, std::vector<float>(c.tokens() * c.heads));
+      const AttentionBackwardParams params =
+          BackwardParams(ForwardParams(c, qkv, o_and_dout, lse, starts), o_and_dout, gradients);
+      ASSERT_OK(attention_->Supports(params));
+      const CudnnWorkspace workspace = GuardedWorkspace(attention_->WorkspaceBytes(params, 0));
+      EXPECT_THAT(attention_->Backward(params, max_seqlen, workspace, *handle_),
+                  StatusIs(absl::StatusCode::kUnimplemented, "of one length"));
+      std::vector<BFloat16> now(gradients.before.size());
+      Download(now.data(), gradients.device.data(), static_cast<int64_t>(2 * now.size()));
+      EXPECT_EQ(std::memcmp(now.data(), gradients.before.data(), 2 * now.size()), 0);
+      std::vector<uint8_t> scratch(workspace.bytes);
+      Download(scratch.data(), workspace.data, workspace.bytes);
+      EXPECT_EQ(std::count(scratch.begin(), scratch.end(), 0xff), workspace.bytes);
+    }
+  }
 }
 
 }  // namespace

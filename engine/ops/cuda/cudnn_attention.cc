@@ -11,7 +11,6 @@
 #include "engine/device/cuda/cuda_error.h"
 #include "engine/ops/cuda/cudnn_attention_layout.h"
 #include "engine/ops/cuda/cudnn_offsets.h"
-#include "engine/ops/cuda/elementwise.h"
 
 namespace lorad::cuda {
 namespace {
@@ -106,10 +105,6 @@ absl::Status SetSequences(const CudnnAttentionProblem& problem, const CudnnAtten
   strides[kRaggedV] = problem.v_stride;
   strides[kRaggedO] = problem.o_stride;
   strides[kRaggedLse] = problem.heads;
-  strides[kRaggedDout] = problem.dout_stride;
-  strides[kRaggedDq] = problem.dq_stride;
-  strides[kRaggedDk] = problem.dk_stride;
-  strides[kRaggedDv] = problem.dv_stride;
   auto* lengths = At<int32_t>(workspace, layout.lengths);
   auto* offsets = At<int32_t>(workspace, layout.offsets);
   RETURN_IF_ERROR(ToStatus(
@@ -131,75 +126,23 @@ CudnnStatisticsOrder StatisticsOrder(const CudnnAttentionProblem& problem,
           .num_heads = num_heads,
           .slice_heads = problem.heads,
           .slice_stride = layout.statistics_slice,
-          .seqlen = problem.ragged ? 0 : problem.seqlen};
+          .seqlen = problem.seqlen};
 }
 
-// A gradient of a slice of heads, [num_tokens, width]: where cuDNN writes it and where it belongs.
-struct SliceGradient {
-  BFloat16* written;
-  int64_t written_stride;
-  BFloat16* wanted;
-  int64_t wanted_stride;
-  int64_t width;
-};
-
-absl::Status CopyGradient(const SliceGradient& gradient, int64_t num_tokens, cudaStream_t stream) {
-  if (gradient.written == gradient.wanted) return absl::OkStatus();
-  return ToStatus(LaunchCopyRows(gradient.written, gradient.written_stride, gradient.wanted,
-                                 gradient.wanted_stride, num_tokens, gradient.width, stream),
-                  "LaunchCopyRows");
+// Points to the heads of a slice: inputs where they are, gradients where they belong.
+void SetSlice(const AttentionBackwardParams& params, const CudnnAttentionProblem& problem,
+              int64_t slice, Pointers& pointers) {
+  const int64_t q = slice * problem.heads * problem.head_dim;
+  const int64_t k = slice * problem.kv_heads * problem.head_dim;
+  pointers.Set(kUidQ, params.q + q);
+  pointers.Set(kUidK, params.k + k);
+  pointers.Set(kUidV, params.v + k);
+  pointers.Set(kUidO, params.o + q);
+  pointers.Set(kUidDout, params.dout + q);
+  pointers.Set(kUidDq, params.dq + q);
+  pointers.Set(kUidDk, params.dk + k);
+  pointers.Set(kUidDv, params.dv + k);
 }
-
-// A backward pass whose heads run in slices, each of which is the problem.
-struct SlicedBackward {
-  const AttentionBackwardParams& params;
-  const CudnnAttentionProblem& problem;
-  const CudnnAttentionLayout& layout;
-  const CudnnWorkspace& workspace;
-
-  // Queues what brings lse into cuDNN's order, and returns it.
-  absl::StatusOr<const float*> Statistics(cudaStream_t stream) const {
-    if (problem.ragged && problem.heads == params.num_heads) return params.lse;
-    auto* statistics = At<float>(workspace, layout.statistics);
-    const CudnnStatisticsOrder order =
-        StatisticsOrder(problem, layout, params.num_tokens, params.num_heads);
-    RETURN_IF_ERROR(ToStatus(LaunchStatisticsToCudnn(params.lse, order, statistics, stream),
-                             "LaunchStatisticsToCudnn"));
-    return statistics;
-  }
-
-  void SetInputs(int64_t slice, const float* statistics, Pointers& pointers) const {
-    const int64_t q = slice * problem.heads * problem.head_dim;
-    const int64_t k = slice * problem.kv_heads * problem.head_dim;
-    pointers.Set(kUidQ, params.q + q);
-    pointers.Set(kUidK, params.k + k);
-    pointers.Set(kUidV, params.v + k);
-    pointers.Set(kUidO, params.o + q);
-    pointers.Set(kUidDout, params.dout + q);
-    pointers.Set(kUidLse, statistics + slice * layout.statistics_slice);
-    pointers.Set(kUidDelta, At<float>(workspace, layout.delta));
-    pointers.Set(kUidDqSum, At<float>(workspace, layout.dq_sum));
-    pointers.Set(kUidDkHeads, At<BFloat16>(workspace, layout.dk_heads));
-    pointers.Set(kUidDvHeads, At<BFloat16>(workspace, layout.dv_heads));
-  }
-
-  // dq, dk, dv of a slice. Those whose rows the problem has made dense are written apart.
-  std::array<SliceGradient, 3> Gradients(int64_t slice) const {
-    const int64_t q_width = problem.heads * problem.head_dim;
-    const int64_t k_width = problem.kv_heads * problem.head_dim;
-    std::array<SliceGradient, 3> gradients = {
-        SliceGradient{At<BFloat16>(workspace, layout.dq), problem.dq_stride,
-                      params.dq + slice * q_width, params.dq_stride, q_width},
-        SliceGradient{At<BFloat16>(workspace, layout.dk), problem.dk_stride,
-                      params.dk + slice * k_width, params.dk_stride, k_width},
-        SliceGradient{At<BFloat16>(workspace, layout.dv), problem.dv_stride,
-                      params.dv + slice * k_width, params.dv_stride, k_width}};
-    for (SliceGradient& gradient : gradients) {
-      if (gradient.written_stride == gradient.wanted_stride) gradient.written = gradient.wanted;
-    }
-    return gradients;
-  }
-};
 
 }  // namespace
 
@@ -250,31 +193,13 @@ absl::Status CudnnAttention::Supports(const AttentionBackwardParams& p) const {
 }
 
 int64_t CudnnAttention::WorkspaceBytes(const AttentionForwardParams& params) const {
-  return CudnnWorkspaceBytes({.backward = false,
-                              .deterministic = options_.deterministic,
-                              .num_tokens = params.num_tokens,
-                              .num_sequences = params.num_sequences,
-                              .num_heads = params.num_heads,
-                              .num_kv_heads = params.num_kv_heads,
-                              .head_dim = params.head_dim},
-                             options_.score_workspace_bytes);
+  return CudnnForwardWorkspaceBytes(params);
 }
 
 int64_t CudnnAttention::WorkspaceBytes(const AttentionBackwardParams& params,
                                        int64_t max_seqlen) const {
-  const int64_t longest = max_seqlen > 0 ? max_seqlen : params.num_tokens;
-  const int64_t part = params.num_tokens * longest * (params.num_heads / params.num_kv_heads) *
-                       int64_t{sizeof(BFloat16)};
-  const int64_t scores =
-      std::max(options_.score_workspace_bytes, std::min(part, 2 * options_.score_workspace_bytes));
-  return CudnnWorkspaceBytes({.backward = true,
-                              .deterministic = options_.deterministic,
-                              .num_tokens = params.num_tokens,
-                              .num_sequences = params.num_sequences,
-                              .num_heads = params.num_heads,
-                              .num_kv_heads = params.num_kv_heads,
-                              .head_dim = params.head_dim},
-                             scores);
+  return CudnnBackwardWorkspaceBytes(params, max_seqlen, options_.deterministic,
+                                     options_.score_workspace_bytes);
 }
 
 absl::StatusOr<CudnnPlan> CudnnAttention::MakePlan(const CudnnAttentionProblem& problem,
@@ -332,14 +257,12 @@ absl::Status CudnnAttention::Forward(const AttentionForwardParams& params, int64
 }
 
 absl::StatusOr<int64_t> CudnnAttention::FindSlices(const AttentionBackwardParams& params,
-                                                   int64_t max_seqlen, int64_t workspace_bytes,
-                                                   CudnnHandle& handle) {
+                                                   int64_t workspace_bytes, CudnnHandle& handle) {
   absl::Status refusal;
   const int64_t most = options_.deterministic ? params.num_kv_heads : 1;
   for (int64_t slices = 1; slices <= most; ++slices) {
     if (params.num_kv_heads % slices != 0) continue;
-    const CudnnAttentionProblem problem =
-        BackwardProblem(params, max_seqlen, options_.deterministic, slices);
+    const CudnnAttentionProblem problem = BackwardProblem(params, options_.deterministic, slices);
     const CudnnAttentionLayout layout(problem, params.num_tokens, slices);
     refusal = FindPlan(problem, workspace_bytes - layout.plan, handle).status();
     if (refusal.ok()) return slices;
@@ -351,35 +274,31 @@ absl::Status CudnnAttention::Backward(const AttentionBackwardParams& params, int
                                       const CudnnWorkspace& workspace, CudnnHandle& handle) {
   if (params.num_tokens == 0) return absl::OkStatus();
   RETURN_IF_ERROR(Supports(params));
-  if (BackwardProblem(params, max_seqlen, options_.deterministic, 1).ragged) {
+  if (!IsDense(params.num_tokens, params.num_sequences, max_seqlen)) {
     return absl::UnimplementedError(
-        "cuDNN attention backward: sequences of different lengths, or of a length that is no "
-        "multiple of 128; its gradients are wrong for them (9.x on an H100)");
+        "cuDNN attention: the backward pass takes sequences of one length, a multiple of 128");
   }
   const absl::MutexLock lock(&mutex_);
-  ASSIGN_OR_RETURN(const int64_t slices, FindSlices(params, max_seqlen, workspace.bytes, handle));
-  const CudnnAttentionProblem problem =
-      BackwardProblem(params, max_seqlen, options_.deterministic, slices);
+  ASSIGN_OR_RETURN(const int64_t slices, FindSlices(params, workspace.bytes, handle));
+  const CudnnAttentionProblem problem = BackwardProblem(params, options_.deterministic, slices);
   const CudnnAttentionLayout layout(problem, params.num_tokens, slices);
   ASSIGN_OR_RETURN(const CudnnPlan* plan, FindPlan(problem, workspace.bytes - layout.plan, handle));
 
+  auto* statistics = At<float>(workspace, layout.statistics);
+  RETURN_IF_ERROR(ToStatus(
+      LaunchStatisticsToCudnn(params.lse,
+                              StatisticsOrder(problem, layout, params.num_tokens, params.num_heads),
+                              statistics, handle.stream()),
+      "LaunchStatisticsToCudnn"));
   Scalars scalars{.scale = params.scale};
   Pointers pointers(scalars);
-  RETURN_IF_ERROR(SetSequences(problem, layout, params.cu_seqlens, params.num_sequences, workspace,
-                               handle.stream(), pointers));
-  const SlicedBackward pass = {params, problem, layout, workspace};
-  ASSIGN_OR_RETURN(const float* statistics, pass.Statistics(handle.stream()));
+  pointers.Set(kUidDelta, At<float>(workspace, layout.delta));
+  pointers.Set(kUidDqSum, At<float>(workspace, layout.dq_sum));
   for (int64_t slice = 0; slice < slices; ++slice) {
-    pass.SetInputs(slice, statistics, pointers);
-    const std::array<SliceGradient, 3> gradients = pass.Gradients(slice);
-    pointers.Set(kUidDq, gradients[0].written);
-    pointers.Set(kUidDk, gradients[1].written);
-    pointers.Set(kUidDv, gradients[2].written);
+    SetSlice(params, problem, slice, pointers);
+    pointers.Set(kUidLse, statistics + slice * layout.statistics_slice);
     RETURN_IF_ERROR(
         ExecuteCudnnPlan(*plan, handle.get(), pointers.data(), At<void>(workspace, layout.plan)));
-    for (const SliceGradient& gradient : gradients) {
-      RETURN_IF_ERROR(CopyGradient(gradient, params.num_tokens, handle.stream()));
-    }
   }
   return absl::OkStatus();
 }

@@ -53,21 +53,21 @@ class CudnnAttention {
   // of 16 up to 256, pointers aligned to 16 bytes (null ones count as aligned), strides multiples
   // of 8, fewer than 2^31 elements from the first token to the last. kUnimplemented says what is
   // against it. OK is no promise: Forward and Backward still return kUnimplemented, with nothing
-  // queued, where cuDNN has no engine or the workspace is too small for it.
+  // queued, where cuDNN has no engine or the workspace is too small for it, and Backward for the
+  // sequences that it does not take.
   absl::Status Supports(const AttentionForwardParams& params) const;
   absl::Status Supports(const AttentionBackwardParams& params) const;
 
-  // Enough for any sequences of params.num_tokens tokens in all, at most params.num_sequences of
-  // them; grows with both. Neither pointers nor strides are read.
-  // `max_seqlen`: no sequence is longer; 0: num_tokens. The backward pass wants more for longer
-  // ones.
+  // Enough for any sequences of params.num_tokens tokens in all that the pass takes: forward, at
+  // most params.num_sequences of them; backward, none longer than `max_seqlen` (0: num_tokens).
+  // Grows with each of these. Neither pointers nor strides are read.
   int64_t WorkspaceBytes(const AttentionForwardParams& params) const;
   int64_t WorkspaceBytes(const AttentionBackwardParams& params, int64_t max_seqlen) const;
 
-  // Backward takes sequences of one length alone, a multiple of 128: cuDNN's gradients for others
-  // were wrong on an H100.
   // Queues the pass on the handle's stream. `max_seqlen`: no sequence is longer; 0: num_tokens.
-  // params.workspace is not used. REQUIRES: the handle is of this object's device.
+  // params.workspace is not used. Backward takes sequences of one length alone, a multiple of 128:
+  // graphs for others, found by ragged offsets, were tried on an H100 with cuDNN 9 and gave wrong
+  // gradients. REQUIRES: the handle is of this object's device.
   absl::Status Forward(const AttentionForwardParams& params, int64_t max_seqlen,
                        const CudnnWorkspace& workspace, CudnnHandle& handle);
   absl::Status Backward(const AttentionBackwardParams& params, int64_t max_seqlen,
@@ -85,9 +85,8 @@ class CudnnAttention {
   absl::StatusOr<CudnnPlan> MakePlan(const CudnnAttentionProblem& problem,
                                      CudnnHandle& handle) const;
   // The number of parts that the heads have to run in for this workspace.
-  absl::StatusOr<int64_t> FindSlices(const AttentionBackwardParams& params, int64_t max_seqlen,
-                                     int64_t workspace_bytes, CudnnHandle& handle)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<int64_t> FindSlices(const AttentionBackwardParams& params, int64_t workspace_bytes,
+                                     CudnnHandle& handle) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const CudnnLibrary& library_;
   const CudnnAttentionOptions options_;

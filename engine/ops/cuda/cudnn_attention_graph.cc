@@ -22,6 +22,10 @@ class AttentionGraph {
       const CudnnDims each = {p_.sequences, 1, 1, 1}, ones = {1, 1, 1, 1};
       q_lengths_ = graph_->Real(kUidQLengths, CUDNN_DATA_INT32, each, ones);
       kv_lengths_ = graph_->Real(kUidKvLengths, CUDNN_DATA_INT32, each, ones);
+      for (int i = 0; i < kNumRaggedTensors; ++i) {
+        offsets_[i] = graph_->Real(OffsetsUid(static_cast<CudnnRaggedTensor>(i)), CUDNN_DATA_INT32,
+                                   {p_.sequences + 1, 1, 1, 1}, ones);
+      }
     }
     scale_ = graph_->Scalar(kUidScale);
     masked_ = graph_->Scalar(kUidMasked);
@@ -32,12 +36,12 @@ class AttentionGraph {
 
  private:
   // [b, heads, s, d], and the same memory as [b, heads, d, s].
-  CudnnTensor Rows(int64_t uid, cudnnDataType_t type, int64_t heads, int64_t stride,
-                   const CudnnTensor* offsets) {
-    return graph_->Real(uid, type, {p_.sequences, heads, p_.seqlen, p_.head_dim},
+  CudnnTensor Rows(int64_t uid, int64_t heads, int64_t stride,
+                   const CudnnTensor* offsets = nullptr) {
+    return graph_->Real(uid, kBf16, {p_.sequences, heads, p_.seqlen, p_.head_dim},
                         {p_.seqlen * stride, p_.head_dim, stride, 1}, offsets);
   }
-  CudnnTensor Transposed(int64_t uid, int64_t stride, const CudnnTensor* offsets) {
+  CudnnTensor Transposed(int64_t uid, int64_t stride, const CudnnTensor* offsets = nullptr) {
     return graph_->Real(uid, kBf16, {p_.sequences, p_.kv_heads, p_.head_dim, p_.seqlen},
                         {p_.seqlen * stride, p_.head_dim, 1, stride}, offsets);
   }
@@ -47,19 +51,9 @@ class AttentionGraph {
     return graph_->Real(uid, kF32, RowDims(), {p_.heads * p_.seqlen, 1, p_.heads, 1},
                         Offsets(kRaggedLse));
   }
-  // Where the sequences of a tensor start; null unless ragged. Made at the first call.
-  const CudnnTensor* Offsets(CudnnRaggedTensor of) {
-    if (!p_.ragged) return nullptr;
-    if (offsets_[of].dims[0] == 0) {
-      offsets_[of] =
-          graph_->Real(OffsetsUid(of), CUDNN_DATA_INT32, {p_.sequences + 1, 1, 1, 1}, {1, 1, 1, 1});
-    }
-    return &offsets_[of];
-  }
-  // A gradient shares the offsets of its tensor where their rows are equally wide.
-  const CudnnTensor* Offsets(CudnnRaggedTensor gradient, int64_t stride, CudnnRaggedTensor of,
-                             int64_t of_stride) {
-    return Offsets(stride == of_stride ? of : gradient);
+  // Where the sequences of a tensor start; null unless ragged.
+  const CudnnTensor* Offsets(CudnnRaggedTensor of) const {
+    return p_.ragged ? &offsets_[of] : nullptr;
   }
 
   CudnnDims ScoreDims() const { return {p_.sequences, p_.heads, p_.seqlen, p_.seqlen}; }
@@ -75,32 +69,25 @@ class AttentionGraph {
     return {p_.heads * rows, rows, p_.head_dim, 1};
   }
 
-  const CudnnTensor* QLengths() const { return p_.ragged ? &q_lengths_ : nullptr; }
-  const CudnnTensor* KvLengths() const { return p_.ragged ? &kv_lengths_ : nullptr; }
-  // Lengths of a product whose rows are queries (or keys) and whose columns, or summed dimension,
-  // are the other.
-  CudnnMatmulLengths QueriesByKeys() const { return {.m = QLengths(), .n = KvLengths()}; }
-  CudnnMatmulLengths QueriesOverKeys() const { return {.m = QLengths(), .k = KvLengths()}; }
-  CudnnMatmulLengths KeysOverQueries() const { return {.m = KvLengths(), .k = QLengths()}; }
-
   CudnnTensor ScaledScores(const CudnnTensor& q, const CudnnTensor& k_transposed);
   CudnnTensor MaskPadding(const CudnnTensor& scores);
   CudnnTensor MaskFuture(const CudnnTensor& scores);
   CudnnTensor Transpose(const CudnnTensor& scores);
   void KeyGradient(const CudnnTensor& weights, const CudnnTensor& rows, int64_t uid,
-                   int64_t heads_uid, int64_t stride, const CudnnTensor* offsets);
+                   int64_t stride);
   void QueryGradient(const CudnnTensor& score_gradient, const CudnnTensor& k_transposed);
 
   const CudnnAttentionProblem& p_;
   std::unique_ptr<CudnnGraph> graph_;
-  CudnnTensor q_lengths_, kv_lengths_, scale_, masked_;
+  CudnnTensor scale_, masked_;
+  CudnnTensor q_lengths_, kv_lengths_;  // these and offsets_: ragged
   std::array<CudnnTensor, kNumRaggedTensors> offsets_;
 };
 
 CudnnTensor AttentionGraph::ScaledScores(const CudnnTensor& q, const CudnnTensor& k_transposed) {
   const CudnnTensor scores = graph_->Virtual(kF32, ScoreDims(), ScoreStrides());
-  CudnnMatmulLengths lengths = QueriesByKeys();
-  lengths.pad_with_zero = p_.ragged && !p_.backward;
+  CudnnMatmulLengths lengths;
+  if (p_.ragged) lengths = {.m = &q_lengths_, .n = &kv_lengths_, .pad_with_zero = true};
   graph_->Matmul(q, k_transposed, scores, lengths);
   return graph_->Pointwise(CUDNN_POINTWISE_MUL, scores, scale_);
 }
@@ -125,10 +112,10 @@ CudnnTensor AttentionGraph::MaskFuture(const CudnnTensor& scores) {
 }
 
 std::unique_ptr<CudnnGraph> AttentionGraph::Forward() {
-  const CudnnTensor q = Rows(kUidQ, kBf16, p_.heads, p_.q_stride, Offsets(kRaggedQ));
+  const CudnnTensor q = Rows(kUidQ, p_.heads, p_.q_stride, Offsets(kRaggedQ));
   const CudnnTensor k = Transposed(kUidK, p_.k_stride, Offsets(kRaggedK));
-  const CudnnTensor v = Rows(kUidV, kBf16, p_.kv_heads, p_.v_stride, Offsets(kRaggedV));
-  const CudnnTensor o = Rows(kUidO, kBf16, p_.heads, p_.o_stride, Offsets(kRaggedO));
+  const CudnnTensor v = Rows(kUidV, p_.kv_heads, p_.v_stride, Offsets(kRaggedV));
+  const CudnnTensor o = Rows(kUidO, p_.heads, p_.o_stride, Offsets(kRaggedO));
   const CudnnTensor lse = RowStatistic(kUidLse);
 
   const CudnnTensor scores = MaskFuture(MaskPadding(ScaledScores(q, k)));
@@ -142,7 +129,9 @@ std::unique_ptr<CudnnGraph> AttentionGraph::Forward() {
   graph_->PointwiseTo(CUDNN_POINTWISE_ADD, largest, log_sum, lse);
   const CudnnTensor p = graph_->Virtual(kBf16, ScoreDims(), ScoreStrides());
   graph_->PointwiseTo(CUDNN_POINTWISE_DIV, weights, sum, p);
-  graph_->Matmul(p, v, o, QueriesOverKeys());
+  CudnnMatmulLengths lengths;
+  if (p_.ragged) lengths = {.m = &q_lengths_, .k = &kv_lengths_};
+  graph_->Matmul(p, v, o, lengths);
   return std::move(graph_);
 }
 
@@ -156,47 +145,40 @@ CudnnTensor AttentionGraph::Transpose(const CudnnTensor& scores) {
 
 // weights^T rows, summed over the query heads of each key head.
 void AttentionGraph::KeyGradient(const CudnnTensor& weights, const CudnnTensor& rows, int64_t uid,
-                                 int64_t heads_uid, int64_t stride, const CudnnTensor* offsets) {
+                                 int64_t stride) {
   const CudnnTensor transposed = Transpose(weights);
-  const CudnnTensor gradient = Rows(uid, kBf16, p_.kv_heads, stride, offsets);
+  const CudnnTensor gradient = Rows(uid, p_.kv_heads, stride);
   if (p_.group() == 1) {
-    graph_->Matmul(transposed, rows, gradient, KeysOverQueries());
+    graph_->Matmul(transposed, rows, gradient);
     return;
   }
-  // Ragged: in rows `group` times as wide, whose offsets cuDNN multiplies by the group itself.
-  const CudnnTensor of_heads = p_.has_head_gradients()
-                                   ? Rows(heads_uid, kBf16, p_.heads, stride * p_.group(), offsets)
-                                   : graph_->Virtual(kBf16, HeadDims(), HeadStrides());
-  graph_->Matmul(transposed, rows, of_heads, KeysOverQueries());
+  const CudnnTensor of_heads = graph_->Virtual(kBf16, HeadDims(), HeadStrides());
+  graph_->Matmul(transposed, rows, of_heads);
   graph_->Reduce(CUDNN_REDUCE_TENSOR_ADD, of_heads, gradient);
 }
 
 void AttentionGraph::QueryGradient(const CudnnTensor& score_gradient,
                                    const CudnnTensor& k_transposed) {
-  const CudnnTensor* offsets = Offsets(kRaggedDq, p_.dq_stride, kRaggedQ, p_.q_stride);
-  const CudnnTensor dq = Rows(kUidDq, kBf16, p_.heads, p_.dq_stride, offsets);
-  const CudnnTensor k =
-      graph_->Virtual(kBf16, {p_.sequences, p_.kv_heads, p_.seqlen, p_.head_dim},
-                      {p_.seqlen * p_.k_stride, p_.head_dim, p_.k_stride, 1}, Offsets(kRaggedK));
+  const CudnnTensor dq = Rows(kUidDq, p_.heads, p_.dq_stride);
+  const CudnnTensor k = graph_->Virtual(kBf16, {p_.sequences, p_.kv_heads, p_.seqlen, p_.head_dim},
+                                        {p_.seqlen * p_.k_stride, p_.head_dim, p_.k_stride, 1});
   graph_->Reshape(k_transposed, k);
   if (!p_.has_dq_sum()) {
-    graph_->Matmul(score_gradient, k, dq, QueriesOverKeys());
+    graph_->Matmul(score_gradient, k, dq);
     return;
   }
-  const CudnnTensor sum = p_.ragged ? Rows(kUidDqSum, kF32, p_.heads, p_.dq_stride, offsets)
-                                    : graph_->Real(kUidDqSum, kF32, HeadDims(), HeadStrides());
-  graph_->Matmul(score_gradient, k, sum, QueriesOverKeys());
+  const CudnnTensor sum = graph_->Real(kUidDqSum, kF32, HeadDims(), HeadStrides());
+  graph_->Matmul(score_gradient, k, sum);
   graph_->PointwiseTo(CUDNN_POINTWISE_IDENTITY, sum, dq);
 }
 
 std::unique_ptr<CudnnGraph> AttentionGraph::Backward() {
-  const CudnnTensor q = Rows(kUidQ, kBf16, p_.heads, p_.q_stride, Offsets(kRaggedQ));
-  const CudnnTensor k = Transposed(kUidK, p_.k_stride, Offsets(kRaggedK));
-  const CudnnTensor v = Transposed(kUidV, p_.v_stride, Offsets(kRaggedV));
-  const CudnnTensor o = Rows(kUidO, kBf16, p_.heads, p_.o_stride, Offsets(kRaggedO));
+  const CudnnTensor q = Rows(kUidQ, p_.heads, p_.q_stride);
+  const CudnnTensor k = Transposed(kUidK, p_.k_stride);
+  const CudnnTensor v = Transposed(kUidV, p_.v_stride);
+  const CudnnTensor o = Rows(kUidO, p_.heads, p_.o_stride);
   const CudnnTensor lse = RowStatistic(kUidLse);
-  const CudnnTensor dout = Rows(kUidDout, kBf16, p_.heads, p_.dout_stride,
-                                Offsets(kRaggedDout, p_.dout_stride, kRaggedO, p_.o_stride));
+  const CudnnTensor dout = Rows(kUidDout, p_.heads, p_.dout_stride);
 
   // delta = rowsum(dout * o). The product with one stands where dropout would scale.
   const CudnnTensor one = graph_->Scalar(kUidOne);
@@ -208,20 +190,18 @@ std::unique_ptr<CudnnGraph> AttentionGraph::Backward() {
   graph_->PointwiseTo(CUDNN_POINTWISE_MUL, row_sum, one, delta);
 
   // p = exp(scores - lse), dv = p^T dout. lse comes off before the causal mask.
-  const CudnnTensor scores = MaskPadding(ScaledScores(q, k));
+  const CudnnTensor scores = ScaledScores(q, k);
   const CudnnTensor exponent = MaskFuture(graph_->Pointwise(CUDNN_POINTWISE_SUB, scores, lse));
   const CudnnTensor p = graph_->Pointwise(CUDNN_POINTWISE_EXP, exponent);
-  KeyGradient(p, dout, kUidDv, kUidDvHeads, p_.dv_stride,
-              Offsets(kRaggedDv, p_.dv_stride, kRaggedV, p_.v_stride));
+  KeyGradient(p, dout, kUidDv, p_.dv_stride);
 
   // ds = (dout v^T - delta) * p * scale, dk = ds^T q, dq = ds k
   const CudnnTensor dp = graph_->Virtual(kF32, ScoreDims(), ScoreStrides());
-  graph_->Matmul(dout, v, dp, QueriesByKeys());
+  graph_->Matmul(dout, v, dp);
   const CudnnTensor centred = graph_->Pointwise(CUDNN_POINTWISE_SUB, dp, delta);
   const CudnnTensor weighted = graph_->Pointwise(CUDNN_POINTWISE_MUL, centred, p);
   const CudnnTensor ds = graph_->Pointwise(CUDNN_POINTWISE_MUL, weighted, scale_);
-  KeyGradient(ds, q, kUidDk, kUidDkHeads, p_.dk_stride,
-              Offsets(kRaggedDk, p_.dk_stride, kRaggedK, p_.k_stride));
+  KeyGradient(ds, q, kUidDk, p_.dk_stride);
   QueryGradient(ds, k);
   return std::move(graph_);
 }

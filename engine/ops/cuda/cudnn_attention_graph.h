@@ -23,9 +23,7 @@ enum CudnnAttentionUid : int64_t {
   kUidDq,
   kUidDk,
   kUidDv,
-  kUidDqSum,    // f32, as many elements as dq: where the backward pass adds up dq
-  kUidDkHeads,  // bf16: dk and dv of each query head, before the sum over a group
-  kUidDvHeads,
+  kUidDqSum,  // f32, dq's elements without gaps: where the backward pass adds up dq
   kUidDelta,  // f32, like lse: rowsum(dout * o)
   kUidScale,
   kUidMasked,  // minus infinity
@@ -34,30 +32,19 @@ enum CudnnAttentionUid : int64_t {
   kUidKvLengths,
   kUidOffsets,  // the first of kNumRaggedTensors
 };
-// Tensors with ragged offsets of their own, in the order of their uids from kUidOffsets on.
-enum CudnnRaggedTensor {
-  kRaggedQ,
-  kRaggedK,
-  kRaggedV,
-  kRaggedO,
-  kRaggedLse,
-  kRaggedDout,
-  kRaggedDq,
-  kRaggedDk,
-  kRaggedDv,
-  kNumRaggedTensors
-};
+// Tensors with ragged offsets, in the order of their uids from kUidOffsets on.
+enum CudnnRaggedTensor { kRaggedQ, kRaggedK, kRaggedV, kRaggedO, kRaggedLse, kNumRaggedTensors };
 constexpr int64_t OffsetsUid(CudnnRaggedTensor of) { return int64_t{kUidOffsets} + int64_t{of}; }
 inline constexpr int64_t kNumCudnnAttentionUids = OffsetsUid(kNumRaggedTensors);
 
 // All that an attention graph depends on, and so the key of its plan. Strides are from token to
 // token, in elements; a token's heads follow one another. lse and delta lie as [sequence, head,
 // token], the only layout of dense statistics that versions before 9.26 read rightly in the
-// backward pass; ragged, as [token, head].
+// backward pass; ragged, lse lies as [token, head].
 struct CudnnAttentionProblem {
   bool backward = false;
-  // Packed sequences of different lengths, up to `seqlen`, found by offsets. Otherwise all have
-  // exactly `seqlen` tokens.
+  // Forward: packed sequences of different lengths, up to `seqlen`, found by offsets. Otherwise all
+  // have exactly `seqlen` tokens.
   bool ragged = false;
   // Backward: dq is a product with scores that the plan keeps whole in its workspace, rather than a
   // sum that blocks of keys add to in the order in which they happen to end.
@@ -69,15 +56,12 @@ struct CudnnAttentionProblem {
   auto operator<=>(const CudnnAttentionProblem&) const = default;
 
   int64_t group() const { return heads / kv_heads; }
-  // Whether dk and dv of each query head go through memory that the caller brings: tokens *
-  // dk_stride * group() elements, and the same with dv_stride.
-  bool has_head_gradients() const { return backward && ragged && group() > 1; }
-  // Whether dq is added up in memory that the caller brings: dense, dq's elements without gaps;
-  // ragged, with dq's stride.
+  // Whether dq is added up in memory that the caller brings.
   bool has_dq_sum() const { return backward && !deterministic; }
 };
 
-// Graphs of o, lse = attention(q, k, v) and of its backward pass, not yet finalized.
+// Graphs of o, lse = attention(q, k, v) and of its backward pass, not yet finalized. REQUIRES: the
+// backward pass is not ragged.
 std::unique_ptr<CudnnGraph> AttentionForwardGraph(const CudnnLibrary& library,
                                                   const CudnnAttentionProblem& problem);
 std::unique_ptr<CudnnGraph> AttentionBackwardGraph(const CudnnLibrary& library,

@@ -139,13 +139,12 @@ CudnnTensor CudnnGraph::Scalar(int64_t uid) {
 }
 
 CudnnTensor CudnnGraph::Virtual(cudnnDataType_t type, const CudnnDims& dims,
-                                const CudnnDims& strides, const CudnnTensor* ragged_offsets) {
+                                const CudnnDims& strides) {
   return AddTensor({.uid = next_virtual_uid_++,
                     .type = type,
                     .dims = dims,
                     .strides = strides,
-                    .is_virtual = true,
-                    .ragged_offsets = ragged_offsets});
+                    .is_virtual = true});
 }
 
 void CudnnGraph::AddPointwise(const PointwiseSpec& spec) {

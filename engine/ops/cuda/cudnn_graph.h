@@ -83,8 +83,7 @@ class CudnnGraph {
   // A float in host memory.
   CudnnTensor Scalar(int64_t uid);
   // An intermediate that need not exist in memory.
-  CudnnTensor Virtual(cudnnDataType_t type, const CudnnDims& dims, const CudnnDims& strides,
-                      const CudnnTensor* ragged_offsets = nullptr);
+  CudnnTensor Virtual(cudnnDataType_t type, const CudnnDims& dims, const CudnnDims& strides);
 
   // y = mode(x) and y = mode(x, b): into a tensor, or a new virtual one shaped as x.
   void PointwiseTo(cudnnPointwiseMode_t mode, const CudnnTensor& x, const CudnnTensor& y);
@@ -100,7 +99,7 @@ class CudnnGraph {
   CudnnTensor Index(const CudnnTensor& x, int64_t axis, cudnnDataType_t math);
   // c = a b
   void Matmul(const CudnnTensor& a, const CudnnTensor& b, const CudnnTensor& c,
-              const CudnnMatmulLengths& lengths);
+              const CudnnMatmulLengths& lengths = {});
   // Reduces x over the dimensions in which y is smaller.
   void Reduce(cudnnReduceTensorOp_t op, const CudnnTensor& x, const CudnnTensor& y);
   void Reshape(const CudnnTensor& x, const CudnnTensor& y);

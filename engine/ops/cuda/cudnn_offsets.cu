@@ -51,15 +51,9 @@ __global__ void StatisticsKernel(CudnnStatisticsOrder order, const float* __rest
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < elements;
        i += step) {
     const int64_t slice = i / slice_elements, in_slice = i % slice_elements;
-    int64_t token, head;
-    if (order.seqlen == 0) {
-      token = in_slice / order.slice_heads;
-      head = in_slice % order.slice_heads;
-    } else {
-      const int64_t row = in_slice / order.seqlen;  // of [sequences, slice_heads]
-      token = row / order.slice_heads * order.seqlen + in_slice % order.seqlen;
-      head = row % order.slice_heads;
-    }
+    const int64_t row = in_slice / order.seqlen;  // of [sequences, slice_heads]
+    const int64_t token = row / order.slice_heads * order.seqlen + in_slice % order.seqlen;
+    const int64_t head = row % order.slice_heads;
     const int64_t cudnn = slice * order.slice_stride + in_slice;
     const int64_t ours = token * order.num_heads + slice * order.slice_heads + head;
     if (kToCudnn) {

@@ -22,14 +22,14 @@ cudaError_t LaunchCudnnOffsets(const int32_t* cu_seqlens, int64_t num_sequences,
                                int64_t pitch, int32_t* lengths, int32_t* offsets,
                                cudaStream_t stream);
 
-// Where one number per token and head lies for cuDNN: heads in slices of `slice_heads`, each of
-// them at slice * slice_stride. In a slice [num_tokens / seqlen, slice_heads, seqlen], or
-// [num_tokens, slice_heads] where `seqlen` is 0.
+// Where one number per token and head lies for cuDNN if all sequences have `seqlen` tokens: heads
+// in slices of `slice_heads`, each of them at slice * slice_stride, and in it [num_tokens / seqlen,
+// slice_heads, seqlen].
 struct CudnnStatisticsOrder {
   int64_t num_tokens, num_heads;
   int64_t slice_heads;   // divides num_heads
   int64_t slice_stride;  // >= num_tokens * slice_heads
-  int64_t seqlen;        // divides num_tokens, or 0
+  int64_t seqlen;        // divides num_tokens
 };
 // lse [num_tokens, num_heads] to cuDNN's order and back. What lies between slices is not written.
 cudaError_t LaunchStatisticsToCudnn(const float* lse, const CudnnStatisticsOrder& order,
