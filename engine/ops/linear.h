@@ -103,8 +103,9 @@ struct LinearBackwardArgs {
   TensorView dx;              // activation dtype [num_tokens, in]; empty: not wanted
   bool accumulate = false;    // add to dx
   TensorView workspace = {};  // kU8 [>= LinearBackwardWorkspaceBytes(args)]
-  // The workspace is as Linear left it, called with it for the same terms over the same x, whose
-  // weights and adapters are still the same: what was decoded there need not be decoded again.
+  // The workspace is as Linear left it, called with it, not row_invariant, for the same terms over
+  // the same x, whose weights and adapters are still the same: what was decoded there need not be
+  // decoded again. What lies there is the op's own business.
   bool workspace_is_forwards = false;
 };
 absl::Status Validate(const LinearBackwardArgs& args);

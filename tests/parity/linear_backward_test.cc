@@ -1,10 +1,12 @@
 // Linear layers backward: CUDA against the CPU. Tolerances: linear_bounds.h.
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <vector>
 
 #include "engine/device/cuda/cuda_stream.h"
 #include "engine/ops/cuda/linear.h"
+#include "engine/ops/cuda/lora_operands.h"
 #include "tests/parity/linear_bounds.h"
 #include "tests/parity/linear_problem.h"
 
@@ -124,6 +126,57 @@ class LinearBackwardTest : public LinearParityTest {
       ASSERT_EQ(all[i], kCanary) << "float " << i << " lies between gradients";
     }
   }
+  // The forward pass over the group's terms, with at least `bytes` of scratch, which it returns.
+  // Leaves xa.
+  TensorView RunForward(Group& group, int64_t bytes) {
+    std::vector<Shape> shapes;
+    for (const Term& term : group.terms) shapes.push_back({group.spec.tokens, term.spec.out});
+    const Slices y = UnwrittenSlices(shapes, 0);
+    std::vector<LinearTerm> terms;
+    for (size_t i = 0; i < group.terms.size(); ++i) {
+      Term& term = group.terms[i];
+      terms.push_back({term.weight.cuda(),
+                       {},
+                       absl::MakeSpan(term.cuda_segments),
+                       Dropout(term, group.token_keys.cuda()),
+                       y.cuda(i)});
+    }
+    LinearArgs args = {.x = group.x.cuda(0), .terms = absl::MakeSpan(terms)};
+    args.workspace = GuardedWorkspace(std::max(bytes, cuda().ops().LinearWorkspaceBytes(args)));
+    EXPECT_OK(cuda().ops().Linear(args, stream()));
+    ExpectGuardUntouched();  // waits, so y may go
+    return args.workspace;
+  }
+
+  // The scratch of a backward pass after a forward pass.
+  enum class Scratch {
+    kOwn,        // NaN
+    kForwards,   // as the forward pass left it, and the op is told so
+    kPretended,  // NaN, and the op is told that it is the forward pass's
+  };
+  struct Gradients {
+    std::vector<float> dx, adapters;
+  };
+  static bool SameGradients(const Gradients& a, const Gradients& b) {
+    return SameBits(a.dx, b.dx) && SameBits(a.adapters, b.adapters);
+  }
+  Gradients ForwardAndBackward(const GroupSpec& spec, Scratch scratch, bool spare_behind_x = true) {
+    Group group = MakeGroup(spec, /*backward=*/true);
+    if (!spare_behind_x) group.x = RandomSlices(group.x.shapes, 0, 1);
+    BindSegments(group);
+    Slices dx = MakeDx(spec);
+    std::vector<LinearBackwardTerm> terms = Terms(group, true);
+    LinearBackwardArgs args = Args(group, terms, dx.cuda(0), true);
+    const int64_t bytes = cuda().ops().LinearBackwardWorkspaceBytes(args);
+    args.workspace = RunForward(group, bytes);
+    if (scratch != Scratch::kForwards) args.workspace = GuardedWorkspace(bytes);
+    args.workspace_is_forwards = scratch != Scratch::kOwn;
+    EXPECT_OK(cuda().ops().LinearBackward(args, stream()));
+    ExpectGuardUntouched();
+    ExpectInputsUntouched(group);
+    return {FetchSlice(dx, 0), FetchGradients(group)};
+  }
+
   // dy and x as before.
   void ExpectInputsUntouched(Group& group) {
     EXPECT_EQ(FetchSlice(group.x, 0, /*spare_is_the_ops=*/true), group.x.host[0]);
@@ -160,10 +213,54 @@ TEST_P(LinearBackwardCaseTest, EqualsTheCpuAndItself) {
   EXPECT_TRUE(SameBits(FetchGradients(again), gradients));
 }
 
+// Whether both passes run such a group as one product with LoRA inside, over operands that the
+// second one can take from the first.
+bool RunsAsOneProduct(const GroupSpec& spec) {
+  if (!spec.spare || (!spec.side_by_side && spec.terms.size() > 1)) return false;
+  if (spec.terms.size() > static_cast<size_t>(cuda::kMaxLoraTerms)) return false;
+  bool any_lora = false;
+  for (const TermSpec& term : spec.terms) {
+    if (term.quant.format == QuantFormat::kNone) return false;
+    if (term.segments.empty()) continue;
+    const SegmentSpec& first = term.segments[0];
+    const bool all_rows = first.begin == 0 && first.end == spec.tokens;
+    if (term.segments.size() > 1 || !all_rows || term.dropout > 0) return false;
+    any_lora = true;
+  }
+  return any_lora;
+}
+
+// What the forward pass decoded is what the backward pass would decode, bit for bit. That it is
+// used, where it can be, shows when it is not there: NaN in its place reaches dx, and elsewhere
+// nothing.
+TEST_P(LinearBackwardCaseTest, TakesWhatTheForwardPassDecoded) {
+  const Gradients own = ForwardAndBackward(GetParam(), Scratch::kOwn);
+  for (const float value : own.dx) ASSERT_TRUE(std::isfinite(value));
+  EXPECT_TRUE(SameGradients(ForwardAndBackward(GetParam(), Scratch::kForwards), own));
+  const Gradients pretended = ForwardAndBackward(GetParam(), Scratch::kPretended);
+  EXPECT_EQ(SameGradients(pretended, own), !RunsAsOneProduct(GetParam()));
+}
+
 INSTANTIATE_TEST_SUITE_P(Cases, LinearBackwardCaseTest, testing::ValuesIn(LinearCases()),
                          [](const testing::TestParamInfo<GroupSpec>& info) {
                            return std::string(info.param.name);
                          });
+
+// Without columns behind x the forward pass leaves its operands in another layout, which the
+// backward pass, with columns behind dy, must not take for its own.
+TEST_F(LinearBackwardTest, DecodesAgainAfterAForwardPassWithoutSpareColumns) {
+  const GroupSpec spec = {.name = "",
+                          .tokens = 50,
+                          .in = 128,
+                          .terms = {{kNf4, 64, AllRows(50, 3)}, {kNf4, 32, AllRows(50, 16)}}};
+  ASSERT_TRUE(RunsAsOneProduct(spec));
+  const auto run = [&](Scratch scratch) {
+    return ForwardAndBackward(spec, scratch, /*spare_behind_x=*/false);
+  };
+  const Gradients own = run(Scratch::kOwn);
+  EXPECT_TRUE(SameGradients(run(Scratch::kForwards), own));
+  EXPECT_TRUE(SameGradients(run(Scratch::kPretended), own));
+}
 
 // One product for da of several terms.
 TEST_F(LinearBackwardTest, GradientsOneAfterAnotherInMemory) {

@@ -98,6 +98,16 @@ inline std::vector<GroupSpec> LinearCases() {
   return cases;
 }
 
+// The first term of each, which a residual may go with.
+inline std::vector<GroupSpec> OneTermCases() {
+  std::vector<GroupSpec> cases = LinearCases();
+  for (GroupSpec& spec : cases) {
+    spec.terms.erase(spec.terms.begin() + 1, spec.terms.end());
+    spec.accumulate = false;
+  }
+  return cases;
+}
+
 }  // namespace lorad
 
 #endif  // LORAD_TESTS_PARITY_LINEAR_CASES_H_

@@ -33,8 +33,10 @@ class LinearParityTest : public ParityTest {
   };
   struct Group {
     GroupSpec spec;
+    bool row_invariant = false;
     Slices x;
     std::vector<Slices> y;  // one with all terms' slices, or one for each term; dy in the backward
+    Slices* residual = nullptr;  // not owned, may be y; null: none
     std::vector<Term> terms;
     Both<uint64_t> token_keys;
     std::vector<float> gradients;  // all da, then all db, as they begin; gaps between are canaries

@@ -31,11 +31,13 @@ class LinearTest : public LinearParityTest {
     return terms;
   }
   static LinearArgs Args(Group& group, std::vector<LinearTerm>& terms, bool on_cuda) {
-    return {.x = on_cuda ? group.x.cuda(0) : group.x.cpu(0),
-            .terms = absl::MakeSpan(terms),
-            .accumulate = group.spec.accumulate,
-            .row_invariant = false,
-            .workspace = {}};
+    LinearArgs args = {.x = on_cuda ? group.x.cuda(0) : group.x.cpu(0),
+                       .terms = absl::MakeSpan(terms),
+                       .accumulate = group.spec.accumulate,
+                       .row_invariant = group.row_invariant};
+    if (group.residual != nullptr)
+      args.residual = on_cuda ? group.residual->cuda(0) : group.residual->cpu(0);
+    return args;
   }
 
   // The op's need is that of the same shapes without any memory, as callers ask before there is
@@ -93,8 +95,9 @@ class LinearTest : public LinearParityTest {
     LinearArgs args = Args(group, terms, false);
     std::vector<ForwardBounds> bounds;
     for (const LinearTerm& term : terms) {
-      bounds.push_back(BoundForward(term, group.x.host[0].data(), group.spec.tokens,
-                                    group.spec.accumulate ? term.y.as<float>() : nullptr));
+      const float* before = group.spec.accumulate ? term.y.as<float>() : nullptr;
+      if (group.residual != nullptr) before = group.residual->host[0].data();
+      bounds.push_back(BoundForward(term, group.x.host[0].data(), group.spec.tokens, before));
     }
     args.workspace = CpuWorkspace(cpu().ops().LinearWorkspaceBytes(args));
     ASSERT_OK(cpu().ops().Linear(args, cpu_stream()));
@@ -129,6 +132,86 @@ INSTANTIATE_TEST_SUITE_P(Cases, LinearCaseTest, testing::ValuesIn(LinearCases())
                          [](const testing::TestParamInfo<GroupSpec>& info) {
                            return std::string(info.param.name);
                          });
+
+// A residual is what y would have held.
+class LinearResidualTest : public LinearTest, public testing::WithParamInterface<GroupSpec> {
+ protected:
+  Slices Residual(const GroupSpec& spec, int64_t spare) {
+    return RandomSlices({{spec.tokens, spec.terms[0].out}}, spare, 500);
+  }
+  Group OneTerm(const GroupSpec& spec, bool row_invariant) {
+    Group group = MakeGroup(spec, /*backward=*/false);
+    group.row_invariant = row_invariant;
+    return group;
+  }
+  // y holds the residual, and is added to.
+  std::vector<std::vector<float>> Accumulated(const GroupSpec& spec, bool row_invariant) {
+    Group group = OneTerm(spec, row_invariant);
+    group.y[0] = Residual(spec, kSparePastY);
+    group.spec.accumulate = true;
+    RunCuda(group);
+    return Fetched(group);
+  }
+  static void ExpectSameBits(const std::vector<std::vector<float>>& actual,
+                             const std::vector<std::vector<float>>& expected) {
+    ASSERT_EQ(actual.size(), expected.size());
+    for (size_t i = 0; i < actual.size(); ++i) EXPECT_TRUE(SameBits(actual[i], expected[i])) << i;
+  }
+};
+
+// Of another stride than y, so cuBLASLt may choose another kernel than to accumulate: within the
+// bounds of accumulating, as the same is rounded.
+TEST_P(LinearResidualTest, ApartEqualsTheCpu) {
+  Group group = OneTerm(GetParam(), /*row_invariant=*/false);
+  Slices residual = Residual(group.spec, 24);
+  group.residual = &residual;
+  RunCuda(group);
+  Check(group);
+  EXPECT_EQ(FetchSlice(residual, 0), residual.host[0]) << "the residual changed";
+}
+
+// The same product as to accumulate.
+TEST_P(LinearResidualTest, InPlaceIsAccumulating) {
+  Group group = OneTerm(GetParam(), /*row_invariant=*/false);
+  group.y[0] = Residual(group.spec, kSparePastY);
+  group.residual = &group.y[0];
+  RunCuda(group);
+  ExpectSameBits(Fetched(group), Accumulated(group.spec, /*row_invariant=*/false));
+  Check(group);
+}
+
+// A copy adds no rounding, so the bits are those of accumulating either way.
+TEST_P(LinearResidualTest, RowInvariantIsAccumulating) {
+  const std::vector<std::vector<float>> expected = Accumulated(GetParam(), /*row_invariant=*/true);
+  Group apart = OneTerm(GetParam(), /*row_invariant=*/true);
+  Slices residual = Residual(apart.spec, 24);
+  apart.residual = &residual;
+  RunCuda(apart);
+  ExpectSameBits(Fetched(apart), expected);
+  EXPECT_EQ(FetchSlice(residual, 0), residual.host[0]) << "the residual changed";
+  Group in_place = OneTerm(GetParam(), /*row_invariant=*/true);
+  in_place.y[0] = Residual(in_place.spec, kSparePastY);
+  in_place.residual = &in_place.y[0];
+  RunCuda(in_place);
+  ExpectSameBits(Fetched(in_place), expected);
+}
+
+INSTANTIATE_TEST_SUITE_P(Cases, LinearResidualTest, testing::ValuesIn(OneTermCases()),
+                         [](const testing::TestParamInfo<GroupSpec>& info) {
+                           return std::string(info.param.name);
+                         });
+
+// Each part of 64 outputs adds its own columns of the residual.
+TEST_F(LinearTest, AResidualOfAWeightThatIsDecodedInParts) {
+  const GroupSpec spec = {
+      .name = "", .tokens = 50, .in = 256, .terms = {{kNf4, 150, {{3, 40, 16, 0.5f}}, true}}};
+  Slices residual = RandomSlices({{50, 150}}, 24, 500);
+  Group group = MakeGroup(spec, /*backward=*/false);
+  group.residual = &residual;
+  RunCuda(group, {.weight_bytes = 70 * 256 * 2});
+  Check(group);
+  EXPECT_EQ(FetchSlice(residual, 0), residual.host[0]) << "the residual changed";
+}
 
 // Blocks of both quantisations are 64 * 256 elements, 64 rows of 256: parts of 64, 64 and 22 rows.
 TEST_F(LinearTest, WeightsTooLargeForTheScratchAreDecodedInParts) {
