@@ -25,16 +25,14 @@
 #include "engine/core/checked_math.h"
 #include "engine/ops/cuda/dequantize.h"
 #include "engine/ops/cuda/elementwise.h"
+#include "engine/ops/cuda/weight_decode.cuh"
 
 namespace lorad::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kWarp = 32;
 constexpr int kWordWeights = 8;  // 16 bytes of bf16: one store
 constexpr int kWords = 4;        // 2 to 4 were equally fast, 8 slower: too many registers
-constexpr int kNestedShift = 8;
-static_assert(1 << kNestedShift == kNestedBlock);
 
 // n / divisor for n < 2^31 by a multiplication. Granlund and Montgomery, "Division by invariant
 // integers using multiplication", 1994.
@@ -65,41 +63,11 @@ struct Batch {
   int64_t ld = 0;
 };
 
-__device__ __forceinline__ uint32_t PackPair(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  uint32_t bits;
-  static_assert(sizeof(bits) == sizeof(pair));
-  memcpy(&bits, &pair, sizeof(bits));
-  return bits;
-}
-
-// Eight weights. `book` is the lane's own column of the table.
-__device__ __forceinline__ uint4 Decode(uint32_t word, const float* book, float scale) {
-  uint32_t pairs[4];
-#pragma unroll
-  for (int byte = 0; byte < 4; ++byte) {
-    const uint32_t high = (word >> (8 * byte + 4)) & 15, low = (word >> (8 * byte)) & 15;
-    pairs[byte] =
-        PackPair(__fmul_rn(book[high * kWarp], scale), __fmul_rn(book[low * kWarp], scale));
-  }
-  return make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
-}
-__device__ __forceinline__ uint4 Decode(uint2 word, const float* book, float scale) {
-  uint32_t pairs[4];
-#pragma unroll
-  for (int pair = 0; pair < 4; ++pair) {
-    const uint32_t bytes = (pair < 2 ? word.x : word.y) >> (16 * (pair % 2));
-    pairs[pair] =
-        PackPair(__fmul_rn(book[bytes & 255], scale), __fmul_rn(book[(bytes >> 8) & 255], scale));
-  }
-  return make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
-}
-
 template <int kBits>
 __global__ void __launch_bounds__(kThreads) DequantizeKernel(const __grid_constant__ Batch batch) {
   using Word = std::conditional_t<kBits == 4, uint32_t, uint2>;
-  // 4 bits: entry e of lane l at e * 32 + l.
-  __shared__ float book[kBits == 4 ? 16 * kWarp : 256];
+  // 4 bits: entry e of lane l at e * kBookLanes + l.
+  __shared__ float book[kBits == 4 ? 16 * kBookLanes : 256];
   __shared__ float nested_code[256];
   int index = 0;
   while (index + 1 < batch.count && blockIdx.x >= batch.sources[index + 1].first_block) ++index;
@@ -130,8 +98,8 @@ __global__ void __launch_bounds__(kThreads) DequantizeKernel(const __grid_consta
   }
 
   if constexpr (kBits == 4) {
-    for (int i = threadIdx.x; i < 16 * kWarp; i += kThreads) {
-      book[i] = __ldg(weight.code_book + i / kWarp);
+    for (int i = threadIdx.x; i < 16 * kBookLanes; i += kThreads) {
+      book[i] = __ldg(weight.code_book + i / kBookLanes);
     }
   } else {
     book[threadIdx.x] = __ldg(weight.code_book + threadIdx.x);
@@ -139,46 +107,21 @@ __global__ void __launch_bounds__(kThreads) DequantizeKernel(const __grid_consta
   if (nested) nested_code[threadIdx.x] = __ldg(weight.nested_code + threadIdx.x);
   __syncthreads();
 
-  const float* lane_book = kBits == 4 ? book + threadIdx.x % kWarp : book;
+  const float* lane_book = kBits == 4 ? book + threadIdx.x % kBookLanes : book;
 #pragma unroll
   for (int u = 0; u < kWords; ++u) {
     const uint32_t i = first + u * kThreads;
     if (i >= source.words) break;
     const float scale =
-        nested ? __fadd_rn(__fmul_rn(nested_code[scale_codes[u]], scales[u]), weight.nested_offset)
+        nested ? NestedScale(nested_code[scale_codes[u]], scales[u], weight.nested_offset)
                : scales[u];
     const uint32_t row = source.words_per_row.Divide(i);
     const uint32_t column = (i - row * source.words_per_row.divisor) * kWordWeights;
     __nv_bfloat16* to = batch.out + (weight.row_offset + row) * batch.ld + column;
-    *reinterpret_cast<uint4*>(to) = Decode(words[u], lane_book, scale);
+    *reinterpret_cast<uint4*>(to) = DecodeEight(words[u], lane_book, scale);
   }
 }
 static_assert(kThreads == 256, "a thread fills one entry of the tables of 256");
-
-__device__ float ElementValue(const PackedWeight& weight, int64_t i) {
-  if (weight.bits == 16) {
-    return __bfloat162float(static_cast<const __nv_bfloat16*>(weight.codes)[i]);
-  }
-  const int64_t block = i >> (__ffs(weight.block) - 1);
-  float scale;
-  if (weight.scales_u8 == nullptr) {
-    scale = __ldg(weight.scales + block);
-  } else {
-    const uint32_t code = __ldg(weight.scales_u8 + block);
-    scale = __fadd_rn(__fmul_rn(__ldg(weight.nested_code + code),
-                                __ldg(weight.nested_scales + (block >> kNestedShift))),
-                      weight.nested_offset);
-  }
-  const uint8_t* codes = static_cast<const uint8_t*>(weight.codes);
-  uint32_t code;
-  if (weight.bits == 8) {
-    code = __ldg(codes + i);
-  } else {
-    const uint32_t byte = __ldg(codes + i / 2);
-    code = i % 2 == 0 ? byte >> 4 : byte & 15;
-  }
-  return __bfloat162float(__float2bfloat16_rn(__fmul_rn(__ldg(weight.code_book + code), scale)));
-}
 
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
@@ -186,12 +129,12 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t row = blockIdx.x;
   const int64_t column = int64_t{blockIdx.y} * kThreads + threadIdx.x;
   if (column >= weight.columns) return;
-  const float value = ElementValue(weight, row * weight.columns + column);
+  const uint32_t bits = ElementBits(weight, row * weight.columns + column);
   T* to = out + (weight.row_offset + row) * ld + column;
   if constexpr (std::is_same_v<T, __nv_bfloat16>) {
-    *to = __float2bfloat16_rn(value);
+    *to = __ushort_as_bfloat16(static_cast<uint16_t>(bits));
   } else {
-    *to = static_cast<T>(value);
+    *to = static_cast<T>(__uint_as_float(bits << 16));
   }
 }
 
