@@ -113,10 +113,10 @@ void Bench::Rope() {
   for (int i = 0; i < kHeadDim / 2; ++i)
     frequency.push_back(static_cast<float>(std::pow(500000.0, -2.0 * i / kHeadDim)));
   inv_freq.Set(0, frequency);
-  Report("rope_pair", bytes, sets, [&](int s) {
-    return cuda::LaunchRopePair(qkv.at<BFloat16>(s), kStride, kQHeads, qkv.at<BFloat16>(s) + kQ,
-                                kStride, kKvHeads, positions.at<int32_t>(0), inv_freq.at<float>(0),
-                                tokens_, kHeadDim, /*inverse=*/false, stream());
+  Report("rope", bytes, sets, [&](int s) {
+    return cuda::LaunchRope(qkv.at<BFloat16>(s), kStride, positions.at<int32_t>(0),
+                            inv_freq.at<float>(0), tokens_, kQHeads + kKvHeads, kHeadDim,
+                            /*inverse=*/false, stream());
   });
 }
 
@@ -132,17 +132,13 @@ void Bench::SwiGlu() {
     return cuda::LaunchSwiGlu(gate, 2 * kFfn, gate + kFfn, 2 * kFfn, act.at<BFloat16>(s), kFfn,
                               tokens_, kFfn, stream());
   });
-  for (const bool with_act : {false, true}) {
-    Report(with_act ? "swiglu_backward_act" : "swiglu_backward", (with_act ? 6 : 5) * once, sets,
-           [&](int s) {
-             const BFloat16* gate = inputs.at<BFloat16>(s);
-             BFloat16* dgate = gradients.at<BFloat16>(s);
-             return cuda::LaunchSwiGluBackward(dout.at<BFloat16>(s), kFfn, gate, 2 * kFfn,
-                                               gate + kFfn, 2 * kFfn, dgate, 2 * kFfn, dgate + kFfn,
-                                               2 * kFfn, with_act ? act.at<BFloat16>(s) : nullptr,
-                                               kFfn, tokens_, kFfn, stream());
-           });
-  }
+  Report("swiglu_backward", 5 * once, sets, [&](int s) {
+    const BFloat16* gate = inputs.at<BFloat16>(s);
+    BFloat16* dgate = gradients.at<BFloat16>(s);
+    return cuda::LaunchSwiGluBackward(dout.at<BFloat16>(s), kFfn, gate, 2 * kFfn, gate + kFfn,
+                                      2 * kFfn, dgate, 2 * kFfn, dgate + kFfn, 2 * kFfn, tokens_,
+                                      kFfn, stream());
+  });
 }
 
 void Bench::Rows() {

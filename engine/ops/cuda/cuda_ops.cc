@@ -112,8 +112,8 @@ class CudaOps final : public Ops {
     return ToStatus(LaunchSwiGluBackward(Values(args.dout), args.dout.stride(), Values(args.gate),
                                          args.gate.stride(), Values(args.up), args.up.stride(),
                                          Values(args.dgate), args.dgate.stride(), Values(args.dup),
-                                         args.dup.stride(), nullptr, 0, args.gate.shape[0],
-                                         args.gate.shape[1], Handle(stream)),
+                                         args.dup.stride(), args.gate.shape[0], args.gate.shape[1],
+                                         Handle(stream)),
                     "swiglu_backward");
   }
   absl::Status Attention(const AttentionArgs& args, Stream& stream) override {

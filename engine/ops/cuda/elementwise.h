@@ -34,24 +34,16 @@ cudaError_t LaunchRope(BFloat16* x, int64_t x_stride, const int32_t* positions,
                        const float* inv_freq, int64_t tokens, int64_t heads, int64_t head_dim,
                        bool inverse, cudaStream_t stream);
 
-// The same for q [tokens, q_heads, head_dim] and k [tokens, k_heads, head_dim] at once.
-cudaError_t LaunchRopePair(BFloat16* q, int64_t q_stride, int64_t q_heads, BFloat16* k,
-                           int64_t k_stride, int64_t k_heads, const int32_t* positions,
-                           const float* inv_freq, int64_t tokens, int64_t head_dim, bool inverse,
-                           cudaStream_t stream);
-
 // out = silu(gate) * up. out may be gate or up.
 cudaError_t LaunchSwiGlu(const BFloat16* gate, int64_t gate_stride, const BFloat16* up,
                          int64_t up_stride, BFloat16* out, int64_t out_stride, int64_t rows,
                          int64_t n, cudaStream_t stream);
 
-// dgate and dup, and act = silu(gate) * up (the bits that LaunchSwiGlu gives) unless null. Each of
-// the three may be dout, gate or up; they differ from each other.
+// Each of dgate and dup may be dout, gate or up; they differ from each other.
 cudaError_t LaunchSwiGluBackward(const BFloat16* dout, int64_t dout_stride, const BFloat16* gate,
                                  int64_t gate_stride, const BFloat16* up, int64_t up_stride,
                                  BFloat16* dgate, int64_t dgate_stride, BFloat16* dup,
-                                 int64_t dup_stride, BFloat16* act, int64_t act_stride,
-                                 int64_t rows, int64_t n, cudaStream_t stream);
+                                 int64_t dup_stride, int64_t rows, int64_t n, cudaStream_t stream);
 
 // out[t, :] = table[ids[t], :], table [vocab, hidden] dense.
 cudaError_t LaunchEmbedding(const int32_t* ids, const BFloat16* table, BFloat16* out,

@@ -3,8 +3,8 @@
 //   (x[i], x[i + D/2]) <- (x[i] cos a - x[i + D/2] sin a, x[i + D/2] cos a + x[i] sin a),
 //   a = positions[t] * inv_freq[i] in fp32,  i in [0, D/2);  -a for the inverse
 //
-// q: bf16 [tokens, q_heads, D] and k: bf16 [tokens, k_heads, D], each with its own stride from
-// token to token; both may lie in one buffer. positions int32 [tokens], inv_freq fp32 [D/2].
+// x: bf16 [tokens, heads, D] with a stride from token to token: q, k, or both where k's heads
+// follow q's. positions int32 [tokens], inv_freq fp32 [D/2].
 //
 // A block takes a token. Its threads first compute the token's D/2 cosines and sines once, in
 // shared memory; a thread (x, y) then keeps those of its pack of frequencies x in registers and
@@ -12,7 +12,7 @@
 // computed, which hides sincosf: the accurate one, since positions reach 131072 and the fast one
 // reduces its argument badly.
 //
-// Bound by memory: 4 * tokens * (q_heads + k_heads) * D bytes.
+// Bound by memory: 4 * tokens * heads * D bytes.
 //
 // Su et al., "RoFormer: Enhanced Transformer with Rotary Position Embedding", 2021.
 #include "engine/ops/cuda/elementwise.h"
@@ -27,12 +27,9 @@ constexpr int kMaxHeadDim =
 constexpr int kHeadsPerBatch = 2;  // per thread: 64 bytes of loads in flight
 
 struct Rotation {
-  __nv_bfloat16* q;
-  int64_t q_stride;
-  int q_heads;
-  __nv_bfloat16* k;
-  int64_t k_stride;
-  int heads;  // of q and k together
+  __nv_bfloat16* x;
+  int64_t stride;
+  int heads;
   const int32_t* positions;
   const float* inv_freq;
   int half;  // of the head dimension
@@ -41,9 +38,7 @@ struct Rotation {
 
 // The head's first element of this token.
 __device__ __forceinline__ __nv_bfloat16* HeadAt(const Rotation& p, int64_t token, int head) {
-  const int dim = 2 * p.half;
-  if (head < p.q_heads) return p.q + token * p.q_stride + static_cast<int64_t>(head) * dim;
-  return p.k + token * p.k_stride + static_cast<int64_t>(head - p.q_heads) * dim;
+  return p.x + token * p.stride + static_cast<int64_t>(head) * (2 * p.half);
 }
 
 // A thread's part of kHeadsPerBatch heads, blockDim.y apart.
@@ -132,32 +127,16 @@ cudaError_t Launch(const Rotation& p, int64_t tokens, cudaStream_t stream) {
 
 }  // namespace
 
-cudaError_t LaunchRopePair(BFloat16* q, int64_t q_stride, int64_t q_heads, BFloat16* k,
-                           int64_t k_stride, int64_t k_heads, const int32_t* positions,
-                           const float* inv_freq, int64_t tokens, int64_t head_dim, bool inverse,
-                           cudaStream_t stream) {
-  if (head_dim % 2 != 0 || head_dim > kMaxHeadDim) return cudaErrorInvalidValue;
-  if (tokens == 0 || q_heads + k_heads == 0 || head_dim == 0) return cudaSuccess;
-  const Rotation p = {reinterpret_cast<__nv_bfloat16*>(q),
-                      q_stride,
-                      static_cast<int>(q_heads),
-                      reinterpret_cast<__nv_bfloat16*>(k),
-                      k_stride,
-                      static_cast<int>(q_heads + k_heads),
-                      positions,
-                      inv_freq,
-                      static_cast<int>(head_dim / 2),
-                      inverse};
-  const bool aligned =
-      IsAligned(q, q_stride) && IsAligned(k, k_stride) && p.half % kVectorWidth == 0;
-  return aligned ? Launch<kVectorWidth>(p, tokens, stream) : Launch<1>(p, tokens, stream);
-}
-
 cudaError_t LaunchRope(BFloat16* x, int64_t x_stride, const int32_t* positions,
                        const float* inv_freq, int64_t tokens, int64_t heads, int64_t head_dim,
                        bool inverse, cudaStream_t stream) {
-  return LaunchRopePair(x, x_stride, heads, /*k=*/nullptr, /*k_stride=*/0, /*k_heads=*/0, positions,
-                        inv_freq, tokens, head_dim, inverse, stream);
+  if (head_dim % 2 != 0 || head_dim > kMaxHeadDim) return cudaErrorInvalidValue;
+  if (tokens == 0 || heads == 0 || head_dim == 0) return cudaSuccess;
+  const Rotation p = {
+      reinterpret_cast<__nv_bfloat16*>(x), x_stride, static_cast<int>(heads), positions, inv_freq,
+      static_cast<int>(head_dim / 2),      inverse};
+  const bool aligned = IsAligned(x, x_stride) && p.half % kVectorWidth == 0;
+  return aligned ? Launch<kVectorWidth>(p, tokens, stream) : Launch<1>(p, tokens, stream);
 }
 
 }  // namespace lorad::cuda

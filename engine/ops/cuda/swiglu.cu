@@ -1,16 +1,15 @@
 // SwiGLU and its gradient.
 //
 //   out = silu(gate) * up,  silu(g) = g * s,  s = 1 / (1 + exp(-g))
-//   dup = dout * gate * s,  dgate = dout * up * s * (1 + gate * (1 - s)),  act = silu(gate) * up
+//   dup = dout * gate * s,  dgate = dout * up * s * (1 + gate * (1 - s))
 //
 // All bf16 [rows, n], each with its own row stride: gate and up are usually the halves of one
 // buffer [rows, 2 n]. Outputs may alias inputs: a thread reads element (t, i) of every input before
 // it writes element (t, i) of any output, and no other thread touches it.
 //
 // A thread takes one pack of 8 columns; blocks of up to 256 threads tile the row, blockIdx.y is the
-// row. Bound by memory: 6 * rows * n bytes forward, 10 backward, 12 with act. Per element one
-// exponential and one approximate reciprocal, a third of what the special-function units can do
-// meanwhile.
+// row. Bound by memory: 6 * rows * n bytes forward, 10 backward. Per element one exponential and
+// one approximate reciprocal, a third of what the special-function units can do meanwhile.
 //
 // Shazeer, "GLU Variants Improve Transformer", 2020.
 #include "engine/ops/cuda/elementwise.h"
@@ -41,21 +40,14 @@ struct Backward {
   int64_t dgate_stride;
   __nv_bfloat16* dup;
   int64_t dup_stride;
-  __nv_bfloat16* act;  // or null
-  int64_t act_stride;
   int64_t rows;
   int64_t n;
 };
 
 // Error below 8 roundoffs of fp32, but for results below 2^-126, which become 0: exp(-x) beyond
-// 2^126 divides to 0. Nothing here may be fused: forward and backward must agree in every bit.
+// 2^126 divides to 0.
 __device__ __forceinline__ float Sigmoid(float x) {
   return __fdividef(1.0f, __fadd_rn(1.0f, expf(-x)));
-}
-
-// Forward and backward share it, so that the recomputed activation has the forward pass's bits.
-__device__ __forceinline__ float SiluTimes(float gate, float sigmoid, float up) {
-  return __fmul_rn(__fmul_rn(gate, sigmoid), up);
 }
 
 template <int kWidth>
@@ -67,7 +59,7 @@ __global__ void __launch_bounds__(256) SwiGluKernel(const Forward p) {
     LoadValues(p.gate + row * p.gate_stride + column, gate);
     LoadValues(p.up + row * p.up_stride + column, up);
 #pragma unroll
-    for (int i = 0; i < kWidth; ++i) gate[i] = SiluTimes(gate[i], Sigmoid(gate[i]), up[i]);
+    for (int i = 0; i < kWidth; ++i) gate[i] = gate[i] * Sigmoid(gate[i]) * up[i];
     StoreRounded(gate, p.out + row * p.out_stride + column);
   }
 }
@@ -77,20 +69,18 @@ __global__ void __launch_bounds__(256) SwiGluBackwardKernel(const Backward p) {
   const int64_t column = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * kWidth;
   if (column >= p.n) return;
   for (int64_t row = blockIdx.y; row < p.rows; row += gridDim.y) {
-    float dout[kWidth], gate[kWidth], up[kWidth], act[kWidth];
+    float dout[kWidth], gate[kWidth], up[kWidth];
     LoadValues(p.dout + row * p.dout_stride + column, dout);
     LoadValues(p.gate + row * p.gate_stride + column, gate);
     LoadValues(p.up + row * p.up_stride + column, up);
 #pragma unroll
     for (int i = 0; i < kWidth; ++i) {
       const float d = dout[i], g = gate[i], u = up[i], s = Sigmoid(g);
-      act[i] = SiluTimes(g, s, u);
       gate[i] = d * u * (s * (1.0f + g * (1.0f - s)));
       up[i] = d * g * s;
     }
     StoreRounded(gate, p.dgate + row * p.dgate_stride + column);
     StoreRounded(up, p.dup + row * p.dup_stride + column);
-    if (p.act != nullptr) StoreRounded(act, p.act + row * p.act_stride + column);
   }
 }
 
@@ -122,8 +112,7 @@ cudaError_t LaunchSwiGlu(const BFloat16* gate, int64_t gate_stride, const BFloat
 cudaError_t LaunchSwiGluBackward(const BFloat16* dout, int64_t dout_stride, const BFloat16* gate,
                                  int64_t gate_stride, const BFloat16* up, int64_t up_stride,
                                  BFloat16* dgate, int64_t dgate_stride, BFloat16* dup,
-                                 int64_t dup_stride, BFloat16* act, int64_t act_stride,
-                                 int64_t rows, int64_t n, cudaStream_t stream) {
+                                 int64_t dup_stride, int64_t rows, int64_t n, cudaStream_t stream) {
   if (rows == 0 || n == 0) return cudaSuccess;
   const Backward p = {reinterpret_cast<const __nv_bfloat16*>(dout),
                       dout_stride,
@@ -135,14 +124,11 @@ cudaError_t LaunchSwiGluBackward(const BFloat16* dout, int64_t dout_stride, cons
                       dgate_stride,
                       reinterpret_cast<__nv_bfloat16*>(dup),
                       dup_stride,
-                      reinterpret_cast<__nv_bfloat16*>(act),
-                      act_stride,
                       rows,
                       n};
   const bool aligned = IsAligned(dout, dout_stride) && IsAligned(gate, gate_stride) &&
                        IsAligned(up, up_stride) && IsAligned(dgate, dgate_stride) &&
-                       IsAligned(dup, dup_stride) &&
-                       (act == nullptr || IsAligned(act, act_stride)) && n % kVectorWidth == 0;
+                       IsAligned(dup, dup_stride) && n % kVectorWidth == 0;
   if (aligned) {
     const RowGrid grid = CoverRows(rows, n / kVectorWidth, 1);
     SwiGluBackwardKernel<kVectorWidth><<<grid.blocks, grid.threads, 0, stream>>>(p);
