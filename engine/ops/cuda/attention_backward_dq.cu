@@ -11,6 +11,8 @@
 
 #include "engine/ops/cuda/attention_backward.cuh"
 #include "engine/ops/cuda/attention_launch.cuh"
+#include "engine/ops/cuda/attention_product.cuh"
+#include "engine/ops/cuda/attention_schedule.cuh"
 #include "engine/ops/cuda/attention_tile.cuh"
 
 namespace lorad::cuda {

@@ -23,6 +23,8 @@
 
 #include "engine/ops/cuda/attention.h"
 #include "engine/ops/cuda/attention_launch.cuh"
+#include "engine/ops/cuda/attention_product.cuh"
+#include "engine/ops/cuda/attention_schedule.cuh"
 #include "engine/ops/cuda/attention_tile.cuh"
 
 namespace lorad::cuda {
