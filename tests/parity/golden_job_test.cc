@@ -1,6 +1,5 @@
 // Fine-tuning jobs on CUDA: against transformers and PEFT, against themselves, and what they need.
 #include <cmath>
-#include <cstdlib>
 #include <iostream>
 #include <string>
 #include <vector>
@@ -11,6 +10,7 @@
 #include "engine/train/step.h"
 #include "engine/train/training_memory.h"
 #include "gtest/gtest.h"
+#include "tests/parity/skip_without_gpu.h"
 #include "tests/support/full_forward.h"
 #include "tests/support/status_matchers.h"
 #include "tests/train/training_fixture.h"
@@ -47,10 +47,7 @@ class GoldenJobTest : public testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
     absl::StatusOr<std::unique_ptr<Backend>> backend = CreateCudaBackend(0);
-    if (!backend.ok()) {
-      if (std::getenv("LORAD_REQUIRE_GPU") != nullptr) FAIL() << backend.status();
-      GTEST_SKIP() << backend.status();
-    }
+    SKIP_WITHOUT_GPU(backend.status());
     fixture_ = std::make_unique<TrainingFixture>(GetParam(), *std::move(backend));
   }
 

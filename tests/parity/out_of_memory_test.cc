@@ -1,13 +1,13 @@
 // Jobs on a GPU that refuses memory, by injection and because it is full, or that stops working.
 // Takes almost all of the GPU's memory: nothing else may run there.
 #include <algorithm>
-#include <cstdlib>
 #include <memory>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
+#include "tests/parity/skip_without_gpu.h"
 #include "tests/train/device_failure_cases.h"
 
 namespace lorad {
@@ -17,10 +17,7 @@ class CudaOutOfMemoryTest : public DeviceFailureCases {
  protected:
   void SetUp() override {
     absl::StatusOr<std::unique_ptr<Backend>> cuda = CreateCudaBackend(0);
-    if (!cuda.ok()) {
-      if (std::getenv("LORAD_REQUIRE_GPU") != nullptr) FAIL() << cuda.status();
-      GTEST_SKIP() << cuda.status();
-    }
+    SKIP_WITHOUT_GPU(cuda.status());
     Use(*std::move(cuda));
   }
 

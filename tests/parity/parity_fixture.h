@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 #include <random>
 #include <string>
@@ -13,6 +12,7 @@
 #include "engine/core/float16.h"
 #include "engine/device/backend.h"
 #include "engine/ops/ops.h"
+#include "tests/parity/skip_without_gpu.h"
 #include "tests/support/status_matchers.h"
 #include "tests/unit/engine/ops/op_fixture.h"
 
@@ -23,8 +23,7 @@ namespace lorad {
 inline constexpr double kBFloat16Roundoff = 0x1p-8;
 inline constexpr double kFloatRoundoff = 0x1p-24;
 
-// The GPU and a stream on it, one for all tests of a binary. A test without a GPU skips, and fails
-// where LORAD_REQUIRE_GPU is set: a GPU run must never pass by skipping everything.
+// The GPU and a stream on it, one for all tests of a binary.
 class ParityTest : public testing::Test {
  protected:
   static Backend* SharedCuda(absl::Status* status) {
@@ -36,10 +35,7 @@ class ParityTest : public testing::Test {
   void SetUp() override {
     absl::Status status;
     cuda_ = SharedCuda(&status);
-    if (cuda_ == nullptr) {
-      if (std::getenv("LORAD_REQUIRE_GPU") != nullptr) FAIL() << status;
-      GTEST_SKIP() << status;
-    }
+    SKIP_WITHOUT_GPU(status);
     cpu_ = CreateCpuBackend();
     cpu_stream_ = *cpu_->CreateStream();
     stream_ = *cuda_->CreateStream();
