@@ -35,6 +35,9 @@ if [ -z "$bin" ]; then
   cmake --build --preset "$preset" --target lorad loractl -j"$(nproc)" | tail -n 1
   bin=$PWD/build/$preset/bin
 fi
+for program in lorad loractl; do
+  [ -x "$bin/$program" ] || { echo "error: there is no program $bin/$program; --bin names the folder of both" >&2; exit 1; }
+done
 
 step "starting lorad on the demo model"
 state=${LORAD_QUICKSTART_STATE:-$PWD/build/quickstart}

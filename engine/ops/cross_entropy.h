@@ -14,7 +14,8 @@ inline constexpr int32_t kIgnoreLabel = -100;
 // Output head and loss in one op, over row chunks, so that logits [num_tokens, vocab] never exist:
 //   loss[t] = logsumexp(head h[t]) - (head h[t])[labels[t]],  0 where labels[t] == kIgnoreLabel
 //   dhidden[t, :] = grad_scale * (softmax(head h[t]) - onehot(labels[t])) head,  0 where ignored
-// Ignored rows cost nothing. No gradient for the frozen head.
+// Ignored rows cost nothing on the CPU; a GPU multiplies them with the rest, for only the device
+// knows which they are. No gradient for the frozen head.
 // labels are already shifted: labels[t] is the token that row t predicts.
 struct LinearCrossEntropyArgs {
   ConstTensorView hidden;  // activation dtype [num_tokens, hidden], after the last norm
