@@ -22,15 +22,13 @@ class Stream {
   virtual absl::Status Synchronize() = 0;
 };
 
-// A point in a stream that another stream, or the host, can wait for. Thread-compatible.
+// A point in a stream that another stream can wait for. Thread-compatible.
 class Event {
  public:
   virtual ~Event() = default;
   virtual absl::Status Record(Stream& stream) = 0;
   // Work queued on `stream` from now on starts after the recorded point.
   virtual absl::Status Wait(Stream& stream) = 0;
-  // Blocks the host until the recorded point is reached; at once if nothing was recorded.
-  virtual absl::Status Synchronize() = 0;
 };
 
 struct DeviceInfo {

@@ -2,17 +2,16 @@
 #include <sys/sysinfo.h>
 
 #include <algorithm>
-#include <array>
 #include <cstdlib>
 #include <cstring>
 #include <thread>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "engine/core/arena.h"
 #include "engine/core/checked_math.h"
+#include "engine/core/status_macros.h"
 #include "engine/device/backend.h"
+#include "engine/device/memory_accounts.h"
 #include "engine/ops/cpu/cpu_ops.h"
 
 namespace lorad {
@@ -21,46 +20,26 @@ namespace {
 class CpuAllocator final : public Allocator {
  public:
   absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes, MemoryTag tag) override {
-    {
-      absl::MutexLock lock(&mutex_);
-      MemoryUsage& usage = usage_[static_cast<int>(tag)];
-      if (usage.limit_bytes > 0 && bytes > usage.limit_bytes - usage.used_bytes) {
-        return absl::ResourceExhaustedError(
-            absl::StrCat(Name(tag), " memory: ", bytes, " bytes needed, ",
-                         usage.limit_bytes - usage.used_bytes, " of ", usage.limit_bytes, " free"));
-      }
-      usage.used_bytes += bytes;
-      usage.peak_bytes = std::max(usage.peak_bytes, usage.used_bytes);
-    }
+    RETURN_IF_ERROR(accounts_.Enter(bytes, tag));
     const int64_t rounded = std::max(RoundUp(bytes, Arena::kAlignment), Arena::kAlignment);
     void* data = std::aligned_alloc(Arena::kAlignment, static_cast<size_t>(rounded));
     if (data == nullptr) {
-      Free(bytes, tag);
+      accounts_.Leave(bytes, tag);
       return absl::ResourceExhaustedError(
           absl::StrCat(Name(tag), " memory: the host has no ", bytes, " bytes left"));
     }
     return DeviceBuffer(data, bytes, [this, bytes, tag](void* block) {
       std::free(block);
-      Free(bytes, tag);
+      accounts_.Leave(bytes, tag);
     });
   }
-  MemoryUsage Usage(MemoryTag tag) const override {
-    absl::MutexLock lock(&mutex_);
-    return usage_[static_cast<int>(tag)];
-  }
+  MemoryUsage Usage(MemoryTag tag) const override { return accounts_.Usage(tag); }
   void SetLimit(MemoryTag tag, int64_t limit_bytes) override {
-    absl::MutexLock lock(&mutex_);
-    usage_[static_cast<int>(tag)].limit_bytes = limit_bytes;
+    accounts_.SetLimit(tag, limit_bytes);
   }
 
  private:
-  void Free(int64_t bytes, MemoryTag tag) {
-    absl::MutexLock lock(&mutex_);
-    usage_[static_cast<int>(tag)].used_bytes -= bytes;
-  }
-
-  mutable absl::Mutex mutex_;
-  std::array<MemoryUsage, kNumMemoryTags> usage_ ABSL_GUARDED_BY(mutex_);
+  MemoryAccounts accounts_;
 };
 
 class CpuStream final : public Stream {
@@ -72,7 +51,6 @@ class CpuEvent final : public Event {
  public:
   absl::Status Record(Stream&) override { return absl::OkStatus(); }
   absl::Status Wait(Stream&) override { return absl::OkStatus(); }
-  absl::Status Synchronize() override { return absl::OkStatus(); }
 };
 
 int64_t HostMemoryBytes() {

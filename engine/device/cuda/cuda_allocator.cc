@@ -9,31 +9,13 @@
 namespace lorad::cuda {
 
 absl::StatusOr<DeviceBuffer> CudaAllocator::Allocate(int64_t bytes, MemoryTag tag) {
-  RETURN_IF_ERROR(Account(bytes, tag));
+  RETURN_IF_ERROR(accounts_.Enter(bytes, tag));
   absl::StatusOr<void*> block = Take(bytes, tag);
   if (!block.ok()) {
-    Unaccount(bytes, tag);
+    accounts_.Leave(bytes, tag);
     return block.status();
   }
   return DeviceBuffer(*block, bytes, [this, bytes, tag](void* data) { Free(data, bytes, tag); });
-}
-
-absl::Status CudaAllocator::Account(int64_t bytes, MemoryTag tag) {
-  absl::MutexLock lock(&mutex_);
-  MemoryUsage& usage = usage_[static_cast<int>(tag)];
-  if (usage.limit_bytes > 0 && bytes > usage.limit_bytes - usage.used_bytes) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat(Name(tag), " memory: ", bytes, " bytes needed, ",
-                     usage.limit_bytes - usage.used_bytes, " of ", usage.limit_bytes, " free"));
-  }
-  usage.used_bytes += bytes;
-  usage.peak_bytes = std::max(usage.peak_bytes, usage.used_bytes);
-  return absl::OkStatus();
-}
-
-void CudaAllocator::Unaccount(int64_t bytes, MemoryTag tag) {
-  absl::MutexLock lock(&mutex_);
-  usage_[static_cast<int>(tag)].used_bytes -= bytes;
 }
 
 absl::StatusOr<void*> CudaAllocator::Take(int64_t bytes, MemoryTag tag) {
@@ -57,17 +39,7 @@ absl::StatusOr<void*> CudaAllocator::Take(int64_t bytes, MemoryTag tag) {
 void CudaAllocator::Free(void* block, int64_t bytes, MemoryTag tag) {
   LogIfError(cudaSetDevice(device_), "cudaSetDevice");
   LogIfError(tag == MemoryTag::kPinned ? cudaFreeHost(block) : cudaFree(block), "cudaFree");
-  Unaccount(bytes, tag);
-}
-
-MemoryUsage CudaAllocator::Usage(MemoryTag tag) const {
-  absl::MutexLock lock(&mutex_);
-  return usage_[static_cast<int>(tag)];
-}
-
-void CudaAllocator::SetLimit(MemoryTag tag, int64_t limit_bytes) {
-  absl::MutexLock lock(&mutex_);
-  usage_[static_cast<int>(tag)].limit_bytes = limit_bytes;
+  accounts_.Leave(bytes, tag);
 }
 
 }  // namespace lorad::cuda

@@ -1,11 +1,7 @@
 #ifndef LORAD_ENGINE_DEVICE_CUDA_CUDA_ALLOCATOR_H_
 #define LORAD_ENGINE_DEVICE_CUDA_CUDA_ALLOCATOR_H_
 
-#include <array>
-
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
-#include "engine/device/memory.h"
+#include "engine/device/memory_accounts.h"
 
 namespace lorad::cuda {
 
@@ -16,18 +12,17 @@ class CudaAllocator final : public Allocator {
   explicit CudaAllocator(int device) : device_(device) {}
 
   absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes, MemoryTag tag) override;
-  MemoryUsage Usage(MemoryTag tag) const override;
-  void SetLimit(MemoryTag tag, int64_t limit_bytes) override;
+  MemoryUsage Usage(MemoryTag tag) const override { return accounts_.Usage(tag); }
+  void SetLimit(MemoryTag tag, int64_t limit_bytes) override {
+    accounts_.SetLimit(tag, limit_bytes);
+  }
 
  private:
-  absl::Status Account(int64_t bytes, MemoryTag tag);
-  void Unaccount(int64_t bytes, MemoryTag tag);
   absl::StatusOr<void*> Take(int64_t bytes, MemoryTag tag);
   void Free(void* block, int64_t bytes, MemoryTag tag);
 
   const int device_;
-  mutable absl::Mutex mutex_;
-  std::array<MemoryUsage, kNumMemoryTags> usage_ ABSL_GUARDED_BY(mutex_);
+  MemoryAccounts accounts_;
 };
 
 }  // namespace lorad::cuda

@@ -29,9 +29,8 @@ absl::Status CudaStream::Synchronize() {
 absl::StatusOr<std::unique_ptr<CudaEvent>> CudaEvent::Create(int device) {
   RETURN_IF_ERROR(ToStatus(cudaSetDevice(device), "cudaSetDevice"));
   cudaEvent_t handle = nullptr;
-  RETURN_IF_ERROR(
-      ToStatus(cudaEventCreateWithFlags(&handle, cudaEventDisableTiming | cudaEventBlockingSync),
-               "cudaEventCreateWithFlags"));
+  RETURN_IF_ERROR(ToStatus(cudaEventCreateWithFlags(&handle, cudaEventDisableTiming),
+                           "cudaEventCreateWithFlags"));
   return absl::WrapUnique(new CudaEvent(handle));
 }
 
@@ -43,10 +42,6 @@ absl::Status CudaEvent::Record(Stream& stream) {
 
 absl::Status CudaEvent::Wait(Stream& stream) {
   return ToStatus(cudaStreamWaitEvent(Handle(stream), handle_, 0), "cudaStreamWaitEvent");
-}
-
-absl::Status CudaEvent::Synchronize() {
-  return ToStatus(cudaEventSynchronize(handle_), "cudaEventSynchronize");
 }
 
 }  // namespace lorad::cuda

@@ -47,7 +47,6 @@ class CudaEvent final : public Event {
 
   absl::Status Record(Stream& stream) override;
   absl::Status Wait(Stream& stream) override;
-  absl::Status Synchronize() override;
 
  private:
   explicit CudaEvent(cudaEvent_t handle) : handle_(handle) {}
