@@ -165,10 +165,24 @@ int64_t AttentionBytes(const Model& model, Backend& backend, int64_t num_tokens,
   return AttentionScratchBytes(model.config(), backend, num_tokens, options);
 }
 
+// Whether an op on the group needs the same scratch in both layers.
+bool AreAlike(const LayerWeights& a, const LayerWeights& b, int group) {
+  for (int i = kGroups[group]; i < kGroups[group + 1]; ++i) {
+    const WeightView &one = a[kAllProjections[i]].weight, &other = b[kAllProjections[i]].weight;
+    if (one.spec != other.spec || one.out_features != other.out_features ||
+        one.in_features != other.in_features) {
+      return false;
+    }
+  }
+  return true;
+}
+
 int64_t LargestOfLayers(const Model& model, Backend& backend, int64_t num_tokens, int group,
                         const LayerWorkspaceOptions& options) {
   int64_t bytes = 0;
   for (int64_t layer = 0; layer < model.config().num_layers; ++layer) {
+    // As a rule all are alike, and a pass asks for each micro-batch.
+    if (layer > 0 && AreAlike(model.layer(layer - 1), model.layer(layer), group)) continue;
     bytes = std::max(
         bytes, GroupWorkspaceBytes(model.layer(layer), backend.ops(), backend.activation_dtype(),
                                    num_tokens, group, options));

@@ -37,15 +37,11 @@ absl::Status InputOffload::Store(int64_t segment, ConstTensorView x, Stream& str
   return Copy(segment, Place(segment), x.data, x.size_bytes(), stream);
 }
 
-absl::Status InputOffload::WaitForStore(int64_t segment, Stream& stream) {
-  return done_[segment % 2]->Wait(stream);
-}
-
 absl::Status InputOffload::Fetch(int64_t segment, TensorView x, Stream& stream) {
   return Copy(segment, x.data, Place(segment), x.size_bytes(), stream);
 }
 
-absl::Status InputOffload::WaitForFetch(int64_t segment, Stream& stream) {
+absl::Status InputOffload::Wait(int64_t segment, Stream& stream) {
   return done_[segment % 2]->Wait(stream);
 }
 

@@ -30,12 +30,11 @@ class InputOffload {
   // REQUIRES, for all: GoesOut(segment). `x` is dense, in the segment's window.
   // Starts the way out of what `stream` has written to x.
   absl::Status Store(int64_t segment, ConstTensorView x, Stream& stream);
-  // What is queued on `stream` from now on may write to the segment's window.
-  absl::Status WaitForStore(int64_t segment, Stream& stream);
   // Starts the way back into x, which what `stream` has queued so far may still use.
   absl::Status Fetch(int64_t segment, TensorView x, Stream& stream);
-  // What is queued on `stream` from now on finds the input in its window.
-  absl::Status WaitForFetch(int64_t segment, Stream& stream);
+  // What is queued on `stream` from now on comes after the segment's last copy: after Store it may
+  // write to the window, after Fetch it finds the input there.
+  absl::Status Wait(int64_t segment, Stream& stream);
 
  private:
   InputOffload(Backend& backend, int64_t count, int64_t input_bytes)

@@ -70,14 +70,16 @@ absl::StatusOr<TrainingMemoryNeeds> Measure(const JobSetup& setup, Backend& back
                                setup.optimizer);
 }
 
-// The policy "auto": as many layers as fit are kept, by bisection, for more layers never need less.
+// The policy "auto": all layers if they fit, else as many as fit, by bisection, for there more
+// layers never need less.
 absl::StatusOr<ActivationCheckpointing> FitToMemory(const JobSetup& setup, Backend& backend) {
-  const int64_t room = TrainingRoom(backend);
-  const ActivationCheckpointing all = {.layers_per_segment = setup.model->config().num_layers,
-                                       .keeps_act = true};
-  ASSIGN_OR_RETURN(const TrainingMemoryNeeds most, Measure(setup, backend, all));
-  if (most.peak_bytes <= room) return all;
-  int64_t fits = 0, too_many = setup.model->config().num_layers + 1;
+  const int64_t room = TrainingRoom(backend), num_layers = setup.model->config().num_layers;
+  for (const bool keeps_act : {true, false}) {
+    const ActivationCheckpointing all = {.layers_per_segment = num_layers, .keeps_act = keeps_act};
+    ASSIGN_OR_RETURN(const TrainingMemoryNeeds needs, Measure(setup, backend, all));
+    if (needs.peak_bytes <= room) return all;
+  }
+  int64_t fits = 0, too_many = num_layers;
   while (too_many - fits > 1) {
     const int64_t kept = fits + (too_many - fits) / 2;
     ASSIGN_OR_RETURN(const TrainingMemoryNeeds needs,

@@ -40,9 +40,16 @@ class PackedAttention final : public LayerAttention {
   const TensorView workspace_;
 };
 
-// Decoded weights that may wait for a layer's backward pass. Twice what an 8B model's layer has:
-// those of larger models take more memory than the time to decode them again is worth.
+// Decoded weights that may wait for a layer's backward pass: 446 MB for an 8B model. Those of
+// larger models take more memory than the time to decode them again is worth.
 constexpr int64_t kMaxDecodedBytes = int64_t{512} << 20;
+
+int64_t LongestSequence(const MicroBatch& batch) {
+  int64_t longest = 0;
+  for (int64_t i = 0; i < batch.num_samples(); ++i)
+    longest = std::max<int64_t>(longest, batch.cu_seqlens[i + 1] - batch.cu_seqlens[i]);
+  return longest;
+}
 
 // Statistics (norms, log-sum-exp, losses) are kept in fp32 whatever the activations are.
 DType StatisticsType(const Backend& backend) {
@@ -60,7 +67,7 @@ ModelPass::ModelPass(const Model& model, Backend& backend, const TrainableAdapte
       max_seqlen_(options.max_seqlen),
       segments_(model.config().num_layers,
                 options.backward ? options.checkpointing : ActivationCheckpointing{}),
-      keeps_decoded_(options.backward && options.checkpointing.layers_per_segment == 1 &&
+      keeps_decoded_(Recomputes() && options.checkpointing.layers_per_segment == 1 &&
                      backend.ops().PreferredLinearLayout().reuses_workspace),
       keeps_act_(options.backward && options.checkpointing.keeps_act),
       offloads_(options.backward && options.checkpointing.offload),
@@ -151,14 +158,6 @@ LayerBatch ModelPass::Batch(int64_t num_tokens) const {
           .keeps_act = keeps_act_};
 }
 
-SequenceBounds ModelPass::Sequences() const {
-  const std::vector<int32_t>& bounds = input_.batch->cu_seqlens;
-  int64_t longest = 0;
-  for (size_t i = 0; i + 1 < bounds.size(); ++i)
-    longest = std::max<int64_t>(longest, bounds[i + 1] - bounds[i]);
-  return {.cu_seqlens = cu_seqlens_, .max_seqlen = longest};
-}
-
 int64_t ModelPass::LossRows(int64_t num_tokens) const {
   // A slice of the loss, forward and backward through the head, costs what a layer forward costs.
   const ModelConfig& config = model_.config();
@@ -230,6 +229,7 @@ absl::Status ModelPass::Begin(const PassInput& input, Arena& arena, Stream& stre
   input_ = input;
   arena_ = &arena;
   RETURN_IF_ERROR(Layout(input.batch->num_tokens(), input.batch->num_samples(), arena));
+  sequences_ = {.cu_seqlens = cu_seqlens_, .max_seqlen = LongestSequence(*input.batch)};
   lora_.SetBatch(input.batch->num_tokens(), input.dropout, token_keys_);
   DrawUpSlices();
   return Upload(stream);
@@ -285,7 +285,7 @@ absl::Status ModelPass::ForwardSlice(int64_t layer, Stream& stream) {
   const bool offloads = offloads_ && BeginsSegment(next);
   const int64_t segment = offloads ? segments_.Index(next) : 0;
   // The next input takes the window of the one two segments before it.
-  if (offloads && segment >= 2) RETURN_IF_ERROR(offload_->WaitForStore(segment - 2, stream));
+  if (offloads && segment >= 2) RETURN_IF_ERROR(offload_->Wait(segment - 2, stream));
   RETURN_IF_ERROR(Forward(layer, set, xs_[next], stream));
   if (offloads && offload_->GoesOut(segment))
     RETURN_IF_ERROR(offload_->Store(segment, xs_[next], stream));
@@ -299,7 +299,7 @@ absl::Status ModelPass::RecomputeSlice(int64_t layer, Stream& stream) {
     const bool more = segment > 0 && layer > lora_.lowest_layer();
     if (more && offload_->GoesOut(segment - 1))
       RETURN_IF_ERROR(offload_->Fetch(segment - 1, xs_[segments_.Begin(layer - 1)], stream));
-    if (offload_->GoesOut(segment)) RETURN_IF_ERROR(offload_->WaitForFetch(segment, stream));
+    if (offload_->GoesOut(segment)) RETURN_IF_ERROR(offload_->Wait(segment, stream));
   }
   const bool ends_segment = layer + 1 == segments_.End(layer);
   return Forward(layer, KeptSet(layer), ends_segment ? TensorView{} : xs_[layer + 1], stream);
@@ -326,7 +326,7 @@ LayerContext ModelPass::Context(int64_t layer) {
 absl::Status ModelPass::Forward(int64_t layer, LayerSet& set, TensorView y, Stream& stream) {
   Bind(layer, set);
   const LayerContext context = Context(layer);
-  PackedAttention attention(backend_.ops(), Sequences(), set.act.lse,
+  PackedAttention attention(backend_.ops(), sequences_, set.act.lse,
                             AttentionScale(model_.config()), AttentionWorkspace(context));
   decoded_layer_ = layer;
   return LayerForward(layer, context, attention, set.act, y, stream);
@@ -367,7 +367,7 @@ absl::Status ModelPass::Backward(int64_t layer, Stream& stream) {
   LayerSet& set = Bind(layer, KeptSet(layer));
   const LayerContext context = Context(layer);
   decoded_layer_ = -1;
-  return LayerBackward(layer, context, Sequences(), Batch(input_.batch->num_tokens()), set.act,
+  return LayerBackward(layer, context, sequences_, Batch(input_.batch->num_tokens()), set.act,
                        hidden_, *arena_, stream);
 }
 

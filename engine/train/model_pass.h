@@ -94,7 +94,6 @@ class ModelPass {
   // Of `layer`, to be run next.
   LayerContext Context(int64_t layer);
   LayerBatch Batch(int64_t num_tokens) const;
-  SequenceBounds Sequences() const;
   bool Recomputes() const { return backward_ && segments_.count() > 1; }
 
   const Model& model_;
@@ -111,6 +110,7 @@ class ModelPass {
 
   PassInput input_;
   Arena* arena_ = nullptr;
+  SequenceBounds sequences_;  // of the batch
   TensorView ids_, labels_, positions_, cu_seqlens_, token_keys_;
   std::vector<TensorView> xs_;  // [layers + 1] of [tokens, hidden]: each layer's input, then the
                                 // last one's output; entries may share memory
