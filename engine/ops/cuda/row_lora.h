@@ -10,14 +10,16 @@
 
 namespace lorad::cuda {
 
+using LoraElement = float;  // of A and B
+
 // Neighbouring rows of one linear layer that share an adapter. Pointers to x, xa and y are to the
 // segment's first row.
 struct RowLoraSegment {
-  const BFloat16* x = nullptr;  // [rows, in]
-  const float* a = nullptr;     // [rank, in]
-  const float* b = nullptr;     // [out, rank]
-  BFloat16* xa = nullptr;       // [rows, rank]; written
-  BFloat16* y = nullptr;        // [rows, out]
+  const BFloat16* x = nullptr;     // [rows, in]
+  const LoraElement* a = nullptr;  // [rank, in]
+  const LoraElement* b = nullptr;  // [out, rank]
+  BFloat16* xa = nullptr;          // [rows, rank]; written
+  BFloat16* y = nullptr;           // [rows, out]
   int64_t x_stride = 0, a_stride = 0, b_stride = 0, xa_stride = 0, y_stride = 0;
   int64_t rows = 0, in = 0, out = 0, rank = 0;
   float scaling = 0;

@@ -1,0 +1,61 @@
+// Launching kernels one after the other without a gap: programmatic dependent launch. A kernel that
+// is launched so may begin while the one before it on the stream still runs, and does what needs
+// nothing of it: tables, weights. Then it waits. CUDA C++ Programming Guide, "Programmatic
+// Dependent Launch"; compute capability 9.0 and up, an ordinary launch below.
+#ifndef LORAD_ENGINE_OPS_CUDA_CHAINED_LAUNCH_CUH_
+#define LORAD_ENGINE_OPS_CUDA_CHAINED_LAUNCH_CUH_
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+
+namespace lorad::cuda {
+
+// Every kernel that LaunchChained launches calls this before it reads what an earlier kernel wrote
+// and before it writes anything at all. All earlier kernels are then done.
+__device__ __forceinline__ void WaitForEarlierKernels() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;\n" ::: "memory");
+#endif
+}
+
+// The next kernel may begin as soon as every block has called this or ended. It is about when the
+// next one's blocks take their places, not about data.
+__device__ __forceinline__ void LetNextKernelBegin() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory");
+#endif
+}
+
+// Of the current device; asked for once, since all devices of a process are alike to us: an engine
+// has one.
+inline bool CanChainLaunches() {
+  static const bool can = [] {
+    int device = 0, major = 0;
+    return cudaGetDevice(&device) == cudaSuccess &&
+           cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) ==
+               cudaSuccess &&
+           major >= 9;
+  }();
+  return can;
+}
+
+template <typename Args>
+cudaError_t LaunchChained(void (*kernel)(Args), dim3 blocks, unsigned threads, size_t shared_bytes,
+                          const Args& args, cudaStream_t stream) {
+  cudaLaunchAttribute overlap = {};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = blocks;
+  config.blockDim = dim3(threads);
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  config.attrs = &overlap;
+  config.numAttrs = CanChainLaunches() ? 1 : 0;
+  return cudaLaunchKernelEx(&config, kernel, args);
+}
+
+}  // namespace lorad::cuda
+
+#endif  // LORAD_ENGINE_OPS_CUDA_CHAINED_LAUNCH_CUH_
