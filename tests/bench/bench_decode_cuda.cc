@@ -29,7 +29,9 @@ constexpr int64_t kPageTokens = 64;
 
 class Bench : private KernelTimer {
  public:
-  explicit Bench(std::string only) : KernelTimer(Launching::kGraph), only_(std::move(only)) {}
+  explicit Bench(std::string only) : KernelTimer(Launching::kGraph), only_(std::move(only)) {
+    counters_.Set(0, std::vector<uint32_t>(cuda::kRowProductCounters));
+  }
   void Run() {
     Ceiling();
     Products("qkv", {kQ, kKv, kKv}, kHidden);
@@ -53,11 +55,17 @@ class Bench : private KernelTimer {
   void LorasOf(const std::string& name, const std::vector<int64_t>& outs, int64_t columns,
                int64_t rows, int64_t adapters);
   void Attention(int64_t rows, int64_t context);
+  cuda::RowProductScratch scratch() const {
+    return {partial_sums_.at<void>(0), kPartialBytes, counters_.at<uint32_t>(0)};
+  }
   void Measure(const std::string& name, double bytes, int sets, const Launch& launch) {
     if (name.find(only_) != std::string::npos) Report(name, bytes, sets, launch);
   }
 
+  static constexpr int64_t kPartialBytes = 32 << 20;
   const std::string only_;
+  const Memory partial_sums_{kPartialBytes, 1};
+  Memory counters_{cuda::kRowProductCounters * sizeof(uint32_t), 1};
 };
 
 void Bench::Ceiling() {
@@ -100,7 +108,7 @@ void Bench::Products(const std::string& name, const std::vector<int64_t>& outs, 
         row += outs[i];
       }
       return cuda::LaunchRowProduct(x.at<BFloat16>(0), columns, rows, terms,
-                                    static_cast<int>(outs.size()), /*accumulate=*/false, stream());
+                                    static_cast<int>(outs.size()), scratch(), stream());
     });
   }
 }
@@ -117,8 +125,8 @@ void Bench::Head() {
       term.weight.bits = 16;
       term.weight.rows = kVocab, term.weight.columns = kHidden;
       term.y = y.at<BFloat16>(0), term.y_stride = kVocab;
-      return cuda::LaunchRowProduct(x.at<BFloat16>(0), kHidden, rows, &term, 1,
-                                    /*accumulate=*/false, stream());
+      return cuda::LaunchRowProduct(x.at<BFloat16>(0), kHidden, rows, &term, 1, scratch(),
+                                    stream());
     });
   }
 }

@@ -176,27 +176,11 @@ class Forward {
   std::vector<ConstTensorView> outputs_;
 };
 
-// Rows of their own sums begin from y.
-absl::Status RowInvariant(LinearArgs args, cudaStream_t stream) {
-  if (!args.residual.empty()) {
-    const TensorView& y = args.terms[0].y;
-    if (y.data != args.residual.data) {
-      RETURN_IF_ERROR(
-          ToStatus(LaunchCopyRows(args.residual.as<BFloat16>(), args.residual.stride(),
-                                  y.as<BFloat16>(), y.stride(), y.shape[0], y.shape[1], stream),
-                   "residual"));
-    }
-    args.residual = {};
-    args.accumulate = true;
-  }
-  return RowInvariantLinear(args, stream);
-}
-
 }  // namespace
 
 absl::Status Linear(Matmul& matmul, const LinearArgs& args, const LinearScratch& scratch,
                     const LinearLimits& limits) {
-  if (args.row_invariant) return RowInvariant(args, scratch.stream);
+  if (args.row_invariant) return RowInvariantLinear(args, scratch);
   if (args.x.shape[0] == 0) return absl::OkStatus();
   return Forward(matmul, args, scratch, limits).Run();
 }

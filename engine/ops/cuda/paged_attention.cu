@@ -18,6 +18,12 @@
 //           2t+8, 2t+9, and pairs words of two keys into eight fragments.
 // A slot that a key is masked for gets p = 0, which adds nothing: a tile's other rows do not enter.
 //
+// While a block computes scores it has the values fetched into the second-level cache; the first
+// ones before the kernel that computes q has ended. The page table and the lengths are there since
+// before the pass began, and a cache line that is fetched too early is brought up to date by
+// whoever writes to it. (Fetching a split ahead overflows the cache when the device is full: 1.3
+// times slower.)
+//
 // With many tiles a block folds all splits of its tile. With few, a block takes one row and one
 // split and leaves (m, l, o) in the workspace; a second kernel folds them: the same operations.
 // Bound by memory, 4 d bytes a key and kv head, when decoding; by the second-level cache in
@@ -26,6 +32,7 @@
 
 #include "engine/core/checked_math.h"
 #include "engine/ops/cuda/attention_mma.cuh"
+#include "engine/ops/cuda/chained_launch.cuh"
 #include "engine/ops/cuda/paged_attention.cuh"
 #include "engine/ops/cuda/paged_attention.h"
 
@@ -42,6 +49,7 @@ constexpr int kKeyDims = 32;                    // of two score products
 constexpr int kValueDims = 64;                  // of eight value products
 constexpr int kQueryStride = kMaxHeadDim + 32;  // 64 bytes off a multiple of 128: no conflicts
 constexpr int kSumStride = kValueDims + 4;
+constexpr int kLineElements = 64;   // of a cache line
 constexpr int kEnoughBlocks = 512;  // fewer leave multiprocessors idle
 
 struct Shared {
@@ -84,24 +92,18 @@ __device__ __forceinline__ void LoadQueries(const PagedArgs& args, const PagedTi
   }
 }
 
-// Where the keys of a split lie.
+// Where the keys of a split lie. Has their values fetched, which are wanted only after the scores;
+// and the keys too where there are so few blocks that it all fits the cache.
 __device__ __forceinline__ void FindKeys(const PagedArgs& args, const PagedTile& tile,
-                                         int64_t kv_head, int64_t split, Shared& shared) {
-  const PagedAttentionParams& p = args.p;
-  const int32_t* pages = p.page_table + tile.sequence * p.page_table_stride;
-  const int64_t keys = tile.position + tile.rows;
+                                         int64_t kv_head, int64_t split, bool fetch_keys,
+                                         Shared& shared) {
+  const int dims = static_cast<int>(args.p.head_dim);
   for (int i = threadIdx.x; i < kSplitKeys; i += kThreads) {
-    const int64_t key = split * kSplitKeys + i;
-    const __nv_bfloat16 *k = nullptr, *v = nullptr;
-    if (key < keys) {
-      const int64_t page = key / p.page_tokens;
-      const int64_t place = ((key - page * p.page_tokens) * p.num_kv_heads + kv_head) * p.head_dim;
-      const int64_t entry = pages[page];
-      k = reinterpret_cast<const __nv_bfloat16*>(p.k_cache) + entry * p.k_page_stride + place;
-      v = reinterpret_cast<const __nv_bfloat16*>(p.v_cache) + entry * p.v_page_stride + place;
-    }
-    shared.k_rows[i] = k;
-    shared.v_rows[i] = v;
+    const KeyRows rows = FindKey(args, tile, kv_head, split * kSplitKeys + i);
+    shared.k_rows[i] = rows.k;
+    shared.v_rows[i] = rows.v;
+    if (fetch_keys) Prefetch(rows.k, dims);
+    Prefetch(rows.v, dims);
   }
 }
 
@@ -249,6 +251,7 @@ template <bool kAligned, bool kSplit>
 __global__ void __launch_bounds__(kThreads, 3) PagedKernel(const __grid_constant__ PagedArgs args) {
   __shared__ __align__(16) Shared shared;
   __shared__ float o[kSplit ? 1 : kSlots][kSplit ? 1 : kMaxHeadDim];
+  LetNextKernelBegin();
   const PagedTile tile = FindTile(args, blockIdx.x, &shared.tile);
   if (tile.rows == 0) return;
   const int64_t splits = (tile.position + tile.rows + kSplitKeys - 1) / kSplitKeys;
@@ -260,10 +263,12 @@ __global__ void __launch_bounds__(kThreads, 3) PagedKernel(const __grid_constant
       static_cast<int>(args.group - offset < kSlots ? args.group - offset : kSlots)};
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
   const int dims = static_cast<int>(args.p.head_dim), slots = tile.rows * heads.count;
+  FindKeys(args, tile, kv, begin, /*fetch_keys=*/kSplit, shared);
+  WaitForEarlierKernels();  // q, and the newest keys and values
   LoadQueries<kAligned>(args, tile, heads, shared);
 
   for (int64_t split = begin; split < end; ++split) {
-    FindKeys(args, tile, kv, split, shared);
+    if (split > begin) FindKeys(args, tile, kv, split, /*fetch_keys=*/false, shared);
     __syncthreads();
     float scores[8][4] = {};
     Scores<kAligned>(args, shared, split, warp, g, t, scores);
@@ -306,8 +311,10 @@ __global__ void __launch_bounds__(kThreads, 3) PagedKernel(const __grid_constant
 // One row and head a block; a thread folds dimensions, one after the other, over all splits.
 __global__ void __launch_bounds__(kThreads) FoldKernel(const __grid_constant__ PagedArgs args) {
   __shared__ PagedTile found;
+  LetNextKernelBegin();
   const PagedTile tile = FindTile(args, blockIdx.x, &found);
   if (tile.rows == 0) return;
+  WaitForEarlierKernels();
   const int64_t splits = tile.position / kSplitKeys + 1;
   for (int dim = threadIdx.x; dim < args.p.head_dim; dim += kThreads) {
     float m = -INFINITY, l = 0, o = 0;
@@ -368,12 +375,10 @@ cudaError_t LaunchPagedAttention(const PagedAttentionParams& params, cudaStream_
                   split ? static_cast<unsigned>(args.max_splits) : 1);
   const auto kernel = aligned ? (split ? PagedKernel<true, true> : PagedKernel<true, false>)
                               : (split ? PagedKernel<false, true> : PagedKernel<false, false>);
-  kernel<<<grid, kThreads, 0, stream>>>(args);
-  if (split) {
-    const dim3 rows(static_cast<unsigned>(p.num_tokens), static_cast<unsigned>(p.num_heads));
-    FoldKernel<<<rows, kThreads, 0, stream>>>(args);
-  }
-  return cudaGetLastError();
+  const cudaError_t error = LaunchChained(kernel, grid, kThreads, 0, args, stream);
+  if (error != cudaSuccess || !split) return error;
+  const dim3 rows(static_cast<unsigned>(p.num_tokens), static_cast<unsigned>(p.num_heads));
+  return LaunchChained(FoldKernel, rows, kThreads, 0, args, stream);
 }
 
 }  // namespace lorad::cuda

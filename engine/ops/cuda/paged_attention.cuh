@@ -12,6 +12,8 @@
 
 namespace lorad::cuda {
 
+inline constexpr int kLineElements = 64;  // of a cache line
+
 struct PagedArgs {
   PagedAttentionParams p;
   int64_t group = 0;       // query heads of a kv head
@@ -88,6 +90,28 @@ __device__ __forceinline__ uint4 LoadEight(const __nv_bfloat16* row, int dim, in
     values = make_uint4(words[0], words[1], words[2], words[3]);
   }
   return values;
+}
+
+// Where a key and its value lie.
+struct KeyRows {
+  const __nv_bfloat16 *k, *v;  // null: beyond the tile's last key
+};
+__device__ __forceinline__ KeyRows FindKey(const PagedArgs& args, const PagedTile& tile,
+                                           int64_t kv_head, int64_t key) {
+  const PagedAttentionParams& p = args.p;
+  if (key >= tile.position + tile.rows) return {nullptr, nullptr};
+  const int64_t page = key / p.page_tokens;
+  const int64_t place = ((key - page * p.page_tokens) * p.num_kv_heads + kv_head) * p.head_dim;
+  const int64_t entry = p.page_table[tile.sequence * p.page_table_stride + page];
+  return {reinterpret_cast<const __nv_bfloat16*>(p.k_cache) + entry * p.k_page_stride + place,
+          reinterpret_cast<const __nv_bfloat16*>(p.v_cache) + entry * p.v_page_stride + place};
+}
+
+// Has a row fetched into the second-level cache.
+__device__ __forceinline__ void Prefetch(const __nv_bfloat16* row, int dims) {
+  if (row == nullptr) return;
+  for (int dim = 0; dim < dims; dim += kLineElements)
+    asm volatile("prefetch.global.L2 [%0];\n" ::"l"(row + dim));
 }
 
 inline constexpr int kPartialHead = 2;  // m and l before o

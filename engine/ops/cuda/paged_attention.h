@@ -35,7 +35,9 @@ struct PagedAttentionParams {
 // A row's bits depend on its q, its position and the keys and values up to it alone. 16-byte
 // accesses where all pointers are aligned to 16 bytes and all strides and head_dim are multiples of
 // 8; anything else is correct, and slow. head_dim is even and at most 256; cudaErrorInvalidValue
-// otherwise. Page-table entries and slots beyond a row's position are not read.
+// otherwise. Page-table entries and slots beyond a row's position are not read. The page table, the
+// lengths and the bounds must have been written by a copy, or by no kernel since the last one: the
+// kernel may read them before earlier kernels have ended.
 cudaError_t LaunchPagedAttention(const PagedAttentionParams& params, cudaStream_t stream);
 
 // What lets few rows over long contexts use the whole device. 0: many rows, or short contexts.

@@ -17,19 +17,26 @@ bool HasDropout(const LinearTerm& term) {
   return term.dropout.probability > 0 && !term.lora.empty();
 }
 
-absl::Status MultiplyWeights(const LinearArgs& args, cudaStream_t stream) {
+absl::Status MultiplyWeights(const LinearArgs& args, const LinearScratch& scratch) {
+  const RowProductScratch partial = {
+      scratch.lt_workspace, static_cast<int64_t>(scratch.lt_workspace_bytes), scratch.counters};
   std::array<RowProductTerm, kMaxRowProductTerms> products;
   for (size_t first = 0; first < args.terms.size(); first += products.size()) {
     const absl::Span<LinearTerm> terms = args.terms.subspan(first, products.size());
     for (size_t i = 0; i < terms.size(); ++i) {
       const LinearTerm& term = terms[i];
-      products[i] = {ToPackedWeight(term.weight, /*row_offset=*/0),
-                     term.bias.empty() ? nullptr : term.bias.as<float>(), term.y.as<BFloat16>(),
-                     term.y.stride()};
+      RowProductTerm& product = products[i];
+      product.weight = ToPackedWeight(term.weight, /*row_offset=*/0);
+      product.bias = term.bias.empty() ? nullptr : term.bias.as<float>();
+      product.y = term.y.as<BFloat16>();
+      product.y_stride = term.y.stride();
+      const ConstTensorView residual = args.accumulate ? term.y : args.residual;
+      product.residual = residual.empty() ? nullptr : residual.as<BFloat16>();
+      product.residual_stride = residual.empty() ? 0 : residual.stride();
     }
     RETURN_IF_ERROR(ToStatus(
         LaunchRowProduct(args.x.as<BFloat16>(), args.x.stride(), args.x.shape[0], products.data(),
-                         static_cast<int>(terms.size()), args.accumulate, stream),
+                         static_cast<int>(terms.size()), partial, scratch.stream),
         "row product"));
   }
   return absl::OkStatus();
@@ -89,22 +96,22 @@ int64_t RowInvariantLinearWorkspaceBytes(const LinearArgs& args) {
   return widest * args.x.shape[0] * SizeOf(DType::kBF16);
 }
 
-absl::Status RowInvariantLinear(const LinearArgs& args, cudaStream_t stream) {
+absl::Status RowInvariantLinear(const LinearArgs& args, const LinearScratch& scratch) {
   if (args.x.shape[0] == 0) return absl::OkStatus();
   const int64_t given = args.workspace.empty() ? 0 : args.workspace.size_bytes();
   if (given < RowInvariantLinearWorkspaceBytes(args)) {
     return absl::InvalidArgumentError("linear: the workspace is too small for dropout");
   }
-  RETURN_IF_ERROR(MultiplyWeights(args, stream));
+  RETURN_IF_ERROR(MultiplyWeights(args, scratch));
   std::vector<RowLoraSegment> segments;
   for (const LinearTerm& term : args.terms) {
     if (HasDropout(term)) {
-      RETURN_IF_ERROR(AddDropped(term, args, stream));
+      RETURN_IF_ERROR(AddDropped(term, args, scratch.stream));
     } else {
       AppendSegments(term, args.x.as<BFloat16>(), args.x.stride(), segments);
     }
   }
-  return AddSegments(segments, stream);
+  return AddSegments(segments, scratch.stream);
 }
 
 }  // namespace lorad::cuda

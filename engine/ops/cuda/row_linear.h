@@ -2,11 +2,10 @@
 #ifndef LORAD_ENGINE_OPS_CUDA_ROW_LINEAR_H_
 #define LORAD_ENGINE_OPS_CUDA_ROW_LINEAR_H_
 
-#include <cuda_runtime_api.h>
-
 #include <cstdint>
 
 #include "absl/status/status.h"
+#include "engine/ops/cuda/matmul.h"
 #include "engine/ops/linear.h"
 
 namespace lorad::cuda {
@@ -15,7 +14,7 @@ namespace lorad::cuda {
 // is rounded to bf16 once after weights, bias and, with `accumulate`, the old y are summed, and
 // once more where an adapter adds to it; xa is rounded before B. So base rows never pass through
 // anything but the first. Views may have strides; the fast layouts are those of row_product.h.
-absl::Status RowInvariantLinear(const LinearArgs& args, cudaStream_t stream);
+absl::Status RowInvariantLinear(const LinearArgs& args, const LinearScratch& scratch);
 
 // Only dropout needs scratch.
 int64_t RowInvariantLinearWorkspaceBytes(const LinearArgs& args);

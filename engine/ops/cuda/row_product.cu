@@ -1,16 +1,18 @@
-// y[t, o] (+)= sum over c of x[t, c] W[o, c] + bias[o] over packed weights, for a few rows.
+// y[t, o] = residual[t, o] + sum over c of x[t, c] W[o, c] + bias[o] over packed weights, for a few
+// rows.
 //
 //   x [rows, in] bf16    W [out, in] of 4-bit or 8-bit codes, or bf16    y [rows, out] bf16
 //
-// A block of 8 warps takes tiles of 16 outputs, or 32, and up to 8, 16, 32 or 64 rows; warp w the
-// columns [256 s, 256 s + 256) for s = w, w + 8, ... (128 where codes are wider). Each weight is
-// decoded once into a fragment of the tensor cores' product (16 outputs x 16 columns times 16
-// columns x 8 rows, fp32 sums) and used for all rows. The order of columns within a fragment is
-// free as long as x follows it: lane (g, t) = (lane / 4, lane % 4) loads 16 bytes of codes of
-// outputs g and g + 8, and of each 8 neighbouring columns in them the first four are its k = 2t,
-// 2t+1, 2t+8, 2t+9 of one product and the last four those of the next; of x it loads the same 8
-// columns of row g. So nothing passes through shared memory but the look-up tables, and at the end
-// of a tile the 8 warps' sums, added in order.
+// A block of 8 warps takes tiles of 16 outputs and 8 or 16 rows; warp s the columns [256 g, 256 g +
+// 256) for g = s, s + 8, ... (128 where codes are wider). Each weight is decoded once into a
+// fragment of the tensor cores' product (16 outputs x 16 columns times 16 columns x 8 rows, fp32
+// sums) and used for all rows. The order of columns within a fragment is free as long as x follows
+// it: lane (g, t) = (lane / 4, lane % 4) loads 16 bytes of codes of outputs g and g + 8, and of
+// each 8 neighbouring columns in them the first four are its k = 2t, 2t+1, 2t+8, 2t+9 of one
+// product and the last four those of the next; of x it loads the same 8 columns of row g. So
+// nothing passes through shared memory but the look-up tables, and at the end of a tile the 8
+// warps' sums, added in order. With more than 16 rows, row_product_wide.cu does the same sums in
+// the same order.
 //
 // Each sum thus has an order that depends on the number of columns and on the width of a code
 // alone. A row's column in the fragment does not enter: the tensor cores compute each element of a
@@ -20,56 +22,44 @@
 // of the next are on their way, the very first before the kernel that computes x has ended. Tiles
 // that share weights and differ in rows are neighbours, so that weights come from memory once.
 //
-// Bound by memory for few rows (0.52 bytes a weight for nf4 with double quantisation), closely
-// followed by shared memory: a look-up of 8 bytes for two weights, 32 weights a clock. With 64 rows
-// x takes as much of the first-level cache's path as the look-ups; 32 outputs a tile halve that.
-// Measured in tests/bench/results/decode_cuda.md. Formats: Dettmers et al., "QLoRA", 2023. Pair
-// tables: Guo et al., "FLUTE", 2024. Row invariance by one fixed reduction: He et al., "Defeating
-// nondeterminism in LLM inference", 2025.
+// Bound by memory (0.52 bytes a weight for nf4 with double quantisation), closely followed by
+// shared memory, a look-up of 8 bytes for two weights, 32 weights a clock, and by 3 instructions a
+// weight. Measured in tests/bench/results/decode_cuda.md. Formats: Dettmers et al., "QLoRA", 2023.
+// Pair tables: Guo et al., "FLUTE", 2024. Row invariance by one fixed reduction: He et al.,
+// "Defeating nondeterminism in LLM inference", 2025.
 #include <algorithm>
 #include <bit>
+#include <type_traits>
 
 #include "engine/core/checked_math.h"
-#include "engine/ops/cuda/attention_mma.cuh"
 #include "engine/ops/cuda/chained_launch.cuh"
 #include "engine/ops/cuda/row_product.h"
-#include "engine/ops/cuda/row_product_weights.cuh"
+#include "engine/ops/cuda/row_product_tile.cuh"
 
 namespace lorad::cuda {
 namespace {
 
 constexpr int kThreads = kRowProductThreads;
 constexpr int kWarps = kThreads / 32;
-constexpr int kTileOuts = 16;
-constexpr int kTileRows = 8;
-constexpr int kMaxRowTiles = 8;
+static_assert(kWarps == kSums, "a warp takes the columns of one sum");
 constexpr int kPartialStride = kTileOuts + 4;  // no bank conflicts between rows
 constexpr int kFastColumns = 32;               // columns come in multiples of it
 constexpr int kBlocksPerProcessor = 2;
 constexpr int64_t kMaxColumns = 1 << 24;
+constexpr int kNarrowRows = 2 * kTileRows;  // more are row_product_wide.cu's
 
-struct Args {
-  RowProductEntry entries[kMaxRowProductTerms];
-  int count = 0;
-  bool accumulate = false;
-  const __nv_bfloat16* x = nullptr;
-  int64_t x_stride = 0;
-  int64_t rows = 0;
-  uint32_t passes = 0;  // over the rows
-  uint32_t tiles = 0;
-};
-
-// What a kernel is made for. With prefetch codes are loaded while earlier ones are multiplied;
-// larger tiles have no registers for it, and enough to do for the other warps to load meanwhile.
-template <int kBits_, bool kFast_, int kRowTiles_, int kOutTiles_>
+// What a kernel is made for: regular weights, aligned ones, or any. 4-bit codes are loaded while
+// earlier ones are multiplied; wider ones have loads enough in flight without it.
+enum class Form { kRegular, kAligned, kAny };
+template <int kBits_, Form kForm_, int kRowTiles_>
 struct Variant {
-  static constexpr int kBits = kBits_, kRowTiles = kRowTiles_, kOutTiles = kOutTiles_;
-  static constexpr bool kFast = kFast_;
-  static constexpr int kRows = kTileRows * kRowTiles, kOuts = kTileOuts * kOutTiles;
-  static constexpr bool kPrefetch = kFast && kBits == 4 && kRowTiles * kOutTiles <= 4;
-  static constexpr int kLoads =
-      kPrefetch ? Columns<kBits>::kLoads : std::max(1, Columns<kBits>::kLoads / 2 / kOutTiles);
-  using Lane = LaneCodes<kBits, kLoads>;
+  static constexpr int kBits = kBits_, kRowTiles = kRowTiles_, kRows = kTileRows * kRowTiles;
+  static constexpr Form kForm = kForm_;
+  static constexpr bool kFast = kForm != Form::kAny, kPrefetch = kFast && kBits == 4;
+  static constexpr bool kRegular = kForm == Form::kRegular;
+  using Lane =
+      std::conditional_t<kRegular, RegularLaneCodes, LaneCodes<kBits, Columns<kBits>::kLoads>>;
+  using Weights = std::conditional_t<kRegular, RegularWeightRows, WeightRows>;
 };
 
 template <typename V>
@@ -84,115 +74,70 @@ struct Tile {
   int64_t out, row;
 };
 template <typename V>
-__device__ __forceinline__ Tile Locate(const Args& args, uint32_t index) {
+__device__ __forceinline__ Tile Locate(const RowProductArgs& args, uint32_t index) {
   int entry = 0;
   while (entry + 1 < args.count && index >= args.entries[entry + 1].first_tile) ++entry;
   const uint32_t place = index - args.entries[entry].first_tile;
-  return {entry, int64_t{place / args.passes} * V::kOuts, int64_t{place % args.passes} * V::kRows};
+  return {entry, int64_t{place / args.passes} * kTileOuts, int64_t{place % args.passes} * V::kRows};
+}
+template <typename V>
+__device__ __forceinline__ typename V::Weights WeightsOf(const RowProductArgs& args,
+                                                         const Tile& tile, int g) {
+  const RowProductEntry& entry = args.entries[tile.entry];
+  return {entry.term.weight, entry.block_shift, tile.out, g};
 }
 
 // Eight columns of a row of x, zeros beyond it.
-template <bool kFast>
 __device__ __forceinline__ uint4 LoadX(const __nv_bfloat16* row, int column, int columns) {
-  uint4 values = make_uint4(0, 0, 0, 0);
-  if constexpr (kFast) {
-    if (column < columns) values = *reinterpret_cast<const uint4*>(row + column);
-  } else {
-    uint32_t words[4];
+  return column < columns ? *reinterpret_cast<const uint4*>(row + column) : make_uint4(0, 0, 0, 0);
+}
+__device__ __forceinline__ uint4 LoadElementsOfX(const __nv_bfloat16* row, int column,
+                                                 int columns) {
+  uint32_t words[4];
 #pragma unroll
-    for (int w = 0; w < 4; ++w) {
-      const int c = column + 2 * w;
-      words[w] = c < columns ? __bfloat16_as_ushort(row[c]) : 0;
-      if (c + 1 < columns) words[w] |= uint32_t{__bfloat16_as_ushort(row[c + 1])} << 16;
-    }
-    values = make_uint4(words[0], words[1], words[2], words[3]);
+  for (int w = 0; w < 4; ++w) {
+    const int c = column + 2 * w;
+    words[w] = c < columns ? __bfloat16_as_ushort(row[c]) : 0;
+    if (c + 1 < columns) words[w] |= uint32_t{__bfloat16_as_ushort(row[c + 1])} << 16;
   }
-  return values;
+  return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
-// The rows of x of one lane: row g of each fragment.
+// The rows of x of one lane: row g of each fragment. A row that is not there is read as the last
+// one: nobody looks at what becomes of it.
+template <typename V>
 struct LaneRows {
-  const __nv_bfloat16* first;
-  int64_t stride;  // from one fragment's row to the next one's
-  int count;       // fragments in which the lane has a row
-};
-template <typename V>
-__device__ __forceinline__ LaneRows RowsOf(const Args& args, int64_t row, int g) {
-  const int64_t left = args.rows - row - g;
-  return {args.x + (row + g) * args.x_stride, kTileRows * args.x_stride,
-          static_cast<int>(left >= V::kRows ? V::kRowTiles : (left + kTileRows - 1) / kTileRows)};
-}
-
-template <typename V>
-using Sums = float[V::kOutTiles][V::kRowTiles][4];
-
-// The outputs of one tile, 16 and 16.
-template <typename V>
-struct TileWeights {
-  __device__ __forceinline__ TileWeights(const Args& args, const Tile& tile, int g)
-      : rows(args.entries[tile.entry].term.weight, args.entries[tile.entry].block_shift, tile.out,
-             g),
-        upper(args.entries[tile.entry].term.weight, args.entries[tile.entry].block_shift,
-              tile.out + kTileOuts, g) {}
-  __device__ __forceinline__ const WeightRows& operator[](int i) const {
-    return i == 0 ? rows : upper;
-  }
-  __device__ __forceinline__ void Load(int column, int t,
-                                       typename V::Lane (&lanes)[V::kOutTiles]) const {
-#pragma unroll
-    for (int i = 0; i < V::kOutTiles; ++i) (*this)[i].template Load<V::kBits>(column, t, lanes[i]);
-  }
-  WeightRows rows, upper;  // upper is not used, and not computed, with one tile of outputs
-};
-
-// Adds the products of the columns that `lanes` hold.
-template <typename V>
-__device__ __forceinline__ void Multiply(const TileWeights<V>& weights,
-                                         typename V::Lane (&lanes)[V::kOutTiles],
-                                         const DecodeTables<V::kBits>& tables, const LaneRows& x,
-                                         int64_t column, int64_t columns, int t, Sums<V>& sums) {
-  if constexpr (V::kFast) {
-#pragma unroll
-    for (int o = 0; o < V::kOutTiles; ++o)
-      weights[o].template DecodeScales<V::kBits>(tables, lanes[o]);
-  }
-#pragma unroll
-  for (int i = 0; i < V::Lane::kChunks; ++i) {
-    const int chunk = column + Columns<V::kBits>::OfChunk(i, t);
-    uint32_t first[V::kOutTiles][4], second[V::kOutTiles][4];
-#pragma unroll
-    for (int o = 0; o < V::kOutTiles; ++o) {
-      uint4 w[2];
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        if constexpr (V::kFast) {
-          w[r] = DecodeChunk<V::kBits>(lanes[o], r, i, tables);
-        } else {
-          w[r] = weights[o].DecodeElements(r, chunk);
-        }
-      }
-      first[o][0] = w[0].x, first[o][1] = w[1].x, first[o][2] = w[0].y, first[o][3] = w[1].y;
-      second[o][0] = w[0].z, second[o][1] = w[1].z, second[o][2] = w[0].w, second[o][3] = w[1].w;
-    }
+  __device__ __forceinline__ LaneRows(const RowProductArgs& args, int64_t row, int g) {
 #pragma unroll
     for (int n = 0; n < V::kRowTiles; ++n) {
-      uint4 values = make_uint4(0, 0, 0, 0);
-      if (n < x.count) values = LoadX<V::kFast>(x.first + n * x.stride, chunk, columns);
-#pragma unroll
-      for (int o = 0; o < V::kOutTiles; ++o) {
-        MultiplyAdd(sums[o][n], first[o], values.x, values.y);
-        MultiplyAdd(sums[o][n], second[o], values.z, values.w);
-      }
+      const int64_t r = row + g + n * kTileRows;
+      rows[n] = args.x + (r < args.rows ? r : args.rows - 1) * args.x_stride;
     }
+  }
+  const __nv_bfloat16* rows[V::kRowTiles];
+};
+
+// The slow way through one group: element by element, any weight, one fragment of rows.
+template <int kBits>
+__device__ __forceinline__ void MultiplyElements(const WeightRows& weights, const __nv_bfloat16* x,
+                                                 int column, int columns, int t,
+                                                 float (&sums)[1][1][4]) {
+  for (int i = 0; i < Columns<kBits>::kLoads * Columns<kBits>::kLoadChunks; ++i) {
+    const int chunk = column + Columns<kBits>::OfChunk(i, t);
+    const uint4 w0 = weights.DecodeElements(0, chunk), w1 = weights.DecodeElements(1, chunk);
+    const uint32_t first[4] = {w0.x, w1.x, w0.y, w1.y}, second[4] = {w0.z, w1.z, w0.w, w1.w};
+    const uint4 values = LoadElementsOfX(x, chunk, columns);
+    MultiplyAdd(sums[0][0], first, values.x, values.y);
+    MultiplyAdd(sums[0][0], second, values.z, values.w);
   }
 }
 
 // Adds the warps' sums of 16 outputs and writes them. Waits for the block before and after.
 template <typename V>
-__device__ __forceinline__ void Finish(const Args& args, const RowProductTerm& term, int64_t out,
-                                       int64_t row, const float (&sums)[V::kRowTiles][4],
-                                       Shared<V>& shared) {
+__device__ __forceinline__ void Finish(const RowProductArgs& args, const Tile& tile,
+                                       const float (&sums)[V::kRowTiles][4], Shared<V>& shared) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
+  const RowProductTerm& term = args.entries[tile.entry].term;
 #pragma unroll
   for (int n = 0; n < V::kRowTiles; ++n) {
 #pragma unroll
@@ -202,83 +147,72 @@ __device__ __forceinline__ void Finish(const Args& args, const RowProductTerm& t
   __syncthreads();
   for (int i = threadIdx.x; i < kTileOuts * V::kRows; i += kThreads) {
     const int o = i % kTileOuts, r = i / kTileOuts;
-    if (row + r >= args.rows || out + o >= term.weight.rows) continue;
+    if (tile.row + r >= args.rows || tile.out + o >= term.weight.rows) continue;
     float sum = shared.partial[0][r][o];
 #pragma unroll
     for (int w = 1; w < kWarps; ++w) sum += shared.partial[w][r][o];
-    if (term.bias != nullptr) sum += __ldg(term.bias + out + o);
-    __nv_bfloat16* y = reinterpret_cast<__nv_bfloat16*>(term.y) + (row + r) * term.y_stride;
-    if (args.accumulate) sum += __bfloat162float(y[out + o]);
-    y[out + o] = __float2bfloat16_rn(sum);
+    StoreResult(term, tile.row + r, tile.out + o, Completed(term, tile.row + r, tile.out + o, sum));
   }
   __syncthreads();
 }
 
 template <typename V>
 __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
-    RowProductKernel(const __grid_constant__ Args args) {
-  extern __shared__ __align__(16) unsigned char dynamic_shared[];
+    RowProductKernel(const __grid_constant__ RowProductArgs args) {
+  extern __shared__ __align__(128) unsigned char dynamic_shared[];
   Shared<V>& shared = *reinterpret_cast<Shared<V>*>(dynamic_shared);
-  constexpr int kGroup = Columns<V::kBits>::kGroup, kStride = kWarps * kGroup;
+  constexpr int kGroup = Columns<V::kBits>::kGroup, kStride = kSums * kGroup;
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const int begin = threadIdx.x / 32 * kGroup;
   const int columns = static_cast<int>(args.entries[0].term.weight.columns);
   LetNextKernelBegin();
 
-  typename V::Lane lanes[V::kOutTiles] = {}, next[V::kOutTiles] = {};
-  if constexpr (V::kPrefetch) {
-    TileWeights<V>(args, Locate<V>(args, blockIdx.x), g).Load(begin, t, next);
-  }
+  typename V::Lane lanes[1] = {}, next = {};
+  if constexpr (V::kPrefetch)
+    WeightsOf<V>(args, Locate<V>(args, blockIdx.x), g).Load(begin, t, next);
   const float* book = nullptr;  // that the tables hold
   WaitForEarlierKernels();
   for (uint32_t index = blockIdx.x; index < args.tiles; index += gridDim.x) {
     const Tile tile = Locate<V>(args, index);
-    const TileWeights<V> weights(args, tile, g);
-    const RowProductTerm& term = args.entries[tile.entry].term;
-    if (V::kFast && V::kBits != 16 && book != term.weight.code_book) {
-      book = term.weight.code_book;
-      FillTables<V::kBits>(term.weight, shared.tables);
+    const typename V::Weights weights = WeightsOf<V>(args, tile, g);
+    const PackedWeight& weight = args.entries[tile.entry].term.weight;
+    if (V::kFast && V::kBits != 16 && book != weight.code_book) {
+      book = weight.code_book;
+      FillTables<V::kBits>(weight, shared.tables);
       __syncthreads();
     }
-    const LaneRows x = RowsOf<V>(args, tile.row, g);
-    Sums<V> sums = {};
+    const LaneRows<V> x(args, tile.row, g);
+    float sums[1][V::kRowTiles][4] = {};
+#pragma unroll 2
     for (int group = begin; group < columns; group += kStride) {
-      if constexpr (V::kPrefetch) {
-#pragma unroll
-        for (int o = 0; o < V::kOutTiles; ++o) lanes[o] = next[o];
+      if constexpr (!V::kFast) {
+        MultiplyElements<V::kBits>(weights, x.rows[0], group, columns, t, sums);
+        continue;
+      } else if constexpr (V::kPrefetch) {
+        lanes[0] = next;
         if (group + kStride < columns) {
           weights.Load(group + kStride, t, next);
         } else if (index + gridDim.x < args.tiles) {
-          TileWeights<V>(args, Locate<V>(args, index + gridDim.x), g).Load(begin, t, next);
+          WeightsOf<V>(args, Locate<V>(args, index + gridDim.x), g).Load(begin, t, next);
         }
-        Multiply<V>(weights, lanes, shared.tables, x, group, columns, t, sums);
       } else {
-#pragma unroll 1
-        for (int column = group; column < group + kGroup; column += V::Lane::kColumns) {
-          if constexpr (V::kFast) weights.Load(column, t, lanes);
-          Multiply<V>(weights, lanes, shared.tables, x, column, columns, t, sums);
-        }
+        weights.Load(group, t, lanes[0]);
+      }
+      if constexpr (V::kFast) {
+        weights.DecodeScales(shared.tables, t, lanes[0]);
+        const auto load_x = [&](int n, int i) {
+          const int chunk = group + Columns<V::kBits>::OfChunk(i, t);
+          return LoadX(x.rows[n], chunk, V::kRegular ? INT32_MAX : columns);
+        };
+        MultiplyGroup<1, V::kRowTiles>(lanes, shared.tables, load_x, sums);
       }
     }
-#pragma unroll
-    for (int o = 0; o < V::kOutTiles; ++o)
-      Finish<V>(args, term, tile.out + o * kTileOuts, tile.row, sums[o], shared);
+    Finish<V>(args, tile, sums[0], shared);
   }
 }
 
-// Multiprocessors of the current device; all devices of a process are taken to be alike.
-int Multiprocessors() {
-  static const int count = [] {
-    int device = 0, processors = 1;
-    if (cudaGetDevice(&device) != cudaSuccess) return 1;
-    cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
-    return processors;
-  }();
-  return count;
-}
-
 template <typename V>
-cudaError_t Launch(Args& args, cudaStream_t stream) {
+cudaError_t Launch(RowProductArgs& args, cudaStream_t stream) {
   static const cudaError_t has_room = cudaFuncSetAttribute(
       RowProductKernel<V>, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(Shared<V>));
   if (has_room != cudaSuccess) return has_room;
@@ -286,7 +220,7 @@ cudaError_t Launch(Args& args, cudaStream_t stream) {
   int64_t tiles = 0;
   for (int i = 0; i < args.count; ++i) {
     args.entries[i].first_tile = static_cast<uint32_t>(tiles);
-    tiles += CeilDiv(args.entries[i].term.weight.rows, V::kOuts) * args.passes;
+    tiles += CeilDiv(args.entries[i].term.weight.rows, kTileOuts) * args.passes;
   }
   if (tiles > INT32_MAX) return cudaErrorInvalidValue;
   args.tiles = static_cast<uint32_t>(tiles);
@@ -295,23 +229,21 @@ cudaError_t Launch(Args& args, cudaStream_t stream) {
                        kThreads, sizeof(Shared<V>), args, stream);
 }
 
-// Tiles of 32 outputs where there are enough of them for every block.
-template <int kBits, int kRowTiles>
-cudaError_t LaunchWide(Args& args, cudaStream_t stream) {
-  int64_t tiles = 0;
-  for (int i = 0; i < args.count; ++i) tiles += args.entries[i].term.weight.rows / (2 * kTileOuts);
-  return tiles >= int64_t{2 * kBlocksPerProcessor} * Multiprocessors()
-             ? Launch<Variant<kBits, true, kRowTiles, 2>>(args, stream)
-             : Launch<Variant<kBits, true, kRowTiles, 1>>(args, stream);
+template <int kBits, Form kForm>
+cudaError_t LaunchNarrow(RowProductArgs& args, cudaStream_t stream) {
+  return args.rows <= kTileRows ? Launch<Variant<kBits, kForm, 1>>(args, stream)
+                                : Launch<Variant<kBits, kForm, 2>>(args, stream);
 }
 
 template <int kBits>
-cudaError_t LaunchBits(bool fast, Args& args, cudaStream_t stream) {
-  if (!fast) return Launch<Variant<kBits, false, 1, 1>>(args, stream);
-  if (args.rows <= kTileRows) return Launch<Variant<kBits, true, 1, 1>>(args, stream);
-  if (args.rows <= 2 * kTileRows) return Launch<Variant<kBits, true, 2, 1>>(args, stream);
-  if (args.rows <= 4 * kTileRows) return LaunchWide<kBits, 4>(args, stream);
-  return LaunchWide<kBits, kMaxRowTiles>(args, stream);
+cudaError_t LaunchBits(bool fast, RowProductArgs& args, const RowProductScratch& scratch,
+                       cudaStream_t stream) {
+  if (!fast) return Launch<Variant<kBits, Form::kAny, 1>>(args, stream);
+  if (args.rows > kNarrowRows) return LaunchWideRowProduct(args, scratch, stream);
+  if constexpr (kBits == 4) {
+    if (IsRegular(args)) return LaunchNarrow<kBits, Form::kRegular>(args, stream);
+  }
+  return LaunchNarrow<kBits, Form::kAligned>(args, stream);
 }
 
 bool IsFast(const PackedWeight& weight, const BFloat16* x, int64_t x_stride) {
@@ -323,9 +255,9 @@ bool IsFast(const PackedWeight& weight, const BFloat16* x, int64_t x_stride) {
 }
 
 cudaError_t LaunchTogether(const BFloat16* x, int64_t x_stride, int64_t rows,
-                           const RowProductTerm* terms, int count, bool accumulate,
+                           const RowProductTerm* terms, int count, const RowProductScratch& scratch,
                            cudaStream_t stream) {
-  Args args;
+  RowProductArgs args;
   for (int i = 0; i < count; ++i) {
     const PackedWeight& weight = terms[i].weight;
     if (weight.rows == 0) continue;
@@ -335,26 +267,25 @@ cudaError_t LaunchTogether(const BFloat16* x, int64_t x_stride, int64_t rows,
       entry.block_shift = std::countr_zero(static_cast<uint32_t>(weight.block));
   }
   if (args.count == 0) return cudaSuccess;
-  args.accumulate = accumulate;
   args.x = reinterpret_cast<const __nv_bfloat16*>(x);
   args.x_stride = x_stride;
   args.rows = rows;
   const bool fast = IsFast(terms[0].weight, x, x_stride);
   switch (terms[0].weight.bits) {
     case 4:
-      return LaunchBits<4>(fast, args, stream);
+      return LaunchBits<4>(fast, args, scratch, stream);
     case 8:
-      return LaunchBits<8>(fast, args, stream);
+      return LaunchBits<8>(fast, args, scratch, stream);
     default:
-      return LaunchBits<16>(fast, args, stream);
+      return LaunchBits<16>(fast, args, scratch, stream);
   }
 }
 
 }  // namespace
 
 cudaError_t LaunchRowProduct(const BFloat16* x, int64_t x_stride, int64_t rows,
-                             const RowProductTerm* terms, int count, bool accumulate,
-                             cudaStream_t stream) {
+                             const RowProductTerm* terms, int count,
+                             const RowProductScratch& scratch, cudaStream_t stream) {
   if (count < 0 || count > kMaxRowProductTerms) return cudaErrorInvalidValue;
   if (rows == 0 || count == 0) return cudaSuccess;
   bool together = true;
@@ -365,9 +296,9 @@ cudaError_t LaunchRowProduct(const BFloat16* x, int64_t x_stride, int64_t rows,
     together &=
         weight.bits == head.bits && IsFast(weight, x, x_stride) == IsFast(head, x, x_stride);
   }
-  if (together) return LaunchTogether(x, x_stride, rows, terms, count, accumulate, stream);
+  if (together) return LaunchTogether(x, x_stride, rows, terms, count, scratch, stream);
   for (int i = 0; i < count; ++i) {
-    const cudaError_t error = LaunchTogether(x, x_stride, rows, terms + i, 1, accumulate, stream);
+    const cudaError_t error = LaunchTogether(x, x_stride, rows, terms + i, 1, scratch, stream);
     if (error != cudaSuccess) return error;
   }
   return cudaSuccess;

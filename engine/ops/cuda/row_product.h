@@ -15,21 +15,32 @@ namespace lorad::cuda {
 inline constexpr int kMaxRowProductTerms = 4;
 
 struct RowProductTerm {
-  PackedWeight weight;          // row_offset is not read
-  const float* bias = nullptr;  // [weight.rows]; null: none
-  BFloat16* y = nullptr;        // [rows, weight.rows], rows `y_stride` elements apart
-  int64_t y_stride = 0;
+  PackedWeight weight;                 // row_offset is not read
+  const float* bias = nullptr;         // [weight.rows]; null: none
+  const BFloat16* residual = nullptr;  // like y, which it may be; null: none
+  BFloat16* y = nullptr;               // [rows, weight.rows], rows `y_stride` elements apart
+  int64_t residual_stride = 0, y_stride = 0;
 };
 
-// y[t, :] (+)= x[t, :] W^T + bias for each term and each of `rows` rows, x [rows, columns of the
-// weights]. At most kMaxRowProductTerms terms, all with the same number of columns; one launch
-// where their formats agree. Row t of y is a function of row t of x and of the weight alone: the
-// same bits whatever `rows`, the other rows, the other terms, strides and alignments are. Fast
-// where columns are a multiple of 32, the stride of x a multiple of 8, and x and the codes (or
-// dense weights) aligned to 16 bytes; anything else is correct, and slow. y overlaps no input.
+// What lets a few outputs and many columns use the whole device. Memory of one stream: launches on
+// others must not use it at the same time.
+struct RowProductScratch {
+  void* partial_sums = nullptr;  // aligned to 16 bytes
+  int64_t partial_bytes = 0;     // any number; 16 MB serve every shape on the GPUs of today
+  uint32_t* counters = nullptr;  // [kRowProductCounters]; zeros before the first launch
+};
+inline constexpr int kRowProductCounters = 256;
+
+// y[t, :] = residual[t, :] + x[t, :] W^T + bias for each term and each of `rows` rows, x [rows,
+// columns of the weights]. At most kMaxRowProductTerms terms, all with the same number of columns;
+// one launch where their formats agree. Row t of y is a function of row t of x and of the weight
+// alone: the same bits whatever `rows`, the other rows, the other terms, strides, alignments and
+// scratch are. Fast where columns are a multiple of 32, the stride of x a multiple of 8, and x and
+// the codes (or dense weights) aligned to 16 bytes; anything else is correct, and slow. y overlaps
+// no input but its residual.
 cudaError_t LaunchRowProduct(const BFloat16* x, int64_t x_stride, int64_t rows,
-                             const RowProductTerm* terms, int count, bool accumulate,
-                             cudaStream_t stream);
+                             const RowProductTerm* terms, int count,
+                             const RowProductScratch& scratch, cudaStream_t stream);
 
 }  // namespace lorad::cuda
 

@@ -30,12 +30,6 @@ struct Columns {
   }
 };
 
-struct RowProductEntry {
-  RowProductTerm term;
-  uint32_t first_tile = 0;  // of the launch
-  int32_t block_shift = 0;  // log2(elements of a quantisation block)
-};
-
 // Look-up tables in shared memory. For 4-bit codes an entry holds both values of a byte, once for
 // each of 16 lanes, whose 8-byte reads then never meet in a bank: half the look-ups.
 inline constexpr int kPairLanes = 16;
@@ -76,13 +70,27 @@ __device__ __forceinline__ void FillTables(const PackedWeight& weight,
 }
 
 // What a lane loads at a time: codes of outputs g and g + 8, and their scales, not yet decoded.
-template <int kBits, int kLoads>
+template <int kBits_, int kLoads>
 struct LaneCodes {
+  static constexpr int kBits = kBits_;
   static constexpr int kChunks = kLoads * Columns<kBits>::kLoadChunks;
   static constexpr int kColumns = kLoads * 4 * Columns<kBits>::kLoad;  // of the warp
   uint4 codes[2][kLoads];
   float scales[2][kLoads];
   uint32_t scale_codes[2][kLoads];
+};
+
+// The same of regular weights (IsRegular), a group at a time: the four scales of a group's blocks
+// are one word, and share their nested scale.
+struct RegularLaneCodes {
+  static constexpr int kBits = 4;
+  static constexpr int kLoads = Columns<4>::kLoads;
+  static constexpr int kChunks = kLoads * Columns<4>::kLoadChunks;
+  static constexpr int kColumns = Columns<4>::kGroup;
+  uint4 codes[2][kLoads];
+  float scales[2][kLoads];
+  uint32_t scale_words[2];
+  float nested_scales[2];
 };
 
 // Codes are read once: they must not drive x out of the first-level cache.
@@ -94,7 +102,7 @@ __device__ __forceinline__ uint4 LoadOnce(const void* from) {
   return words;
 }
 
-// Sixteen outputs of a weight, from `out` on; `weight` must outlive it.
+// Sixteen outputs of any weight, from `out` on; `weight` must outlive it.
 class WeightRows {
  public:
   __device__ __forceinline__ WeightRows(const PackedWeight& weight, int block_shift, int64_t out,
@@ -136,7 +144,7 @@ class WeightRows {
 
   // Scales of `lane` as they multiply the codes.
   template <int kBits, int kLoads>
-  __device__ __forceinline__ void DecodeScales(const DecodeTables<kBits>& tables,
+  __device__ __forceinline__ void DecodeScales(const DecodeTables<kBits>& tables, int /*t*/,
                                                LaneCodes<kBits, kLoads>& lane) const {
     if constexpr (kBits != 16) {
       if (weight_->scales_u8 == nullptr) return;
@@ -173,30 +181,93 @@ class WeightRows {
   int64_t begin_[2];  // of the output's row in the flattened matrix; -1: no such output
 };
 
-// Eight neighbouring 4-bit weights, the first in the high half of the lowest byte.
-__device__ __forceinline__ uint4 DecodePairs(uint32_t codes, const float2* lane_pairs,
+// Columns in whole groups, blocks of 64 and double quantisation, as nearly all 4-bit models have
+// them: no bounds to check, and a few additions a group.
+inline bool IsRegular(const PackedWeight& weight) {
+  return weight.bits == 4 && weight.block == 64 && weight.scales_u8 != nullptr &&
+         weight.columns % Columns<4>::kGroup == 0 &&
+         reinterpret_cast<uintptr_t>(weight.scales_u8) % sizeof(uint32_t) == 0 &&
+         weight.rows * (weight.columns / 64) <= UINT32_MAX;
+}
+
+// Sixteen outputs of a regular weight. Those beyond the last are read as the last.
+class RegularWeightRows {
+ public:
+  __device__ __forceinline__ RegularWeightRows(const PackedWeight& weight, int /*block_shift*/,
+                                               int64_t out, int g)
+      : weight_(&weight) {
+    const int64_t last = weight.rows - 1;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int64_t row = out + g + 8 * r < last ? out + g + 8 * r : last;
+      codes_[r] = static_cast<const char*>(weight.codes) + row * (weight.columns / 2);
+      first_block_[r] = static_cast<uint32_t>(row * (weight.columns / 64));
+    }
+  }
+
+  __device__ __forceinline__ void Load(int column, int t, RegularLaneCodes& lane) const {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const char* codes = codes_[r] + (column / 2 + t * 16);
+#pragma unroll
+      for (int load = 0; load < RegularLaneCodes::kLoads; ++load)
+        lane.codes[r][load] = LoadOnce(codes + load * 64);
+      const uint32_t block = first_block_[r] + static_cast<uint32_t>(column) / 64;
+      lane.scale_words[r] = __ldg(reinterpret_cast<const uint32_t*>(weight_->scales_u8 + block));
+      lane.nested_scales[r] = __ldg(weight_->nested_scales + (block >> kNestedShift));
+    }
+  }
+
+  __device__ __forceinline__ void DecodeScales(const DecodeTables<4>& tables, int t,
+                                               RegularLaneCodes& lane) const {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+#pragma unroll
+      for (int load = 0; load < RegularLaneCodes::kLoads; ++load) {
+        const uint32_t code = lane.scale_words[r] >> (16 * load + t / 2 * 8) & 255;
+        lane.scales[r][load] =
+            NestedScale(tables.nested_code[code], lane.nested_scales[r], weight_->nested_offset);
+      }
+    }
+  }
+
+ private:
+  const PackedWeight* weight_;
+  const char* codes_[2];
+  uint32_t first_block_[2];  // of the output in the flattened matrix
+};
+
+// Eight neighbouring 4-bit weights, the first in the high half of the lowest byte. A byte is cut
+// out, made an offset into the table and joined with the lane's column in two instructions.
+__device__ __forceinline__ uint4 DecodePairs(uint32_t codes, const DecodeTables<4>& tables,
                                              float scale) {
+  constexpr uint32_t kEntryBytes = kPairLanes * sizeof(float2), kMask = 255 * kEntryBytes;
+  static_assert(kEntryBytes == 128);
+  const uint32_t column = threadIdx.x % kPairLanes * sizeof(float2);
+  const uint32_t offsets[4] = {(codes << 7 & kMask) | column, (codes >> 1 & kMask) | column,
+                               (codes >> 9 & kMask) | column, (codes >> 17 & kMask) | column};
   uint32_t words[4];
 #pragma unroll
   for (int byte = 0; byte < 4; ++byte) {
-    const float2 pair = lane_pairs[((codes >> (8 * byte)) & 255) * kPairLanes];
+    const float2 pair = *reinterpret_cast<const float2*>(
+        reinterpret_cast<const char*>(tables.pairs) + offsets[byte]);
     words[byte] = RoundedPair(__fmul_rn(pair.x, scale), __fmul_rn(pair.y, scale));
   }
   return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
 // Chunk i of output g + 8 r as bf16. REQUIRES: DecodeScales.
-template <int kBits, int kLoads>
-__device__ __forceinline__ uint4 DecodeChunk(const LaneCodes<kBits, kLoads>& lane, int r, int i,
-                                             const DecodeTables<kBits>& tables) {
-  constexpr int kLoadChunks = Columns<kBits>::kLoadChunks;
+template <typename Lane>
+__device__ __forceinline__ uint4 DecodeChunk(const Lane& lane, int r, int i,
+                                             const DecodeTables<Lane::kBits>& tables) {
+  constexpr int kLoadChunks = Columns<Lane::kBits>::kLoadChunks;
   const uint4& codes = lane.codes[r][i / kLoadChunks];
   const float scale = lane.scales[r][i / kLoadChunks];
-  if constexpr (kBits == 16) {
+  if constexpr (Lane::kBits == 16) {
     return codes;
-  } else if constexpr (kBits == 4) {
+  } else if constexpr (Lane::kBits == 4) {
     const uint32_t words[4] = {codes.x, codes.y, codes.z, codes.w};
-    return DecodePairs(words[i % kLoadChunks], &tables.pairs[0][threadIdx.x % kPairLanes], scale);
+    return DecodePairs(words[i % kLoadChunks], tables, scale);
   } else {
     const uint2 words = i % 2 == 0 ? make_uint2(codes.x, codes.y) : make_uint2(codes.z, codes.w);
     return DecodeEight(words, tables.book, scale);

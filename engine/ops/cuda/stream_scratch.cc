@@ -4,8 +4,15 @@
 #include <utility>
 
 #include "engine/core/status_macros.h"
+#include "engine/device/cuda/cuda_error.h"
+#include "engine/ops/cuda/row_product.h"
 
 namespace lorad::cuda {
+namespace {
+
+constexpr int64_t kCounterBytes = kRowProductCounters * sizeof(uint32_t);
+
+}  // namespace
 
 class StreamScratchPool::Held final : public StreamState {
  public:
@@ -23,8 +30,7 @@ class StreamScratchPool::Held final : public StreamState {
 
 absl::Status StreamScratchPool::Reserve(int streams) {
   for (int i = 0; i < streams; ++i) {
-    ASSIGN_OR_RETURN(DeviceBuffer block,
-                     allocator_.Allocate(kMatmulWorkspaceBytes, MemoryTag::kWorkspace));
+    ASSIGN_OR_RETURN(DeviceBuffer block, Allocate());
     GiveBack(std::move(block));
   }
   return absl::OkStatus();
@@ -42,7 +48,9 @@ absl::StatusOr<LinearScratch> StreamScratchPool::For(CudaStream& stream) {
   ASSIGN_OR_RETURN(Held * held, Hold(stream));
   return LinearScratch{.stream = stream.handle(),
                        .lt_workspace = held->data(),
-                       .lt_workspace_bytes = kMatmulWorkspaceBytes};
+                       .lt_workspace_bytes = kMatmulWorkspaceBytes,
+                       .counters = reinterpret_cast<uint32_t*>(static_cast<char*>(held->data()) +
+                                                               kMatmulWorkspaceBytes)};
 }
 
 absl::StatusOr<CudnnHandle*> StreamScratchPool::Cudnn(CudaStream& stream) {
@@ -62,7 +70,18 @@ absl::StatusOr<DeviceBuffer> StreamScratchPool::Take() {
       return block;
     }
   }
-  return allocator_.Allocate(kMatmulWorkspaceBytes, MemoryTag::kWorkspace);
+  return Allocate();
+}
+
+// The counters lie behind the workspace. They are cleared once: a stream leaves them as it wants to
+// find them.
+absl::StatusOr<DeviceBuffer> StreamScratchPool::Allocate() {
+  ASSIGN_OR_RETURN(DeviceBuffer block, allocator_.Allocate(kMatmulWorkspaceBytes + kCounterBytes,
+                                                           MemoryTag::kWorkspace));
+  RETURN_IF_ERROR(ToStatus(
+      cudaMemset(static_cast<char*>(block.data()) + kMatmulWorkspaceBytes, 0, kCounterBytes),
+      "cudaMemset"));
+  return block;
 }
 
 void StreamScratchPool::GiveBack(DeviceBuffer block) {

@@ -15,8 +15,9 @@
 
 namespace lorad::cuda {
 
-// Blocks of kMatmulWorkspaceBytes. The first ones are taken when the device is, so that memory
-// plans see them; a stream gives its block back when it ends. Thread-safe.
+// Blocks of kMatmulWorkspaceBytes, and counters behind them. The first ones are taken when the
+// device is, so that memory plans see them; a stream gives its block back when it ends.
+// Thread-safe.
 class StreamScratchPool {
  public:
   // `allocator` must outlive the pool, the pool every stream.
@@ -34,6 +35,7 @@ class StreamScratchPool {
 
   absl::StatusOr<Held*> Hold(CudaStream& stream);
   absl::StatusOr<DeviceBuffer> Take();
+  absl::StatusOr<DeviceBuffer> Allocate();
   void GiveBack(DeviceBuffer block);
 
   const int device_;

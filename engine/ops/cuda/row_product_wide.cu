@@ -1,0 +1,356 @@
+// The product of row_product.cu for 17 to 64 rows: the same sums in the same order, to the bit, by
+// another division of work.
+//
+// There, a block has few outputs and its warps share out the columns, so every block reads all of
+// x: with 64 rows x is the larger part of what it moves. Here a block of 8 warps takes 256 outputs,
+// 32 a warp, and all warps go through the same columns together: one group of columns of all rows
+// (32 KB) comes into shared memory while the one before is multiplied, laid out as the fragments
+// will want it, 16 bytes a lane. Codes go to registers straight from memory, a group ahead.
+//
+// The 8 sums of a result (see kSums) are computed one after the other and added up in shared
+// memory, each thread its own elements. Where there are few tiles, several blocks share one, each
+// with some of the sums; they leave them in scratch memory, wait for each other, and each adds up
+// some of the rows. A launch has then no more blocks than the device has multiprocessors, so all of
+// them get their turn and the wait ends, whatever else runs.
+//
+// Bound, with 64 rows, by shared memory's path: per 1,024 weights of a warp 32 wavefronts of
+// look-ups and 32 of x, so 16 weights a clock; the tensor cores' mma.sync would take 22. Measured
+// in tests/bench/results/decode_cuda.md.
+#include <type_traits>
+
+#include "engine/core/checked_math.h"
+#include "engine/ops/cuda/chained_launch.cuh"
+#include "engine/ops/cuda/row_product_tile.cuh"
+
+namespace lorad::cuda {
+namespace {
+
+constexpr int kThreads = kRowProductThreads;
+constexpr int kWarps = kThreads / 32;
+constexpr int kOutTiles = 2;  // of a warp
+constexpr int kWarpOuts = kOutTiles * kTileOuts;
+constexpr int kOuts = kWarps * kWarpOuts;
+
+template <int kBits_, bool kRegular, int kRowTiles_, bool kShared>
+struct Variant {
+  static constexpr int kBits = kBits_, kRowTiles = kRowTiles_, kRows = kTileRows * kRowTiles;
+  static constexpr bool kSharesTiles = kShared;  // several blocks a tile
+  static constexpr int kGroup = Columns<kBits>::kGroup;
+  static constexpr int kChunks = kGroup / (4 * kChunk);
+  // 16-bit weights have registers for half a group at a time.
+  static constexpr int kLoads = kBits == 16 ? Columns<kBits>::kLoads / 2 : Columns<kBits>::kLoads;
+  using Lane = std::conditional_t<kRegular, RegularLaneCodes, LaneCodes<kBits, kLoads>>;
+  using Weights = std::conditional_t<kRegular, RegularWeightRows, WeightRows>;
+  static constexpr int kParts = kGroup / Lane::kColumns;  // of a group
+  using Sums = float[kOutTiles][kRowTiles][4];
+};
+
+struct WideArgs {
+  RowProductArgs product;
+  int sharers = 1;  // blocks of a tile: 1, 2, 4 or 8
+  float4* partial_sums = nullptr;
+  uint32_t* counters = nullptr;
+};
+
+template <typename V>
+struct Shared {
+  DecodeTables<V::kBits> tables;
+  uint4 x[2][V::kRowTiles][V::kChunks][32];  // a lane's chunk of a fragment of rows
+  float4 total[V::kSharesTiles ? 1 : kOutTiles * V::kRowTiles][V::kSharesTiles ? 1 : kThreads];
+};
+
+struct Tile {
+  int entry;
+  int64_t out, row;
+};
+template <typename V>
+__device__ __forceinline__ Tile Locate(const RowProductArgs& args, uint32_t index) {
+  int entry = 0;
+  while (entry + 1 < args.count && index >= args.entries[entry + 1].first_tile) ++entry;
+  const uint32_t place = index - args.entries[entry].first_tile;
+  return {entry, int64_t{place / args.passes} * kOuts, int64_t{place % args.passes} * V::kRows};
+}
+
+// The groups of columns of some sums, in order: of sum 0 groups 0, 8, ..., then of sum 1, ...
+class GroupWalk {
+ public:
+  __device__ GroupWalk(int columns, int group, int first_sum, int end_sum)
+      : columns_(columns),
+        group_(group),
+        sum_(first_sum),
+        end_(end_sum),
+        column_(first_sum * group) {
+    SkipEmpty();
+  }
+  __device__ bool done() const { return sum_ == end_; }
+  __device__ int column() const { return column_; }
+  __device__ int sum() const { return sum_; }
+  __device__ void Next() {
+    column_ += kSums * group_;
+    if (column_ >= columns_) {
+      ++sum_;
+      column_ = sum_ * group_;
+      SkipEmpty();
+    }
+  }
+
+ private:
+  __device__ void SkipEmpty() {  // sums without columns come last
+    if (column_ >= columns_) sum_ = end_;
+  }
+  const int columns_, group_;
+  int sum_, end_, column_;
+};
+
+// Starts the copies of one group of columns of x. 8 neighbouring lanes write 128 bytes; a warp
+// reads 256 of each of two rows.
+template <typename V>
+__device__ __forceinline__ void CopyX(const RowProductArgs& args, int64_t row, int column,
+                                      int columns, Shared<V>& shared, int stage) {
+  const int lane = threadIdx.x % 32, t = lane % 4;
+  constexpr int kPairs = V::kRows / 2, kQuarters = V::kChunks / 4;
+  for (int item = threadIdx.x / 32; item < kPairs * kQuarters; item += kWarps) {
+    const int r = item / kQuarters * 2 + lane / 4 % 2;
+    const int i = item % kQuarters * 4 + lane / 8;
+    const int c = column + Columns<V::kBits>::OfChunk(i, t);
+    const bool read = row + r < args.rows && c < columns;
+    const __nv_bfloat16* from = read ? args.x + (row + r) * args.x_stride + c : args.x;
+    uint4* to = &shared.x[stage][r / kTileRows][i][r % kTileRows * 4 + t];
+    CopyAsync16(static_cast<uint32_t>(__cvta_generic_to_shared(to)), from, read);
+  }
+  CommitCopies();
+}
+
+template <typename V>
+struct WarpWeights {
+  __device__ __forceinline__ WarpWeights(const RowProductArgs& args, const Tile& tile, int g)
+      : lower(args.entries[tile.entry].term.weight, args.entries[tile.entry].block_shift,
+              tile.out + threadIdx.x / 32 * kWarpOuts, g),
+        upper(args.entries[tile.entry].term.weight, args.entries[tile.entry].block_shift,
+              tile.out + threadIdx.x / 32 * kWarpOuts + kTileOuts, g) {}
+  __device__ __forceinline__ void Load(int column, int t,
+                                       typename V::Lane (&lanes)[kOutTiles]) const {
+    lower.Load(column, t, lanes[0]);
+    upper.Load(column, t, lanes[1]);
+  }
+  __device__ __forceinline__ void DecodeScales(const DecodeTables<V::kBits>& tables, int t,
+                                               typename V::Lane (&lanes)[kOutTiles]) const {
+    lower.DecodeScales(tables, t, lanes[0]);
+    upper.DecodeScales(tables, t, lanes[1]);
+  }
+  typename V::Weights lower, upper;
+};
+
+// What becomes of sum number `sum` when its columns are done. A thread meets only its own elements.
+template <typename V>
+__device__ __forceinline__ void EndSum(const WideArgs& args, uint32_t tile, int sum, bool is_first,
+                                       typename V::Sums& sums, Shared<V>& shared) {
+#pragma unroll
+  for (int o = 0; o < kOutTiles; ++o) {
+#pragma unroll
+    for (int n = 0; n < V::kRowTiles; ++n) {
+      float(&s)[4] = sums[o][n];
+      float4 four = make_float4(s[0], s[1], s[2], s[3]);
+      s[0] = s[1] = s[2] = s[3] = 0;
+      const int place = o * V::kRowTiles + n;
+      if constexpr (V::kSharesTiles) {
+        const int64_t index = (int64_t{tile} * kSums + sum) * (kOutTiles * V::kRowTiles) + place;
+        args.partial_sums[index * kThreads + threadIdx.x] = four;
+      } else {
+        float4& total = shared.total[place][threadIdx.x];
+        if (!is_first) {
+          const float4 before = total;
+          four.x = before.x + four.x, four.y = before.y + four.y;
+          four.z = before.z + four.z, four.w = before.w + four.w;
+        }
+        total = four;
+      }
+    }
+  }
+}
+
+// Until all blocks of the tile have left their sums.
+__device__ __forceinline__ void WaitForSharers(const WideArgs& args, uint32_t tile) {
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    // A launch adds kSums in all, however many share: the counter never needs to be cleared.
+    const uint32_t place = atomicAdd(args.counters + tile, kSums / args.sharers);
+    const uint32_t before = place - place % kSums;
+    uint32_t now;
+    do {
+      asm volatile("ld.acquire.gpu.global.u32 %0, [%1];\n"
+                   : "=r"(now)
+                   : "l"(args.counters + tile)
+                   : "memory");
+    } while (now - before < kSums);
+  }
+  __syncthreads();
+}
+
+// The sums of one fragment, added in order.
+template <typename V>
+__device__ __forceinline__ float4 Total(const WideArgs& args, uint32_t tile, int place,
+                                        const Shared<V>& shared) {
+  if constexpr (!V::kSharesTiles) return shared.total[place][threadIdx.x];
+  const float4* from = args.partial_sums +
+                       (int64_t{tile} * kSums * (kOutTiles * V::kRowTiles) + place) * kThreads +
+                       threadIdx.x;
+  float4 sums[kSums];
+#pragma unroll
+  for (int s = 0; s < kSums; ++s)
+    sums[s] = __ldcg(from + int64_t{s} * (kOutTiles * V::kRowTiles) * kThreads);
+  float4 total = sums[0];
+#pragma unroll
+  for (int s = 1; s < kSums; ++s) {
+    total.x += sums[s].x, total.y += sums[s].y;
+    total.z += sums[s].z, total.w += sums[s].w;
+  }
+  return total;
+}
+
+// Writes the tile, or this block's share of its rows.
+template <typename V>
+__device__ __forceinline__ void Finish(const WideArgs& args, uint32_t index, const Tile& tile,
+                                       int part, const Shared<V>& shared) {
+  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  const RowProductTerm& term = args.product.entries[tile.entry].term;
+  const int64_t out = tile.out + threadIdx.x / 32 * kWarpOuts + g;
+  for (int n = part; n < V::kRowTiles; n += args.sharers) {
+#pragma unroll
+    for (int o = 0; o < kOutTiles; ++o) {
+      const float4 total = Total<V>(args, index, o * V::kRowTiles + n, shared);
+      const float values[4] = {total.x, total.y, total.z, total.w};
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int64_t row = tile.row + n * kTileRows + 2 * t + i % 2;
+        const int64_t my_out = out + o * kTileOuts + i / 2 * 8;
+        if (row >= args.product.rows || my_out >= term.weight.rows) continue;
+        StoreResult(term, row, my_out, Completed(term, row, my_out, values[i]));
+      }
+    }
+  }
+}
+
+template <typename V>
+__global__ void __launch_bounds__(kThreads, 1)
+    WideRowProductKernel(const __grid_constant__ WideArgs args) {
+  extern __shared__ __align__(128) unsigned char dynamic_shared[];
+  Shared<V>& shared = *reinterpret_cast<Shared<V>*>(dynamic_shared);
+  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  const int columns = static_cast<int>(args.product.entries[0].term.weight.columns);
+  LetNextKernelBegin();
+
+  const uint32_t index = blockIdx.x / args.sharers;
+  const int part = static_cast<int>(blockIdx.x) % args.sharers, my_sums = kSums / args.sharers;
+  const int first_sum = part * my_sums, end_sum = first_sum + my_sums;
+  const Tile tile = Locate<V>(args.product, index);
+  const WarpWeights<V> weights(args.product, tile, g);
+  GroupWalk walk(columns, V::kGroup, first_sum, end_sum);
+  typename V::Lane lanes[kOutTiles] = {}, next[kOutTiles] = {};
+  if (!walk.done()) weights.Load(walk.column(), t, next);
+  if constexpr (V::kBits != 16)
+    FillTables<V::kBits>(args.product.entries[tile.entry].term.weight, shared.tables);
+  WaitForEarlierKernels();
+
+  typename V::Sums sums = {};
+  int stage = 0, sum = first_sum;
+  if (!walk.done()) CopyX<V>(args.product, tile.row, walk.column(), columns, shared, stage);
+  while (!walk.done()) {
+    if (walk.sum() != sum) {
+      EndSum<V>(args, index, sum, sum == first_sum, sums, shared);
+      sum = walk.sum();
+    }
+    const int column = walk.column();
+    walk.Next();
+    WaitForCopies<0>();
+    __syncthreads();  // this group of x is there, and the other stage's is done with
+    if (!walk.done()) CopyX<V>(args.product, tile.row, walk.column(), columns, shared, stage ^ 1);
+#pragma unroll
+    for (int p = 0; p < V::kParts; ++p) {
+#pragma unroll
+      for (int o = 0; o < kOutTiles; ++o) lanes[o] = next[o];
+      if (p + 1 < V::kParts) {
+        weights.Load(column + (p + 1) * V::Lane::kColumns, t, next);
+      } else if (!walk.done()) {
+        weights.Load(walk.column(), t, next);
+      }
+      weights.DecodeScales(shared.tables, t, lanes);
+      const auto load_x = [&](int n, int i) {
+        return shared.x[stage][n][p * V::Lane::kChunks + i][lane];
+      };
+      MultiplyGroup<kOutTiles, V::kRowTiles>(lanes, shared.tables, load_x, sums);
+    }
+    stage ^= 1;
+  }
+  EndSum<V>(args, index, sum, sum == first_sum, sums, shared);
+  if constexpr (V::kSharesTiles) {
+    for (++sum; sum < end_sum; ++sum)  // sums without columns
+      EndSum<V>(args, index, sum, false, sums, shared);
+    WaitForSharers(args, index);
+  }
+  Finish<V>(args, index, tile, part, shared);
+}
+
+template <typename V>
+cudaError_t Launch(const WideArgs& args, cudaStream_t stream) {
+  static const cudaError_t has_room = cudaFuncSetAttribute(
+      WideRowProductKernel<V>, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(Shared<V>));
+  if (has_room != cudaSuccess) return has_room;
+  return LaunchChained(WideRowProductKernel<V>,
+                       dim3(args.product.tiles * static_cast<unsigned>(args.sharers)), kThreads,
+                       sizeof(Shared<V>), args, stream);
+}
+
+// As many blocks a tile as the device and the scratch memory have room for.
+int Sharers(int64_t tiles, int row_tiles, const RowProductScratch& scratch) {
+  const int64_t bytes =
+      tiles * kSums * kOutTiles * row_tiles * kThreads * static_cast<int64_t>(sizeof(float4));
+  if (scratch.counters == nullptr || bytes > scratch.partial_bytes || tiles > kRowProductCounters)
+    return 1;
+  int sharers = kSums;
+  while (sharers > 1 && tiles * sharers > Multiprocessors()) sharers /= 2;
+  return sharers;
+}
+
+template <int kBits, bool kRegular, int kRowTiles>
+cudaError_t LaunchRows(RowProductArgs& product, const RowProductScratch& scratch,
+                       cudaStream_t stream) {
+  product.passes = static_cast<uint32_t>(CeilDiv(product.rows, kTileRows * kRowTiles));
+  int64_t tiles = 0;
+  for (int i = 0; i < product.count; ++i) {
+    product.entries[i].first_tile = static_cast<uint32_t>(tiles);
+    tiles += CeilDiv(product.entries[i].term.weight.rows, kOuts) * product.passes;
+  }
+  if (tiles > INT32_MAX) return cudaErrorInvalidValue;
+  product.tiles = static_cast<uint32_t>(tiles);
+  const WideArgs args = {product, Sharers(tiles, kRowTiles, scratch),
+                         static_cast<float4*>(scratch.partial_sums), scratch.counters};
+  return args.sharers > 1 ? Launch<Variant<kBits, kRegular, kRowTiles, true>>(args, stream)
+                          : Launch<Variant<kBits, kRegular, kRowTiles, false>>(args, stream);
+}
+
+template <int kBits, bool kRegular>
+cudaError_t LaunchForm(RowProductArgs& args, const RowProductScratch& scratch,
+                       cudaStream_t stream) {
+  constexpr int kMost = kMaxRows / kTileRows;
+  return args.rows <= kMaxRows / 2 ? LaunchRows<kBits, kRegular, kMost / 2>(args, scratch, stream)
+                                   : LaunchRows<kBits, kRegular, kMost>(args, scratch, stream);
+}
+
+}  // namespace
+
+cudaError_t LaunchWideRowProduct(RowProductArgs& args, const RowProductScratch& scratch,
+                                 cudaStream_t stream) {
+  switch (args.entries[0].term.weight.bits) {
+    case 4:
+      return IsRegular(args) ? LaunchForm<4, true>(args, scratch, stream)
+                             : LaunchForm<4, false>(args, scratch, stream);
+    case 8:
+      return LaunchForm<8, false>(args, scratch, stream);
+    default:
+      return LaunchForm<16, false>(args, scratch, stream);
+  }
+}
+
+}  // namespace lorad::cuda
