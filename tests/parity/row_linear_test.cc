@@ -58,7 +58,14 @@ class RowLinearTest : public ParityTest {
     int64_t begin, end, rank;
     float scaling;
     Both<float> a, b;
+    DeviceBuffer served_a, served_b;  // of the same values in bf16; empty: the device has fp32 too
     Slices xa;
+
+    TensorView cuda_a() const { return OnDevice(a, served_a); }
+    TensorView cuda_b() const { return OnDevice(b, served_b); }
+    static TensorView OnDevice(const Both<float>& fp32, const DeviceBuffer& served) {
+      return served.data() == nullptr ? fp32.cuda() : served.View(DType::kBF16, fp32.shape);
+    }
   };
   struct Term {
     Weight weight;
@@ -89,12 +96,30 @@ class RowLinearTest : public ParityTest {
     for (const Rank& r : ranks) {
       seed += 10;
       const Shape a = {r.rank, in}, b = {out, r.rank};
-      term.segments.push_back({r.begin, r.end, r.rank, 0.25f + 0.5f * static_cast<float>(seed % 7),
-                               Same<float>(a, Random<float>(a, seed, 0.3).data),
-                               Same<float>(b, Random<float>(b, seed + 1, 0.3).data),
-                               UnwrittenSlices({{r.end - r.begin, r.rank}}, 0)});
+      Segment segment;
+      segment.begin = r.begin, segment.end = r.end, segment.rank = r.rank;
+      segment.scaling = 0.25f + 0.5f * static_cast<float>(seed % 7);
+      std::vector<float> a_values = Random<float>(a, seed, 0.3).data;
+      std::vector<float> b_values = Random<float>(b, seed + 1, 0.3).data;
+      if (seed % 20 < 10) {  // every other one as it is served
+        segment.served_a = RoundAndUpload(a_values);
+        segment.served_b = RoundAndUpload(b_values);
+      }
+      segment.a = Same<float>(a, std::move(a_values));
+      segment.b = Same<float>(b, std::move(b_values));
+      segment.xa = UnwrittenSlices({{r.end - r.begin, r.rank}}, 0);
+      term.segments.push_back(std::move(segment));
     }
     return term;
+  }
+  // The values become what bf16 can hold.
+  DeviceBuffer RoundAndUpload(std::vector<float>& values) {
+    std::vector<BFloat16> rounded;
+    for (float& value : values) {
+      rounded.push_back(ToBFloat16(value));
+      value = ToFloat(rounded.back());
+    }
+    return Upload(rounded.data(), static_cast<int64_t>(rounded.size() * sizeof(BFloat16)));
   }
   Layer OneTerm(const QuantSpec& spec, int64_t out, int64_t in, uint32_t seed) {
     Layer layer;
@@ -115,8 +140,8 @@ class RowLinearTest : public ParityTest {
         if (!lora || first > last) continue;
         segments[i].push_back({first - begin,
                                last - begin,
-                               s.a.cuda(),
-                               s.b.cuda(),
+                               s.cuda_a(),
+                               s.cuda_b(),
                                s.scaling,
                                Rows(s.xa.cuda(0), first - s.begin, last - s.begin),
                                {},

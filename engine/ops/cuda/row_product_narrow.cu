@@ -65,7 +65,7 @@ class Copies {
   // Starts the copies of the next group, if there is one, and counts as one in any case.
   __device__ __forceinline__ void Start(TileStage& stage) {
     if (tile_ < args_.tiles && begin_ < columns()) {
-      stage.StartCopies(*weight_, out_, column_);
+      stage.StartCopies(args_.entries[entry_].term.weight, out_, column_);
       column_ += kSums * BlockScaled::kGroup;
       if (column_ >= columns()) {
         column_ = begin_;
@@ -81,7 +81,7 @@ class Copies {
   __device__ void Find() {
     if (tile_ >= args_.tiles) return;
     const Tile tile = Locate(args_, tile_);
-    weight_ = &args_.entries[tile.entry].term.weight;
+    entry_ = tile.entry;
     out_ = tile.out;
   }
 
@@ -90,7 +90,7 @@ class Copies {
   const uint32_t tile_step_;
   const int begin_;
   int column_;
-  const PackedWeight* weight_ = nullptr;
+  int entry_ = 0;
   int64_t out_ = 0;
 };
 

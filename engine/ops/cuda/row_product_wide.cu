@@ -111,16 +111,18 @@ class GroupWalk {
 template <typename V>
 __device__ __forceinline__ void CopyX(const RowProductArgs& args, int64_t row, int column,
                                       int columns, Shared<V>& shared, int stage) {
-  const int lane = threadIdx.x % 32, t = lane % 4;
-  constexpr int kPairs = V::kRows / 2, kQuarters = V::Form::kChunks / 4;
-  for (int item = threadIdx.x / 32; item < kPairs * kQuarters; item += kWarps) {
-    const int r = item / kQuarters * 2 + lane / 4 % 2;
-    const int i = item % kQuarters * 4 + lane / 8;
-    const int c = column + V::Form::OfChunk(i, t);
+  constexpr int kQuarters = V::Form::kChunks / 4, kRowsARound = 2 * kWarps / kQuarters;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, t = lane % 4;
+  const int first_row = warp / kQuarters * 2 + lane / 4 % 2;
+  const int i = warp % kQuarters * 4 + lane / 8;
+  const int c = column + V::Form::OfChunk(i, t);
+  const __nv_bfloat16* from = args.x + (row + first_row) * args.x_stride + c;
+#pragma unroll
+  for (int r = first_row, round = 0; round < V::kRows / kRowsARound; ++round, r += kRowsARound) {
     const bool read = row + r < args.rows && c < columns;
-    const __nv_bfloat16* from = read ? args.x + (row + r) * args.x_stride + c : args.x;
     uint4* to = &shared.x[stage][r / kTileRows][i][r % kTileRows * 4 + t];
-    CopyAsync16(static_cast<uint32_t>(__cvta_generic_to_shared(to)), from, read);
+    CopyAsync16(static_cast<uint32_t>(__cvta_generic_to_shared(to)), read ? from : args.x, read);
+    from += kRowsARound * args.x_stride;
   }
   CommitCopies();
 }
