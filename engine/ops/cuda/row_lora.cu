@@ -3,8 +3,9 @@
 //
 //   x [rows, in], xa [rows, rank], y [rows, out] bf16    A [rank, in], B [out, rank] bf16 or fp32
 //
-// Shrink: a block of 256 threads takes 4 rows of A and up to 8 rows of x; thread i takes columns
-// [4 i, 4 i + 4) of each 1024, one after the other; then a tree over the block. Expand: a thread
+// Shrink: a block of 512 threads takes a row of A, or 4 where that leaves enough blocks, and up to
+// 8 rows of x; thread i takes columns [4 i, 4 i + 4) of each 2048, one after the other; then a tree
+// over the block. Expand: a thread
 // takes one row of B and up to 8 rows of y, the ranks one after the other; xa in shared memory.
 // Each order depends on `in` or on the rank alone, so neither the rows beside a row nor its place
 // among the 8 show in its bits. Segments follow one another in the grid. xa is rounded to bf16
@@ -25,10 +26,11 @@ namespace lorad::cuda {
 namespace {
 
 constexpr int kTileRows = 8;
-constexpr int kShrinkThreads = 256;
+constexpr int kShrinkThreads = 512;
 constexpr int kShrinkWarps = kShrinkThreads / 32;
-constexpr int kShrinkRanks = 4;
-constexpr int kVector = 4;  // values of a load
+constexpr int kManyRanks = 4;       // of a shrinking block, where there are blocks enough
+constexpr int kEnoughBlocks = 256;  // to fill the device
+constexpr int kVector = 4;          // values of a load
 constexpr int kExpandThreads = 128;
 constexpr int kRankPart = 64;  // ranks in shared memory at a time
 
@@ -90,16 +92,16 @@ __device__ __forceinline__ void LoadFour(const __nv_bfloat16* from, int64_t widt
 }
 
 // A thread's part of the products of `ranks` rows of A with `count` rows of x.
-template <bool kAligned, typename Element>
+template <bool kAligned, typename Element, int kRanks>
 __device__ __forceinline__ void ShrinkPart(const RowLoraSegment& segment, int64_t rank, int ranks,
                                            int64_t row, int count,
-                                           float (&sums)[kTileRows][kShrinkRanks]) {
+                                           float (&sums)[kTileRows][kRanks]) {
   const Element* a = static_cast<const Element*>(segment.a) + rank * segment.a_stride;
   const __nv_bfloat16* x = Native(segment.x) + row * segment.x_stride;
   for (int64_t c = threadIdx.x * kVector; c < segment.in; c += kShrinkThreads * kVector) {
-    float weights[kShrinkRanks][kVector] = {};
+    float weights[kRanks][kVector] = {};
 #pragma unroll
-    for (int k = 0; k < kShrinkRanks; ++k) {
+    for (int k = 0; k < kRanks; ++k) {
       if (k < ranks) LoadFour<kAligned>(a + k * segment.a_stride + c, segment.in - c, weights[k]);
     }
 #pragma unroll
@@ -108,7 +110,7 @@ __device__ __forceinline__ void ShrinkPart(const RowLoraSegment& segment, int64_
       float values[kVector];
       LoadFour<kAligned>(x + r * segment.x_stride + c, segment.in - c, values);
 #pragma unroll
-      for (int k = 0; k < kShrinkRanks; ++k) {
+      for (int k = 0; k < kRanks; ++k) {
 #pragma unroll
         for (int j = 0; j < kVector; ++j)
           sums[r][k] = __fmaf_rn(values[j], weights[k][j], sums[r][k]);
@@ -117,34 +119,34 @@ __device__ __forceinline__ void ShrinkPart(const RowLoraSegment& segment, int64_
   }
 }
 
-template <typename Element, int kCapacity>
+template <typename Element, int kRanks, int kCapacity>
 __global__ void __launch_bounds__(kShrinkThreads)
     ShrinkKernel(const __grid_constant__ Args<kCapacity> args) {
-  __shared__ float partial[kShrinkWarps][kTileRows][kShrinkRanks];
+  __shared__ float partial[kShrinkWarps][kTileRows][kRanks];
   LetNextKernelBegin();
   const Entry& entry = EntryOfBlock(args);
   const RowLoraSegment& segment = entry.segment;
   const uint32_t block = blockIdx.x - entry.first_block;
-  const auto parts = static_cast<uint32_t>((segment.rank + kShrinkRanks - 1) / kShrinkRanks);
-  const int64_t rank = int64_t{block % parts} * kShrinkRanks;
+  const auto parts = static_cast<uint32_t>((segment.rank + kRanks - 1) / kRanks);
+  const int64_t rank = int64_t{block % parts} * kRanks;
   const int64_t row = int64_t{block / parts} * kTileRows;
   const auto least = [](int64_t left, int most) {
     return static_cast<int>(left < most ? left : most);
   };
   const int count = least(segment.rows - row, kTileRows);
-  const int ranks = least(segment.rank - rank, kShrinkRanks);
-  float sums[kTileRows][kShrinkRanks] = {};
+  const int ranks = least(segment.rank - rank, kRanks);
+  float sums[kTileRows][kRanks] = {};
   WaitForEarlierKernels();
   if (entry.aligned) {
-    ShrinkPart<true, Element>(segment, rank, ranks, row, count, sums);
+    ShrinkPart<true, Element, kRanks>(segment, rank, ranks, row, count, sums);
   } else {
-    ShrinkPart<false, Element>(segment, rank, ranks, row, count, sums);
+    ShrinkPart<false, Element, kRanks>(segment, rank, ranks, row, count, sums);
   }
 #pragma unroll
   for (int r = 0; r < kTileRows; ++r) {
     if (r >= count) break;
 #pragma unroll
-    for (int k = 0; k < kShrinkRanks; ++k) {
+    for (int k = 0; k < kRanks; ++k) {
 #pragma unroll
       for (int step = 16; step > 0; step /= 2)
         sums[r][k] += __shfl_xor_sync(0xffffffffu, sums[r][k], step);
@@ -152,7 +154,7 @@ __global__ void __launch_bounds__(kShrinkThreads)
     }
   }
   __syncthreads();
-  const int r = threadIdx.x / kShrinkRanks, k = threadIdx.x % kShrinkRanks;
+  const int r = threadIdx.x / kRanks, k = threadIdx.x % kRanks;
   if (r >= count || k >= ranks) return;
   float sum = partial[0][r][k];
 #pragma unroll
@@ -250,10 +252,17 @@ cudaError_t Launch(const Entry* entries, int count, cudaStream_t stream) {
   Args<kCapacity> args;
   args.count = count;
   std::copy_n(entries, count, args.entries);
+  int64_t rank_tiles = 0;
+  for (int i = 0; i < count; ++i)
+    rank_tiles += entries[i].segment.rank * CeilDiv(entries[i].segment.rows, kTileRows);
+  const bool many = rank_tiles >= kManyRanks * kEnoughBlocks;
+  const int64_t ranks = many ? kManyRanks : 1;
   const cudaError_t error = LaunchOver(
-      args, ShrinkKernel<Element, kCapacity>, kShrinkThreads,
-      [](const RowLoraSegment& s) {
-        return CeilDiv(s.rank, kShrinkRanks) * CeilDiv(s.rows, kTileRows);
+      args,
+      many ? ShrinkKernel<Element, kManyRanks, kCapacity> : ShrinkKernel<Element, 1, kCapacity>,
+      kShrinkThreads,
+      [ranks](const RowLoraSegment& s) {
+        return CeilDiv(s.rank, ranks) * CeilDiv(s.rows, kTileRows);
       },
       stream);
   if (error != cudaSuccess) return error;

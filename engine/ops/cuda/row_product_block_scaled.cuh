@@ -51,11 +51,11 @@ inline bool IsBlockScaled(const PackedWeight& weight) {
          weight.rows * (weight.columns / BlockScaled::kBlock) <= UINT32_MAX;
 }
 
-// By all threads of a block; others see them after a barrier.
+// By the first 256 threads of a block; others see them after a barrier.
 __device__ __forceinline__ void FillTables(const PackedWeight& weight,
                                            BlockScaled::Tables& tables) {
-  static_assert(kRowProductThreads == 256, "a thread fills an entry of each table");
   const int i = threadIdx.x;
+  if (i >= 256) return;
   const uint32_t pair =
       RoundedPair(__ldg(weight.code_book + (i >> 4)), __ldg(weight.code_book + (i & 15)));
   uint4* entry = reinterpret_cast<uint4*>(tables.pairs[i]);

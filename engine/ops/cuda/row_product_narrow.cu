@@ -140,7 +140,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   Copies copies(args, first, step, begin);
 #pragma unroll
   for (int s = 0; s + 1 < kStages; ++s) copies.Start(stages[s]);
-  if (team == 0) FillTables(args.entries[0].term.weight, shared.tables);
+  FillTables(args.entries[0].term.weight, shared.tables);
   WaitForEarlierKernels();
   __syncthreads();
 
