@@ -18,11 +18,12 @@
 //           2t+8, 2t+9, and pairs words of two keys into eight fragments.
 // A slot that a key is masked for gets p = 0, which adds nothing: a tile's other rows do not enter.
 //
-// A block with one split has its keys and values fetched into the second-level cache before the
-// kernel that computes q has ended: the page table and the lengths are there since before the pass
-// began, and a cache line that is fetched too early is brought up to date by whoever writes to it.
-// Where blocks fill the device, to fetch ahead is slower: 64 rows over 1,024 keys took 1.15 times
-// as long with the values fetched during the scores, 1.3 times with a whole split ahead.
+// Where there are few blocks each has its keys and values fetched into the second-level cache
+// before the kernel that computes q has ended: the page table and the lengths are there since
+// before the pass began, and a cache line that is fetched too early is brought up to date by
+// whoever writes to it. Where blocks fill the device, to fetch ahead is slower: 64 rows over 1,024
+// keys took 1.15 times as long with the values fetched during the scores, 1.3 times with a whole
+// split ahead.
 //
 // With many tiles a block folds all splits of its tile. With few, a block takes one row and one
 // split and leaves (m, l, o) in the workspace; a second kernel folds them: the same operations.
@@ -49,8 +50,9 @@ constexpr int kKeyDims = 32;                    // of two score products
 constexpr int kValueDims = 64;                  // of eight value products
 constexpr int kQueryStride = kMaxHeadDim + 32;  // 64 bytes off a multiple of 128: no conflicts
 constexpr int kSumStride = kValueDims + 4;
-constexpr int kLineElements = 64;   // of a cache line
-constexpr int kEnoughBlocks = 512;  // fewer leave multiprocessors idle
+constexpr int kLineElements = 64;    // of a cache line
+constexpr int kEnoughBlocks = 2048;  // fewer leave multiprocessors idle, or idle at the end
+constexpr int kFewBlocks = 256;      // that leave most of the device's memory path idle
 
 struct Shared {
   __nv_bfloat16 q[kSlots][kQueryStride];
@@ -263,7 +265,7 @@ __global__ void __launch_bounds__(kThreads, 3) PagedKernel(const __grid_constant
       static_cast<int>(args.group - offset < kSlots ? args.group - offset : kSlots)};
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
   const int dims = static_cast<int>(args.p.head_dim), slots = tile.rows * heads.count;
-  FindKeys(args, tile, kv, begin, /*fetch=*/kSplit, shared);
+  FindKeys(args, tile, kv, begin, args.fetch, shared);
   WaitForEarlierKernels();  // q, and the newest keys and values
   LoadQueries<kAligned>(args, tile, heads, shared);
 
@@ -368,6 +370,7 @@ cudaError_t LaunchPagedAttention(const PagedAttentionParams& params, cudaStream_
   if (tiles > INT32_MAX || p.num_heads > UINT16_MAX || (split && args.max_splits > UINT16_MAX)) {
     return cudaErrorInvalidValue;
   }
+  args.fetch = split && tiles * head_blocks * args.max_splits <= kFewBlocks;
   const void* const pointers[] = {p.q, p.k_cache, p.v_cache};
   const bool aligned =
       AreAligned(pointers, 3, p.q_stride | p.k_page_stride | p.v_page_stride | p.head_dim);
