@@ -61,7 +61,7 @@ struct HarnessOptions {
   int32_t max_queued = 64;
   int64_t max_batch_tokens = 2048;
   int64_t chunk_tokens = 256;
-  bool prefix_cache = true;          // where a chunk is whole pages
+  bool prefix_cache = true;         // where a chunk is whole pages
   int64_t adapter_limit_bytes = 0;  // 0: none
   int64_t host_limit_bytes = int64_t{1} << 30;
   std::unique_ptr<Backend> backend;  // null: the CPU's
