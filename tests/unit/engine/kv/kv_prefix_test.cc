@@ -81,7 +81,7 @@ TEST_F(KvPrefixTest, AKnownPromptBringsItsPages) {
   ASSERT_TRUE(cache_->Reserve(second, 8));
   ExpectPages(7, 0);
   cache_->Release(first);
-  ExpectPages(4, 2) << "the second block of the first; its last page held no whole one";
+  ExpectPages(4, 2);  // the second block of the first; its last page held no whole one
   cache_->Release(second);
   ExpectPages(0, 4);
 }
