@@ -64,17 +64,21 @@ class PrefixTest(harness.LoradTest):
 
     def test_the_larger_priority_goes_first(self):
         server = self.lorad(flags=["--max_running_requests=1"])
-        queued = lambda count: lambda: server.metrics()["lorad_inference_queue_requests"] == count
-        # Sixteen long requests hold the only slot until both others wait.
-        path = self.write_jsonl("busy.jsonl", [{"ids": [3 + i]} for i in range(16)])
+
+        def queued(count):
+            return lambda: server.metrics()["lorad_inference_queue_requests"] == count
+
+        # Long requests, sixteen at a time, hold the only slot until both others wait.
+        path = self.write_jsonl("busy.jsonl", [{"ids": [3 + i]} for i in range(500)])
         long = ("--max_tokens=500", "--ignore_eos", "--output=json")
-        busy = server.popen("generate", f"--jsonl={path}", "--parallel=16", "--priority=100", *long)
+        busy = harness.LineReader(
+            server.popen("generate", f"--jsonl={path}", "--parallel=16", "--priority=100", *long))
         self.wait_for("one runs", queued(15))
         low = server.popen("generate", "--ids=[1]", "--priority=-1", *long)
         self.wait_for("the low one waits", queued(16))
         high = server.popen("generate", "--ids=[2]", "--priority=1", "--max_tokens=1", "--output=json")
         self.wait_for("the high one waits", queued(17))
-        busy.kill()
+        busy.process.kill()
         self.assertEqual(high.wait(60), 0)
         self.assertIsNone(low.poll(), "the low one, which came first, has ended")
         self.assertEqual(low.wait(60), 0)
