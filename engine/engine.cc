@@ -41,6 +41,7 @@ class ObserverRelay final : public SchedulerObserver, public AdapterStoreObserve
                                   .time_to_first_token_seconds = times.time_to_first_token_seconds,
                                   .total_seconds = times.total_seconds,
                                   .prompt_tokens = times.prompt_tokens,
+                                  .cached_tokens = times.cached_tokens,
                                   .generated_tokens = times.generated_tokens,
                                   .finish_reason = times.finish_reason});
   }
@@ -256,6 +257,10 @@ EngineStats EngineImpl::Stats() const {
   stats.running_requests = scheduler_->running();
   stats.kv_pages = cache_->num_pages();
   stats.kv_pages_used = cache_->used_pages();
+  stats.kv_pages_cached = cache_->cached_pages();
+  stats.prefix_query_tokens = scheduler_->prefixes().query_tokens();
+  stats.prefix_hit_tokens = scheduler_->prefixes().hit_tokens();
+  stats.prefix_evicted_tokens = cache_->evicted_tokens();
   stats.kv_page_tokens = cache_->page_tokens();
   for (int tag = 0; tag < kNumMemoryTags; ++tag)
     stats.memory[tag] = device_.backend->allocator().Usage(static_cast<MemoryTag>(tag));

@@ -32,7 +32,8 @@ struct EngineConfig {
   int32_t max_batch_tokens = 2048;    // tokens of one step, prefill included
   int32_t max_running_requests = 64;  // sequences that decode together
   int32_t max_queued_requests = 1024;
-  int32_t num_threads = 0;             // of the CPU backend; 0: all cores
+  bool prefix_cache = true;  // prompts are kept for others that begin with the same tokens
+  int32_t num_threads = 0;   // of the CPU backend; 0: all cores
   EngineObserver* observer = nullptr;  // not owned; outlives the engine
 };
 
@@ -76,6 +77,10 @@ struct EngineStats {
   int32_t queued_requests = 0;
   int32_t running_requests = 0;
   int64_t kv_pages = 0, kv_pages_used = 0;
+  int64_t kv_pages_cached = 0;  // hold prompts that no request uses: free for whoever needs them
+  int64_t prefix_query_tokens = 0;    // of the prompts whose answers have begun
+  int64_t prefix_hit_tokens = 0;      // of these: not run, because they were run before
+  int64_t prefix_evicted_tokens = 0;  // given up for others
   int32_t kv_page_tokens = 0;
   std::array<MemoryUsage, kNumMemoryTags> memory;  // by MemoryTag
   int32_t adapters_device = 0, adapters_host = 0, adapters_disk = 0;
@@ -86,7 +91,7 @@ struct EngineStats {
 struct TokenTimes {  // of one finished request
   bool adapter = false;
   double queue_seconds = 0, time_to_first_token_seconds = 0, total_seconds = 0;
-  int32_t prompt_tokens = 0, generated_tokens = 0;
+  int32_t prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0;
   FinishReason finish_reason = FinishReason::kStop;
 };
 

@@ -79,6 +79,11 @@ absl::StatusOr<EngineMemory> PlanMemory(const EngineConfig& config, const ModelC
 
   const int64_t chunk = backend.info().kind == "cpu" ? kCpuChunkTokens : kCudaChunkTokens;
   memory.chunk_tokens = std::min<int64_t>(chunk, config.max_batch_tokens);
+  // The prefix cache shares whole chunks of whole pages; a chunk below a page has none to share.
+  if (memory.chunk_tokens > memory.kv.page_tokens)
+    memory.chunk_tokens -= memory.chunk_tokens % memory.kv.page_tokens;
+  if (config.prefix_cache && memory.chunk_tokens >= memory.kv.page_tokens)
+    memory.kv.prefix_block_tokens = memory.chunk_tokens;
   memory.runner.max_sequences = config.max_running_requests;
   memory.runner.max_tokens = std::max<int64_t>(memory.chunk_tokens, config.max_running_requests);
   memory.runner.context_tokens = model.max_position_embeddings;

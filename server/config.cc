@@ -41,6 +41,11 @@ ABSL_FLAG(int32_t, max_batch_tokens, 2048,
           "Tokens of one serving step, prefill included. 1..65536.");
 ABSL_FLAG(int32_t, max_running_requests, 64, "Requests that advance together. 1..4096.");
 ABSL_FLAG(int32_t, max_queued_requests, 1024, "Requests that may wait. 1..1000000.");
+ABSL_FLAG(
+    bool, prefix_cache, true,
+    "Keep the computed prompts of ended requests in the KV cache's free pages, so that others "
+    "that begin with the same tokens skip them. Answers are the same. Whole chunks of a prompt "
+    "are shared: 2048 tokens on a GPU, 256 on the CPU, or max_batch_tokens if that is less.");
 ABSL_FLAG(int32_t, max_queued_jobs, 64, "Jobs that may wait. 1..10000.");
 ABSL_FLAG(int32_t, num_threads, 0, "Threads of the CPU backend. 0..1024; 0: all cores.");
 ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30),
@@ -66,6 +71,7 @@ constexpr const char* kNames[] = {"model",
                                   "max_batch_tokens",
                                   "max_running_requests",
                                   "max_queued_requests",
+                                  "prefix_cache",
                                   "max_queued_jobs",
                                   "num_threads",
                                   "drain_timeout",
@@ -127,6 +133,7 @@ absl::Status ReadEngineConfig(EngineConfig& engine) {
   engine.max_batch_tokens = absl::GetFlag(FLAGS_max_batch_tokens);
   engine.max_running_requests = absl::GetFlag(FLAGS_max_running_requests);
   engine.max_queued_requests = absl::GetFlag(FLAGS_max_queued_requests);
+  engine.prefix_cache = absl::GetFlag(FLAGS_prefix_cache);
   engine.num_threads = absl::GetFlag(FLAGS_num_threads);
   RETURN_IF_ERROR(CheckInt("kv_cache_tokens", engine.kv_cache_tokens, 0, int64_t{1} << 40));
   RETURN_IF_ERROR(CheckInt("max_batch_tokens", engine.max_batch_tokens, 1, 65536));

@@ -25,9 +25,14 @@ struct SamplingParams {
   uint64_t seed = 0;  // the draw at position i is a function of (seed, i) and the logits
 };
 
+// Priorities are in [-kMaxPriority, kMaxPriority].
+inline constexpr int32_t kMaxPriority = 100;
+
 struct GenerateRequest {
   std::vector<int32_t> prompt;  // at least one id, each in [0, vocab)
   std::string adapter_id;       // sha256 of a registered adapter; empty: the base model
+  std::string tenant;           // whose request it is: tenants share no prompts; empty: of none
+  int32_t priority = 0;         // a larger one goes first; see Turn in engine/sched/sequence.h
   SamplingParams sampling;
   int32_t max_tokens = 0;                 // >= 1; 0: what the context has left
   std::vector<std::string> stop_strings;  // matched in the decoded text, also across token borders
@@ -54,6 +59,7 @@ struct GenerateResult {
   FinishReason finish_reason = FinishReason::kStop;
   std::string adapter_id;  // the version that answered, from the first token to the last
   int32_t prompt_tokens = 0;
+  int32_t cached_tokens = 0;  // of the prompt: not run, because they were run before
   int32_t generated_tokens = 0;
   double queue_seconds = 0;
   double time_to_first_token_seconds = 0;

@@ -85,6 +85,10 @@ absl::Status Validate(const GenerateRequest& request, const GenerationLimits& li
     return absl::InvalidArgumentError(absl::StrFormat(
         "logprobs is %d; it must be in [0, %d], or -1 for none", request.logprobs, kMaxLogprobs));
   }
+  if (request.priority < -kMaxPriority || request.priority > kMaxPriority) {
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "priority is %d; it must be in [%d, %d]", request.priority, -kMaxPriority, kMaxPriority));
+  }
   RETURN_IF_ERROR(ValidateStopStrings(request, limits));
   return Validate(request.sampling);
 }

@@ -96,9 +96,9 @@ class AdapterStore {
   // later call returns true or CancelUnload.
   bool TryUnload(const Lease& lease);
   void CancelUnload(const Lease& lease);
-  // Frees the device copies of unregistered adapters that nobody uses any more. False while some
-  // are in use: call again.
-  bool Sweep();
+  // Frees the device copies of unregistered adapters that nobody uses any more, and tells `gone`
+  // their ids. False while some are in use: call again.
+  bool Sweep(const std::function<void(const std::string& id)>& gone);
 
  private:
   struct Counted;  // a pin that counts itself

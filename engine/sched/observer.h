@@ -13,6 +13,7 @@ struct RequestTimes {  // of one finished request
   double time_to_first_token_seconds = 0;
   double total_seconds = 0;
   int32_t prompt_tokens = 0;
+  int32_t cached_tokens = 0;  // of the prompt: not run, because they were run before
   int32_t generated_tokens = 0;
   FinishReason finish_reason = FinishReason::kStop;
 };

@@ -21,6 +21,7 @@ constexpr absl::Duration kPoll = absl::Milliseconds(5);
 Scheduler::Scheduler(SchedulerOptions options, Runner& runner, AdapterStore& adapters)
     : options_(std::move(options)),
       adapters_(adapters),
+      model_digest_(runner.model().digest()),
       inbox_(options_.max_queued),
       serving_(options_.serving, runner, adapters, [this] { inbox_.LeftQueue(1); }) {}
 
@@ -39,6 +40,8 @@ absl::StatusOr<uint64_t> Scheduler::Generate(GenerateRequest request, absl::Time
   if (!request.adapter_id.empty()) {
     ASSIGN_OR_RETURN(sequence->lease, adapters_.Find(request.adapter_id));
   }
+  sequence->scope = {model_digest_, request.adapter_id, std::move(request.tenant)};
+  sequence->priority = request.priority;
   sequence->generation.emplace(std::move(request), options_.limits);
   sequence->sink = std::move(sink);
   sequence->deadline = deadline;
@@ -95,7 +98,7 @@ bool Scheduler::RunOneStep() {
   if (!poison_.ok()) FailEverything(poison_);  // what arrived before the inbox was closed
   serving_.ExpireDeadlines(absl::Now());
   RunAdapterTasks();
-  swept_ = adapters_.Sweep();
+  swept_ = adapters_.Sweep([this](const std::string& id) { serving_.prefixes().Forget(id); });
   CheckDrain();
   const absl::Time began = absl::Now();
   const bool served = Serve();

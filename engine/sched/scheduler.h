@@ -58,6 +58,8 @@ class Scheduler {
   // Requests that wait for a slot: the first one, or another after a preemption.
   int32_t queued() const { return inbox_.queued() + preempted_.load(std::memory_order_relaxed); }
   int32_t running() const { return running_.load(std::memory_order_relaxed); }
+  // How much of the prompts was known.
+  const PrefixReuse& prefixes() const { return serving_.prefixes(); }
   bool healthy() const { return healthy_.load(std::memory_order_relaxed); }
 
   // ---- Engine thread --------------------------------------------------------------------------
@@ -86,6 +88,7 @@ class Scheduler {
 
   const SchedulerOptions options_;
   AdapterStore& adapters_;
+  const std::string model_digest_;
   Inbox inbox_;
   TrainingSlot training_;
   std::atomic<int32_t> running_{0};

@@ -13,6 +13,7 @@
 #include "absl/types/span.h"
 #include "engine/infer/runner.h"
 #include "engine/sched/observer.h"
+#include "engine/sched/prefix_reuse.h"
 #include "engine/sched/sequence.h"
 
 namespace lorad {
@@ -20,17 +21,21 @@ namespace lorad {
 struct ServingOptions {
   int32_t max_running = 64;  // sequences that decode together; at most Runner's max_sequences
   int64_t max_batch_tokens = 2048;  // rows of one step, decoding and prefill
-  int64_t chunk_tokens = 256;       // prompts are cut at its multiples; at most Runner's max_tokens
+  // Prompts are cut at its multiples; at most Runner's max_tokens. The blocks in which the KV cache
+  // keeps prompts, if it does, are as long.
+  int64_t chunk_tokens = 256;
   // While rows decode, no further chunk is begun after this long: it bounds the time between two
   // tokens. At least one chunk runs in every step.
   absl::Duration prefill_budget = absl::Milliseconds(50);
   SchedulerObserver* observer = nullptr;  // not owned; may be null
 };
 
-// First in, first out, except that a sequence whose adapter is still being read does not hold up
-// the ones behind it. When pages run out the youngest running sequence gives its own back and waits
-// at its old place in the queue; what it has generated stays, and is run again later with the same
-// numbers. Thread-compatible: engine thread.
+// Sequences run in order of their turn: by priority, then first in, first out (see Turn), except
+// that one whose adapter is still being read does not hold up those behind it. One whose adapter
+// finds no room does, so whatever adapters others ask for, it runs when those that run now have
+// ended. Nobody loses a slot to one that waits; when pages run out the running sequence whose turn
+// is the last gives its own back and waits at its old place in the queue. What it has generated
+// stays, and is run again later with the same numbers. Thread-compatible: engine thread.
 class Serving {
  public:
   // `left_queue` is told each time a sequence gets its first slot, or ends without one.
@@ -56,14 +61,17 @@ class Serving {
   // The nearest deadline of a waiting sequence.
   absl::Time NextDeadline() const;
   int64_t preemptions() const { return preemptions_; }
+  PrefixReuse& prefixes() { return prefixes_; }
+  const PrefixReuse& prefixes() const { return prefixes_; }
 
  private:
-  using Sequences = std::map<uint64_t, std::unique_ptr<Sequence>>;  // by age, the oldest first
+  using Sequences = std::map<Turn, std::unique_ptr<Sequence>>;
 
   enum class Admission { kAdmitted, kSkipped, kBlocked };
   Admission TryAdmit(Sequence& sequence);
   void ReserveForDecoding();
-  void Preempt(uint64_t id);
+  void Preempt(const Turn& turn);
+  void GiveBack(Sequence& sequence);
   absl::Status Decode(int32_t* rows);
   absl::Status Prefill(int32_t decode_rows);
   absl::Status RunChunk(Sequence& sequence, const Chunk& chunk);
@@ -76,7 +84,7 @@ class Serving {
   void Finish(Sequence& sequence, FinishReason reason);
   void FinishScore(Sequence& sequence);
   void Fail(Sequence& sequence, const absl::Status& status);
-  std::unique_ptr<Sequence> Remove(uint64_t id);
+  std::unique_ptr<Sequence> Remove(const Turn& turn);
   void Report(const Sequence& sequence, FinishReason reason) const;
   void LeaveQueue(Sequence& sequence, absl::Time now);
 
@@ -85,6 +93,7 @@ class Serving {
   KvCache& cache_;
   AdapterStore& adapters_;
   const std::function<void()> left_queue_;
+  PrefixReuse prefixes_;
   Sequences waiting_;
   Sequences running_;
   std::vector<float> logits_;

@@ -136,6 +136,7 @@ void GenerateCall::OnFinish(const GenerateResult& result) {
     v1::Usage& usage = *finish.mutable_usage();
     usage.set_prompt_tokens(result.prompt_tokens);
     usage.set_generated_tokens(result.generated_tokens);
+    usage.set_cached_tokens(result.cached_tokens);
     usage.set_queue_seconds(result.queue_seconds);
     usage.set_time_to_first_token_seconds(result.time_to_first_token_seconds);
     waiting_bytes_ += ApproximateBytes(response);

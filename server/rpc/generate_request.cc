@@ -120,6 +120,11 @@ absl::StatusOr<GenerateRequest> ToEngine(const v1::GenerateRequest& request, con
     return OutOfRange("logprobs", out.logprobs, absl::StrCat("in 0..", kMaxLogprobs));
   }
   out.ignore_eos = request.ignore_eos();
+  out.priority = request.priority();
+  if (out.priority < -kMaxPriority || out.priority > kMaxPriority) {
+    return OutOfRange("priority", out.priority,
+                      absl::StrCat("in ", -kMaxPriority, "..", kMaxPriority));
+  }
   ASSIGN_OR_RETURN(out.sampling, ReadSampling(request));
   RETURN_IF_ERROR(ReadStops(request, engine, out));
   RETURN_IF_ERROR(ReadPrompt(request, engine, out));

@@ -24,6 +24,7 @@ TEST_F(ServerTest, GenerateStreamsTextIdsAndUsage) {
   EXPECT_THAT(answer.adapters, ElementsAre(""));
   EXPECT_EQ(answer.finish.finish_reason(), v1::FINISH_REASON_LENGTH);
   EXPECT_EQ(answer.finish.usage().prompt_tokens(), 5);
+  EXPECT_EQ(answer.finish.usage().cached_tokens(), 2) << "the fake knows half of every prompt";
   EXPECT_EQ(answer.finish.usage().generated_tokens(), 20);
 }
 
@@ -54,6 +55,9 @@ TEST_F(ServerTest, GenerateRefusesWhatIsWrongByName) {
   request = Prompt("x", "", 5);
   request.set_logprobs(21);
   EXPECT_GRPC(Generate(request).status, INVALID_ARGUMENT, "logprobs: 21");
+  request = Prompt("x", "", 5);
+  request.set_priority(101);
+  EXPECT_GRPC(Generate(request).status, INVALID_ARGUMENT, "priority: 101 is not in -100..100");
   request = Prompt("x", "", 5);
   request.add_stop("");
   EXPECT_GRPC(Generate(request).status, INVALID_ARGUMENT, "stop");

@@ -175,6 +175,7 @@ bool FakeEngine::Advance(Running& running) {
   GenerateResult result;
   result.adapter_id = request.adapter_id;
   result.prompt_tokens = static_cast<int32_t>(request.prompt.size());
+  result.cached_tokens = result.prompt_tokens / 2;
   result.finish_reason = cancelled                        ? FinishReason::kCancelled
                          : absl::Now() > running.deadline ? FinishReason::kDeadline
                                                           : FinishReason::kLength;
@@ -196,9 +197,10 @@ bool FakeEngine::Advance(Running& running) {
   }
   result.generated_tokens = static_cast<int32_t>(running.done);
   if (observer_ != nullptr) {
-    observer_->OnRequestFinished(
-        {!request.adapter_id.empty(), 0, 0, absl::ToDoubleSeconds(absl::Now() - running.start),
-         result.prompt_tokens, result.generated_tokens, result.finish_reason});
+    observer_->OnRequestFinished({!request.adapter_id.empty(), 0, 0,
+                                  absl::ToDoubleSeconds(absl::Now() - running.start),
+                                  result.prompt_tokens, result.cached_tokens,
+                                  result.generated_tokens, result.finish_reason});
   }
   running.sink->OnFinish(result);
   return true;

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "client/cli/commands.h"
@@ -32,6 +33,7 @@ const InputKinds& GenerateInputs() {
           {"stop", OptionType::kText, "TEXT", "end before this text", "", {}, true},
           {"stop_ids", OptionType::kText, "'[1,2]'", "end on these ids too", ""},
           {"ignore_eos", OptionType::kBool, "", "go on after an end-of-sequence id", "false"},
+          {"priority", OptionType::kInt, "N", "[-100, 100], a larger one goes first", "0"},
           {"logprobs", OptionType::kInt, "N",
            "with --details: log-probabilities, and of the N likeliest", "none"},
           {"add_special_tokens", OptionType::kBool, "",
@@ -59,6 +61,10 @@ absl::StatusOr<v1::GenerateRequest> SharedRequest(const Arguments& arguments) {
     request.mutable_stop_ids()->Add(ids.begin(), ids.end());
   }
   request.set_ignore_eos(arguments.Bool("ignore_eos"));
+  // The server refuses what is out of its range; what is out of the field's must not look as if in.
+  request.set_priority(static_cast<int32_t>(
+      std::clamp<int64_t>(arguments.Int("priority"), std::numeric_limits<int32_t>::min(),
+                          std::numeric_limits<int32_t>::max())));
   if (arguments.Has("logprobs")) {
     request.set_logprobs(static_cast<int32_t>(arguments.Int("logprobs")));
   }

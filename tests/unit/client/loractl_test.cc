@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -90,11 +91,12 @@ TEST_F(LoractlTest, GenerateSendsEveryParameter) {
     seen = request;
     return Echo(context, request, writer);
   };
-  ASSERT_EQ(Run({"generate", "--prompt=p", "--temperature=0", "--max_tokens=9", "--top_k=3",
-                 "--top_p=0.5", "--min_p=0.1", "--repetition_penalty=1.1", "--presence_penalty=0.2",
-                 "--frequency_penalty=0.3", "--seed=0", "--stop=x", "--stop=y", "--stop_ids=[7,8]",
-                 "--ignore_eos=true", "--logprobs=0", "--add_special_tokens=false"}),
-            0)
+  ASSERT_EQ(
+      Run({"generate", "--prompt=p", "--temperature=0", "--max_tokens=9", "--top_k=3",
+           "--top_p=0.5", "--min_p=0.1", "--repetition_penalty=1.1", "--presence_penalty=0.2",
+           "--frequency_penalty=0.3", "--seed=0", "--stop=x", "--stop=y", "--stop_ids=[7,8]",
+           "--ignore_eos=true", "--logprobs=0", "--add_special_tokens=false", "--priority=-7"}),
+      0)
       << err_;
   EXPECT_TRUE(seen.has_temperature());
   EXPECT_EQ(seen.temperature(), 0);
@@ -105,6 +107,7 @@ TEST_F(LoractlTest, GenerateSendsEveryParameter) {
   EXPECT_EQ(seen.repetition_penalty(), 1.1);
   EXPECT_EQ(seen.presence_penalty(), 0.2);
   EXPECT_EQ(seen.frequency_penalty(), 0.3);
+  EXPECT_EQ(seen.priority(), -7);
   EXPECT_TRUE(seen.has_seed());
   EXPECT_THAT(seen.stop(), ElementsAre("x", "y"));
   EXPECT_THAT(seen.stop_ids(), ElementsAre(7, 8));
@@ -112,7 +115,11 @@ TEST_F(LoractlTest, GenerateSendsEveryParameter) {
   EXPECT_TRUE(seen.has_logprobs());
   EXPECT_FALSE(seen.add_special_tokens());
   // What was not given is not sent, so that the server's defaults hold.
+  // Not 0, to which its lower half would cut it.
+  ASSERT_EQ(Run({"generate", "--prompt=p", "--priority=4294967296"}), 0);
+  EXPECT_EQ(seen.priority(), std::numeric_limits<int32_t>::max());
   ASSERT_EQ(Run({"generate", "--prompt=p"}), 0);
+  EXPECT_EQ(seen.priority(), 0);
   EXPECT_FALSE(seen.has_temperature() || seen.has_top_p() || seen.has_seed() ||
                seen.has_logprobs() || seen.has_add_special_tokens() ||
                seen.has_repetition_penalty());

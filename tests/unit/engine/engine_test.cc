@@ -252,6 +252,41 @@ TEST_F(EngineTest, SixteenStreamsWhileAJobTrains) {
   EXPECT_EQ(engine_->Stats().running_requests, 0);
 }
 
+// 100 tokens a step make chunks of one page, 64 tokens.
+TEST_F(EngineTest, KnownPromptsAreReportedAndCanBeSwitchedOff) {
+  std::vector<int32_t> answers[2];
+  for (const bool on : {true, false}) {
+    EngineConfig config = SmallConfig(golden_.model_dir());
+    config.max_batch_tokens = 100;
+    config.prefix_cache = on;
+    engine_.reset();
+    Start(config);
+    for (const int32_t cached : {0, on ? 192 : 0}) {
+      const auto sink = Submit(Greedy(7, 200, 5));
+      sink->ended.WaitForNotification();
+      ASSERT_TRUE(sink->result.has_value()) << sink->error;
+      EXPECT_EQ(sink->result->cached_tokens, cached);
+      answers[on].insert(answers[on].end(), sink->ids.begin(), sink->ids.end());
+    }
+    const EngineStats stats = engine_->Stats();
+    EXPECT_EQ(stats.kv_pages_used, 0);
+    EXPECT_EQ(stats.kv_pages_cached, on ? 3 : 0);
+    EXPECT_EQ(stats.prefix_query_tokens, on ? 400 : 0);
+    EXPECT_EQ(stats.prefix_hit_tokens, on ? 192 : 0);
+    EXPECT_EQ(stats.prefix_evicted_tokens, 0);
+  }
+  EXPECT_EQ(answers[0], answers[1]);
+}
+
+TEST_F(EngineTest, StepsBelowAPageLeaveThePrefixCacheOff) {
+  EngineConfig config = SmallConfig(golden_.model_dir());
+  config.max_batch_tokens = 63;
+  Start(config);
+  for (int i = 0; i < 2; ++i) EXPECT_EQ(Answer(Greedy(7, 200, 2)).size(), 2);
+  EXPECT_EQ(engine_->Stats().kv_pages_cached, 0);
+  EXPECT_EQ(engine_->Stats().prefix_query_tokens, 0);
+}
+
 TEST_F(EngineTest, JobsAreCheckedBeforeTheyStart) {
   Start();
   const auto sink = std::make_shared<RecordingTrainingSink>();

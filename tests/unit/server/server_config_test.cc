@@ -27,19 +27,22 @@ TEST_F(ConfigTest, DefaultsAreSafe) {
   EXPECT_EQ(config.engine.quant, "nf4");
   EXPECT_EQ(config.engine.device, "auto");
   EXPECT_EQ(config.engine.memory_limit_bytes, 0);
+  EXPECT_TRUE(config.engine.prefix_cache);
 }
 
 TEST_F(ConfigTest, TakesTheFlagsNames) {
   ASSERT_OK_AND_ASSIGN(const ServerConfig config,
                        With(R"({"listen": "127.0.0.1:0", "memory_limit": "2GiB",
                                "max_batch_tokens": 64, "kv_cache_tokens": 4096,
-                               "drain_timeout": "5s", "device": "cpu"})"));
+                               "drain_timeout": "5s", "device": "cpu",
+                               "prefix_cache": false})"));
   EXPECT_EQ(config.listen, "127.0.0.1:0");
   EXPECT_EQ(config.engine.memory_limit_bytes, int64_t{2} << 30);
   EXPECT_EQ(config.engine.max_batch_tokens, 64);
   EXPECT_EQ(config.engine.kv_cache_tokens, 4096);
   EXPECT_EQ(config.drain_timeout, absl::Seconds(5));
   EXPECT_EQ(config.engine.device, "cpu");
+  EXPECT_FALSE(config.engine.prefix_cache);
 }
 
 TEST_F(ConfigTest, RefusesWhatItDoesNotKnow) {

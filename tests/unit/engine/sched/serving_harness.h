@@ -61,6 +61,7 @@ struct HarnessOptions {
   int32_t max_queued = 64;
   int64_t max_batch_tokens = 2048;
   int64_t chunk_tokens = 256;
+  bool prefix_cache = true;         // where a chunk is whole pages
   int64_t adapter_limit_bytes = 0;  // 0: none
   int64_t host_limit_bytes = int64_t{1} << 30;
   std::unique_ptr<Backend> backend;  // null: the CPU's
@@ -80,7 +81,8 @@ class ServingHarness : public SchedulerObserver, public AdapterStoreObserver {
                                  .head_dim = config.head_dim,
                                  .num_pages = options.kv_pages,
                                  .page_tokens = options.page_tokens,
-                                 .dtype = backend->activation_dtype()},
+                                 .dtype = backend->activation_dtype(),
+                                 .prefix_block_tokens = PrefixBlock(options)},
                                 *backend);
     EXPECT_OK(made);
     cache = *std::move(made);
@@ -116,6 +118,10 @@ class ServingHarness : public SchedulerObserver, public AdapterStoreObserver {
   }
   ~ServingHarness() override { store->StopLoading(); }
 
+  static int64_t PrefixBlock(const HarnessOptions& options) {
+    const bool whole = options.chunk_tokens % options.page_tokens == 0;
+    return options.prefix_cache && whole ? options.chunk_tokens : 0;
+  }
   // The first `count` ids of row `row` of the golden input.
   std::vector<int32_t> Prompt(int row, int count = 16) const {
     const std::vector<int32_t> all = golden.Ints("input_ids");
