@@ -102,6 +102,10 @@ class EngineImpl final : public Engine {
                                      std::shared_ptr<GenerateSink> sink) override {
     return scheduler_->Generate(std::move(request), deadline, std::move(sink));
   }
+  absl::StatusOr<std::vector<RequestId>> GenerateAll(std::vector<Submission> submissions,
+                                                     absl::Time deadline) override {
+    return scheduler_->GenerateAll(std::move(submissions), deadline);
+  }
   void Cancel(RequestId id) override { scheduler_->Cancel(id); }
   absl::Status Score(ScoreRequest request,
                      std::function<void(absl::StatusOr<ScoreResult>)> done) override {

@@ -127,6 +127,9 @@ class Engine {
   // A request that waits past `deadline` for its first slot, or runs past it, ends with kDeadline.
   virtual absl::StatusOr<RequestId> Generate(GenerateRequest request, absl::Time deadline,
                                              std::shared_ptr<GenerateSink> sink) = 0;
+  // Several requests at once: all are accepted, or none is. Ids in the order of `submissions`.
+  virtual absl::StatusOr<std::vector<RequestId>> GenerateAll(std::vector<Submission> submissions,
+                                                             absl::Time deadline) = 0;
   // The request ends with kCancelled before the next step. No effect on an unknown or ended one.
   virtual void Cancel(RequestId id) = 0;
   // `done` is called once, on the engine thread, unless an error is returned here.

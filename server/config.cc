@@ -53,6 +53,10 @@ ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30),
 ABSL_FLAG(std::string, max_stream_backlog, "1MiB",
           "Output that a Generate stream may have waiting for its reader before it is cut off. "
           "1KiB..1GiB.");
+ABSL_FLAG(
+    absl::Duration, max_stream_stall, absl::Seconds(30),
+    "How long the reader of a stream may take for one message, while more waits, before it is "
+    "cut off. 100ms..1h.");
 ABSL_FLAG(std::string, log_level, "info", "debug, info, warning or error.");
 ABSL_FLAG(bool, check, false, "Check the settings, print the memory plan and exit.");
 
@@ -76,6 +80,7 @@ constexpr const char* kNames[] = {"model",
                                   "num_threads",
                                   "drain_timeout",
                                   "max_stream_backlog",
+                                  "max_stream_stall",
                                   "log_level"};
 
 absl::Status FlagError(absl::string_view flag, absl::string_view value, absl::string_view what) {
@@ -204,6 +209,12 @@ absl::StatusOr<ServerConfig> ConfigFromFlags() {
   if (config.max_stream_backlog_bytes < 1024 || config.max_stream_backlog_bytes > 1 << 30) {
     return FlagError("max_stream_backlog", absl::GetFlag(FLAGS_max_stream_backlog),
                      "is not in 1KiB..1GiB");
+  }
+  config.max_stream_stall = absl::GetFlag(FLAGS_max_stream_stall);
+  if (config.max_stream_stall < absl::Milliseconds(100) ||
+      config.max_stream_stall > absl::Hours(1)) {
+    return FlagError("max_stream_stall", absl::FormatDuration(config.max_stream_stall),
+                     "is not in 100ms..1h");
   }
   RETURN_IF_ERROR(ParseListenAddress("listen", config.listen).status());
   RETURN_IF_ERROR(ParseListenAddress("http_listen", config.http_listen).status());

@@ -3,6 +3,7 @@
 #define LORAD_ENGINE_INFER_REQUEST_H_
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -73,6 +74,12 @@ class GenerateSink {
   virtual void OnDelta(GenerateDelta delta) = 0;
   virtual void OnFinish(const GenerateResult& result) = 0;
   virtual void OnError(const absl::Status& status) = 0;
+};
+
+// A request and who hears its answer.
+struct Submission {
+  GenerateRequest request;
+  std::shared_ptr<GenerateSink> sink;
 };
 
 struct ScoreRequest {

@@ -33,8 +33,9 @@ Scheduler::~Scheduler() {
 
 // ---- Any thread -------------------------------------------------------------------------------
 
-absl::StatusOr<uint64_t> Scheduler::Generate(GenerateRequest request, absl::Time deadline,
-                                             std::shared_ptr<GenerateSink> sink) {
+absl::StatusOr<std::unique_ptr<Sequence>> Scheduler::MakeSequence(Submission submission,
+                                                                  absl::Time deadline) const {
+  GenerateRequest& request = submission.request;
   RETURN_IF_ERROR(lorad::Validate(request, options_.limits));
   auto sequence = std::make_unique<Sequence>();
   if (!request.adapter_id.empty()) {
@@ -43,10 +44,28 @@ absl::StatusOr<uint64_t> Scheduler::Generate(GenerateRequest request, absl::Time
   sequence->scope = {model_digest_, request.adapter_id, std::move(request.tenant)};
   sequence->priority = request.priority;
   sequence->generation.emplace(std::move(request), options_.limits);
-  sequence->sink = std::move(sink);
+  sequence->sink = std::move(submission.sink);
   sequence->deadline = deadline;
   sequence->arrival = absl::Now();
+  return sequence;
+}
+
+absl::StatusOr<uint64_t> Scheduler::Generate(GenerateRequest request, absl::Time deadline,
+                                             std::shared_ptr<GenerateSink> sink) {
+  ASSIGN_OR_RETURN(std::unique_ptr<Sequence> sequence,
+                   MakeSequence({std::move(request), std::move(sink)}, deadline));
   return inbox_.Put(std::move(sequence));
+}
+
+absl::StatusOr<std::vector<uint64_t>> Scheduler::GenerateAll(std::vector<Submission> submissions,
+                                                             absl::Time deadline) {
+  std::vector<std::unique_ptr<Sequence>> sequences;
+  for (Submission& submission : submissions) {
+    ASSIGN_OR_RETURN(std::unique_ptr<Sequence> sequence,
+                     MakeSequence(std::move(submission), deadline));
+    sequences.push_back(std::move(sequence));
+  }
+  return inbox_.PutAll(std::move(sequences));
 }
 
 absl::Status Scheduler::Score(ScoreRequest request, ScoreCallback done) {

@@ -40,6 +40,9 @@ class Scheduler {
 
   absl::StatusOr<uint64_t> Generate(GenerateRequest request, absl::Time deadline,
                                     std::shared_ptr<GenerateSink> sink);
+  // All or none.
+  absl::StatusOr<std::vector<uint64_t>> GenerateAll(std::vector<Submission> submissions,
+                                                    absl::Time deadline);
   void Cancel(uint64_t id) { inbox_.Cancel(id); }
   absl::Status Score(ScoreRequest request, ScoreCallback done);
   // kNotFound: unknown adapter. Otherwise task.done is called once, on the engine thread.
@@ -76,6 +79,9 @@ class Scheduler {
   int64_t preemptions() const { return serving_.preemptions(); }
 
  private:
+  // Checked, with its lease.
+  absl::StatusOr<std::unique_ptr<Sequence>> MakeSequence(Submission submission,
+                                                         absl::Time deadline) const;
   void CarryOut(Mail mail);
   void RunAdapterTasks();
   bool RunAdapterTask(AdapterTask& task);

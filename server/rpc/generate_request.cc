@@ -16,6 +16,7 @@ constexpr int kMaxStops = 16;
 constexpr size_t kMaxStopBytes = 256;
 constexpr int kMaxStopIds = 64;
 constexpr int32_t kMaxLogprobs = 20;
+constexpr int kMaxSamples = 16;
 
 absl::Status OutOfRange(absl::string_view field, double value, absl::string_view bound) {
   return FieldError(field, absl::StrCat(value, " is not ", bound));
@@ -129,6 +130,26 @@ absl::StatusOr<GenerateRequest> ToEngine(const v1::GenerateRequest& request, con
   RETURN_IF_ERROR(ReadStops(request, engine, out));
   RETURN_IF_ERROR(ReadPrompt(request, engine, out));
   return out;
+}
+
+absl::StatusOr<int> SampleCount(const v1::GenerateRequest& request, int32_t max_queued_requests) {
+  if (request.n() < 0 || request.n() > kMaxSamples) {
+    return OutOfRange("n", request.n(), absl::StrCat("in 1..", kMaxSamples));
+  }
+  if (request.n() > max_queued_requests) {
+    return FieldError(
+        "n", absl::StrCat(request.n(), " answers never fit the queue of ", max_queued_requests,
+                          " (--max_queued_requests) together; ask for fewer"));
+  }
+  return request.n() == 0 ? 1 : request.n();
+}
+
+uint64_t SampleSeed(uint64_t seed, int index) {
+  if (index == 0) return seed;
+  uint64_t z = seed + static_cast<uint64_t>(index) * 0x9e3779b97f4a7c15;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+  return z ^ (z >> 31);
 }
 
 }  // namespace lorad::server

@@ -118,11 +118,35 @@ EngineStats FakeEngine::Stats() const {
 
 absl::StatusOr<RequestId> FakeEngine::Generate(GenerateRequest request, absl::Time deadline,
                                                std::shared_ptr<GenerateSink> sink) {
+  ASSIGN_OR_RETURN(const std::vector<RequestId> ids,
+                   GenerateAll({{std::move(request), std::move(sink)}}, deadline));
+  return ids[0];
+}
+
+absl::StatusOr<std::vector<RequestId>> FakeEngine::GenerateAll(std::vector<Submission> submissions,
+                                                               absl::Time deadline) {
   absl::MutexLock lock(&mu_);
   if (stopping_) return absl::UnavailableError("the engine has stopped");
-  if (static_cast<int>(running_.size()) >= script_->max_queued) {
+  if (static_cast<int>(running_.size() + submissions.size()) > script_->max_queued) {
     return absl::ResourceExhaustedError("the request queue is full");
   }
+  std::vector<std::shared_ptr<Running>> accepted;
+  for (Submission& submission : submissions) {
+    ASSIGN_OR_RETURN(auto running, MakeRunning(std::move(submission), deadline));
+    accepted.push_back(std::move(running));
+  }
+  std::vector<RequestId> ids;
+  for (const auto& running : accepted) {
+    ids.push_back(running->id = next_id_++);
+    running_.push_back(running);
+  }
+  script_->most_running = std::max(script_->most_running.load(), static_cast<int>(running_.size()));
+  return ids;
+}
+
+absl::StatusOr<std::shared_ptr<FakeEngine::Running>> FakeEngine::MakeRunning(Submission submission,
+                                                                             absl::Time deadline) {
+  GenerateRequest& request = submission.request;
   if (!request.adapter_id.empty()) {
     const auto it = adapters_.find(request.adapter_id);
     if (it == adapters_.end()) return absl::NotFoundError("unknown adapter");
@@ -132,9 +156,8 @@ absl::StatusOr<RequestId> FakeEngine::Generate(GenerateRequest request, absl::Ti
     request.max_tokens = kContext - static_cast<int32_t>(request.prompt.size());
   }
   auto running = std::make_shared<Running>();
-  *running = {next_id_++, std::move(request), deadline, std::move(sink), absl::Now()};
-  running_.push_back(running);
-  return running->id;
+  *running = {0, std::move(request), deadline, std::move(submission.sink), absl::Now()};
+  return running;
 }
 
 void FakeEngine::Cancel(RequestId id) {
@@ -156,16 +179,12 @@ void FakeEngine::ServeLoop() {
       if (running_.empty()) return;
       round.assign(running_.begin(), running_.end());
     }
-    for (const auto& running : round) {
-      if (!Advance(*running)) continue;
-      absl::MutexLock lock(&mu_);
-      std::erase(running_, running);
-    }
+    for (const auto& running : round) Advance(*running);
     absl::SleepFor(absl::Microseconds(script_->token_delay_us.load()));
   }
 }
 
-bool FakeEngine::Advance(Running& running) {
+void FakeEngine::Advance(Running& running) {
   bool cancelled;
   {
     absl::MutexLock lock(&mu_);
@@ -181,7 +200,10 @@ bool FakeEngine::Advance(Running& running) {
                                                           : FinishReason::kLength;
   if (result.finish_reason == FinishReason::kLength && running.done < request.max_tokens) {
     GenerateDelta delta;
-    const int32_t id = FakeToken(request.adapter_id, request.prompt, running.done++);
+    int32_t id = FakeToken(request.adapter_id, request.prompt, running.done++);
+    if (script_->seeded) {
+      id = 'a' + static_cast<int32_t>((id - 'a' + request.sampling.seed % 26) % 26);
+    }
     delta.ids = {id};
     delta.text = tokenizer_->Decode(delta.ids);
     if (request.logprobs >= 0) {
@@ -193,7 +215,7 @@ bool FakeEngine::Advance(Running& running) {
                               absl::ToDoubleSeconds(absl::Now() - running.start));
     }
     running.sink->OnDelta(std::move(delta));
-    if (running.done < request.max_tokens) return false;
+    if (running.done < request.max_tokens) return;
   }
   result.generated_tokens = static_cast<int32_t>(running.done);
   if (observer_ != nullptr) {
@@ -202,8 +224,11 @@ bool FakeEngine::Advance(Running& running) {
                                   result.prompt_tokens, result.cached_tokens,
                                   result.generated_tokens, result.finish_reason});
   }
+  {
+    absl::MutexLock lock(&mu_);  // its place is free when it hears of its end
+    std::erase_if(running_, [&](const auto& each) { return each.get() == &running; });
+  }
   running.sink->OnFinish(result);
-  return true;
 }
 
 absl::Status FakeEngine::Score(ScoreRequest request,

@@ -27,10 +27,12 @@ struct FakeScript {
   std::atomic<bool> hold_training = false;  // steps wait while it is set
   std::atomic<bool> healthy = true;
   std::atomic<int> max_queued = 1024;  // requests at once; more are kResourceExhausted
+  std::atomic<bool> seeded = false;    // the seed, modulo 26, is added to each letter's place
+  std::atomic<int> most_running = 0;   // set by the engine: the most requests that it had at once
 };
 
-// Token i of an answer: the byte FakeToken gives. The tokenizer maps bytes to ids 0..255; 256 ends
-// a text and is never generated.
+// Token i of an answer: the byte FakeToken gives, for no seed or seed 0. The tokenizer maps bytes
+// to ids 0..255; 256 ends a text and is never generated.
 int32_t FakeToken(const std::string& adapter_id, const std::vector<int32_t>& prompt, int64_t i);
 
 // Writes a PEFT directory that the fake accepts; the content decides its id, which is returned.
@@ -48,6 +50,9 @@ class FakeEngine : public Engine {
 
   absl::StatusOr<RequestId> Generate(GenerateRequest request, absl::Time deadline,
                                      std::shared_ptr<GenerateSink> sink) override
+      ABSL_LOCKS_EXCLUDED(mu_);
+  absl::StatusOr<std::vector<RequestId>> GenerateAll(std::vector<Submission> submissions,
+                                                     absl::Time deadline) override
       ABSL_LOCKS_EXCLUDED(mu_);
   void Cancel(RequestId id) override ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status Score(ScoreRequest request,
@@ -87,8 +92,11 @@ class FakeEngine : public Engine {
   };
 
   void ServeLoop() ABSL_LOCKS_EXCLUDED(mu_);
-  // One token for `running`; true when it has ended.
-  bool Advance(Running& running);
+  // Checked and resolved, without an id.
+  absl::StatusOr<std::shared_ptr<Running>> MakeRunning(Submission submission, absl::Time deadline)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // One token for `running`, or its end.
+  void Advance(Running& running) ABSL_LOCKS_EXCLUDED(mu_);
   void Train(TrainingSpec spec, std::shared_ptr<TrainingSink> sink);
   absl::Status Checkpoint(const TrainingSpec& spec, int64_t step, TrainingSink& sink);
 

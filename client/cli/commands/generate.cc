@@ -2,7 +2,9 @@
 #include <limits>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "client/cli/commands.h"
+#include "client/cli/generate_batches.h"
 #include "client/cli/in_order.h"
 #include "client/cli/inputs.h"
 #include "client/cli/json.h"
@@ -28,6 +30,7 @@ const InputKinds& GenerateInputs() {
            "above 1: seen tokens become less likely", "1"},
           {"presence_penalty", OptionType::kDouble, "X", "[-2, 2], once per generated token", "0"},
           {"frequency_penalty", OptionType::kDouble, "X", "[-2, 2], per occurrence", "0"},
+          {"n", OptionType::kInt, "N", "so many answers to each prompt, at most 16", "1"},
           {"seed", OptionType::kUint, "N", "the same seed and request give the same answer",
            "random"},
           {"stop", OptionType::kText, "TEXT", "end before this text", "", {}, true},
@@ -54,6 +57,7 @@ absl::StatusOr<v1::GenerateRequest> SharedRequest(const Arguments& arguments) {
   }
   request.set_presence_penalty(arguments.Double("presence_penalty"));
   request.set_frequency_penalty(arguments.Double("frequency_penalty"));
+  request.set_n(static_cast<int32_t>(arguments.Int("n")));
   if (arguments.Has("seed")) request.set_seed(arguments.Uint("seed"));
   for (const std::string& stop : arguments.List("stop")) request.add_stop(stop);
   if (arguments.Has("stop_ids")) {
@@ -86,8 +90,9 @@ v1::GenerateRequest RequestFor(const Input& input, v1::GenerateRequest request) 
 }
 
 // The stable form of scripts; `details` adds what is not part of the answer.
-std::string GenerationLine(const Generation& generation, bool details) {
+std::string GenerationLine(const Generation& generation, bool details, int index = -1) {
   nlohmann::ordered_json line;
+  if (index >= 0) line["index"] = index;
   line["ids"] = generation.ids;
   line["text"] = generation.text;
   line["finish_reason"] =
@@ -101,9 +106,25 @@ std::string GenerationLine(const Generation& generation, bool details) {
   return JsonLine(line);
 }
 
+// With several answers to a prompt, each line says which one it is.
+std::string GenerationLines(const std::vector<Generation>& generations, bool details) {
+  if (generations.size() == 1) return GenerationLine(generations[0], details);
+  std::vector<std::string> lines;
+  for (size_t i = 0; i < generations.size(); ++i) {
+    lines.push_back(GenerationLine(generations[i], details, static_cast<int>(i)));
+  }
+  return absl::StrJoin(lines, "\n");
+}
+
 std::string AnswerText(const Generation& generation) {
   if (!generation.text.empty() || generation.ids.empty()) return generation.text;
   return nlohmann::json(generation.ids).dump();  // no tokenizer
+}
+
+std::string AnswerTexts(const std::vector<Generation>& generations) {
+  return absl::StrJoin(generations, "\n", [](std::string* out, const Generation& generation) {
+    absl::StrAppend(out, AnswerText(generation));
+  });
 }
 
 // One prompt on a terminal or pipe: the text appears as it comes.
@@ -125,17 +146,25 @@ absl::StatusOr<int> RunGenerate(Session& session, const Arguments& arguments) {
   ASSIGN_OR_RETURN(const auto inputs, ReadInputs(arguments, GenerateInputs()));
   ASSIGN_OR_RETURN(const v1::GenerateRequest shared, SharedRequest(arguments));
   const bool details = arguments.Bool("details");
-  if (!session.json() && inputs.size() == 1) {
+  if (!session.json() && inputs.size() == 1 && shared.n() <= 1) {
     RETURN_IF_ERROR(StreamText(session, RequestFor(inputs[0], shared)));
+    return 0;
+  }
+  const auto lines_of = [&](const std::vector<Generation>& generations) {
+    return session.json() ? GenerationLines(generations, details) : AnswerTexts(generations);
+  };
+  if (arguments.Has("jsonl") && !arguments.Has("parallel")) {
+    RETURN_IF_ERROR(GenerateInBatches(
+        session, inputs, [&](const Input& input) { return RequestFor(input, shared); }, lines_of));
     return 0;
   }
   InferenceClient client(session.connection());
   RETURN_IF_ERROR(RunInOrder(
-      inputs.size(), std::max<int64_t>(1, arguments.Int("parallel", 16)),
+      inputs.size(), std::max<int64_t>(1, arguments.Int("parallel", 1)),
       [&](size_t i) -> absl::StatusOr<std::string> {
-        auto generation = client.Generate(RequestFor(inputs[i], shared));
-        if (!generation.ok()) return AtInput(inputs[i], generation.status());
-        return session.json() ? GenerationLine(*generation, details) : AnswerText(*generation);
+        const auto generations = client.GenerateSamples(RequestFor(inputs[i], shared));
+        if (!generations.ok()) return AtInput(inputs[i], generations.status());
+        return lines_of(*generations);
       },
       [&](const std::string& answer) { session.out() << answer << std::endl; },
       [&] { session.connection()->CancelAll(); }));
@@ -146,7 +175,9 @@ std::vector<Option> GenerateOptions() {
   std::vector<Option> options = InputOptions(GenerateInputs());
   const auto& more = GenerateInputs().options;
   options.insert(options.end(), more.begin(), more.end());
-  options.push_back({"parallel", OptionType::kInt, "N", "requests at once, with --jsonl", "16"});
+  options.push_back({"parallel", OptionType::kInt, "N",
+                     "with --jsonl: so many Generate calls at once, instead of GenerateBatch",
+                     "as many as the server can run"});
   options.push_back({"details", OptionType::kBool, "",
                      "with --output=json: also adapter, usage and log-probabilities", "false"});
   return options;
@@ -164,6 +195,8 @@ Command GenerateCommand() {
                     ""},
                    {"loractl generate --jsonl=eval.jsonl --temperature=0 --output=json",
                     "{\"ids\":[...],\"text\":\"...\",\"finish_reason\":\"stop\"} for each line"},
+                   {"loractl generate --prompt='Once upon a time' --n=4 --seed=1 --output=json",
+                    "{\"index\":0,\"ids\":[...],...} and three more"},
                    {"loractl generate --ids='[1,2,3]' --max_tokens=8 --ignore_eos", ""}},
       .run = RunGenerate};
 }

@@ -68,6 +68,18 @@ TEST_F(ConfigTest, NamesTheFlagTheValueAndTheBound) {
               StatusIs(absl::StatusCode::kInvalidArgument, "--memory_limit=8GB"));
 }
 
+TEST_F(ConfigTest, BoundsWhatASlowReaderMayHold) {
+  ASSERT_OK_AND_ASSIGN(const ServerConfig config,
+                       With(R"({"max_stream_backlog": "64KiB", "max_stream_stall": "5s"})"));
+  EXPECT_EQ(config.max_stream_backlog_bytes, 64 << 10);
+  EXPECT_EQ(config.max_stream_stall, absl::Seconds(5));
+  EXPECT_THAT(
+      With(R"({"max_stream_stall": "50ms"})"),
+      StatusIs(absl::StatusCode::kInvalidArgument, "--max_stream_stall=50ms: is not in 100ms..1h"));
+  EXPECT_THAT(With(R"({"max_stream_stall": "1s", "max_stream_backlog": "1023"})"),
+              StatusIs(absl::StatusCode::kInvalidArgument, "--max_stream_backlog=1023"));
+}
+
 TEST_F(ConfigTest, RequiresModelAndStateDir) {
   EXPECT_THAT(With(R"({"model": ""})"), StatusIs(absl::StatusCode::kInvalidArgument, "--model"));
   EXPECT_THAT(With(R"({"model": "m", "state_dir": ""})"),
