@@ -15,6 +15,7 @@
 #include "absl/time/time.h"
 #include "engine/device/memory.h"
 #include "engine/infer/request.h"
+#include "engine/train/slice_phase.h"
 #include "engine/train/spec.h"
 
 namespace lorad {
@@ -32,6 +33,12 @@ struct EngineConfig {
   int32_t max_batch_tokens = 2048;    // tokens of one step, prefill included
   int32_t max_running_requests = 64;  // sequences that decode together
   int32_t max_queued_requests = 1024;
+  // What running requests should wait between two tokens while a job trains beside them, at most:
+  // 1 to 60000, or 0: no target, and in each step training takes as long as serving did.
+  double itl_target_ms = 0;
+  // With a target: served steps in a row without a training slice that was short enough, after
+  // which one is run all the same.
+  int32_t training_patience_steps = 100;
   int32_t num_threads = 0;             // of the CPU backend; 0: all cores
   EngineObserver* observer = nullptr;  // not owned; outlives the engine
 };
@@ -80,6 +87,7 @@ struct EngineStats {
   std::array<MemoryUsage, kNumMemoryTags> memory;  // by MemoryTag
   int32_t adapters_device = 0, adapters_host = 0, adapters_disk = 0;
   bool training = false;
+  double training_share = 0;  // of the last seconds, 0 to 1
   bool healthy = true;  // false: a device error has poisoned the engine; the process must restart
 };
 
@@ -98,6 +106,10 @@ class EngineObserver {
   virtual void OnInterToken(bool adapter, double seconds) = 0;
   virtual void OnRequestFinished(const TokenTimes& times) = 0;
   virtual void OnServingStep(bool prefill, int32_t rows, double seconds) = 0;
+  // One slice of training, with its time on the device.
+  virtual void OnTrainingSlice(SlicePhase, double /*seconds*/) {}
+  // Running requests waited longer for a token than itl_target_ms.
+  virtual void OnItlTargetMissed() {}
   // source: "disk" or "host"; the device copy is included.
   virtual void OnAdapterLoad(const char* source, const absl::Status& status, double seconds) = 0;
   virtual void OnAdapterEviction() = 0;

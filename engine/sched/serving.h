@@ -9,11 +9,13 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "engine/infer/runner.h"
 #include "engine/sched/observer.h"
 #include "engine/sched/sequence.h"
+#include "engine/sched/slice_budget.h"
 
 namespace lorad {
 
@@ -21,10 +23,8 @@ struct ServingOptions {
   int32_t max_running = 64;  // sequences that decode together; at most Runner's max_sequences
   int64_t max_batch_tokens = 2048;  // rows of one step, decoding and prefill
   int64_t chunk_tokens = 256;       // prompts are cut at its multiples; at most Runner's max_tokens
-  // While rows decode, no further chunk is begun after this long: it bounds the time between two
-  // tokens. At least one chunk runs in every step.
-  absl::Duration prefill_budget = absl::Milliseconds(50);
-  SchedulerObserver* observer = nullptr;  // not owned; may be null
+  std::function<absl::Time()> now = [] { return absl::Now(); };  // that steps are timed by
+  SchedulerObserver* observer = nullptr;                         // not owned; may be null
 };
 
 // First in, first out, except that a sequence whose adapter is still being read does not hold up
@@ -44,9 +44,13 @@ class Serving {
   void ExpireDeadlines(absl::Time now);
   // Moves sequences from the queue to the running ones as far as slots, pages and adapters allow.
   void Admit();
-  // Decodes one token of every sequence that is ready, then runs prefill chunks. Errors that
-  // concern one sequence end that one; an error returned here is the device's, and final.
-  absl::Status Step();
+  // Decodes one token of every sequence that is ready, then runs prefill chunks: one at least;
+  // while rows decode, no further one is begun after `prefill_budget`, which bounds the time
+  // between two tokens. Errors that concern one sequence end that one; an error returned here is
+  // the device's, and final.
+  absl::Status Step(absl::Duration prefill_budget);
+  // How the last Step() went.
+  const ServedStep& last_step() const { return step_; }
   void FailAll(const absl::Status& status);
 
   int32_t running() const { return static_cast<int32_t>(running_.size()); }
@@ -65,7 +69,8 @@ class Serving {
   void ReserveForDecoding();
   void Preempt(uint64_t id);
   absl::Status Decode(int32_t* rows);
-  absl::Status Prefill(int32_t decode_rows);
+  absl::Status Prefill(int32_t decode_rows, absl::Duration budget);
+  bool HasBacklog() const;
   absl::Status RunChunk(Sequence& sequence, const Chunk& chunk);
   absl::Status ScoreChunk(Sequence& sequence, const Chunk& chunk);
   absl::Status FailPass(absl::Span<Sequence* const> sequences, const absl::Status& status);
@@ -88,6 +93,7 @@ class Serving {
   Sequences waiting_;
   Sequences running_;
   std::vector<float> logits_;
+  ServedStep step_;
   int64_t preemptions_ = 0;
 };
 

@@ -49,6 +49,7 @@ absl::StatusOr<std::unique_ptr<JobRun>> JobRun::Create(const JobSetup& setup, Ba
 absl::Status JobRun::Allocate() {
   const int64_t bytes = setup_.plan.peak_bytes;
   ASSIGN_OR_RETURN(stream_, backend_.CreateStream());
+  ASSIGN_OR_RETURN(marks_, SliceMarks::Create(backend_));
   ASSIGN_OR_RETURN(block_, backend_.allocator().Allocate(bytes, MemoryTag::kTraining));
   arena_.emplace("training", block_.data(), bytes);
   ASSIGN_OR_RETURN(
@@ -111,12 +112,24 @@ double JobRun::Seconds() const {
 
 absl::StatusOr<JobRun::Progress> JobRun::Advance() {
   slice_begin_ = absl::Now();
-  Progress progress = Progress::kRunning;
+  RETURN_IF_ERROR(marks_->Begin(*stream_));
+  ASSIGN_OR_RETURN(const Progress progress, Run());
+  RETURN_IF_ERROR(marks_->End(*stream_));
+  seconds_ = Seconds();
+  return progress;
+}
+
+absl::StatusOr<absl::Duration> JobRun::AwaitSlice() {
+  slice_begin_ = absl::Now();
+  ASSIGN_OR_RETURN(const absl::Duration took, marks_->AwaitOldest());
+  seconds_ = Seconds();
+  return took;
+}
+
+absl::StatusOr<JobRun::Progress> JobRun::Run() {
   switch (phase_) {
-    case Phase::kNext: {
-      ASSIGN_OR_RETURN(progress, Next());
-      break;
-    }
+    case Phase::kNext:
+      return Next();
     case Phase::kStep:
       RETURN_IF_ERROR(AdvanceStep());
       break;
@@ -124,23 +137,35 @@ absl::StatusOr<JobRun::Progress> JobRun::Advance() {
       RETURN_IF_ERROR(AdvanceEvaluation());
       break;
   }
-  seconds_ = Seconds();
-  return progress;
+  return Progress::kRunning;
+}
+
+Slice JobRun::next_slice() const {
+  switch (phase_) {
+    case Phase::kNext:
+      return {SavesNext() ? SliceKind::kCheckpoint : SliceKind::kPrepare};
+    case Phase::kStep:
+      return step_->next_slice();
+    case Phase::kEvaluation:
+      break;
+  }
+  return stop_ ? Slice{SliceKind::kPrepare} : evaluation_->next_slice();
+}
+
+bool JobRun::SavesNext() const {
+  const bool unsaved = !setup_.spec.checkpoint_dir.empty() && saved_step_ != progress_.step;
+  return unsaved && (stop_ || (progress_.evaluated && (save_due_ || AllStepsDone())));
 }
 
 absl::StatusOr<JobRun::Progress> JobRun::Next() {
-  const bool saves = !setup_.spec.checkpoint_dir.empty() && saved_step_ != progress_.step;
-  if (stop_) {
-    if (saves) RETURN_IF_ERROR(SaveCheckpoint());
-    return Progress::kStopped;
-  }
   seconds_ = 0;
+  if (SavesNext()) {
+    RETURN_IF_ERROR(SaveCheckpoint());
+    return stop_ ? Progress::kStopped : Progress::kRunning;
+  }
+  if (stop_) return Progress::kStopped;
   if (!progress_.evaluated) {
     BeginEvaluation();
-    return Progress::kRunning;
-  }
-  if (saves && (save_due_ || AllStepsDone())) {
-    RETURN_IF_ERROR(SaveCheckpoint());
     return Progress::kRunning;
   }
   if (!AllStepsDone()) {

@@ -36,6 +36,7 @@ struct ServerFacts {
   int32_t max_queued_jobs = 0;
   int32_t max_queued_requests = 0;
   int32_t max_running_requests = 0;
+  absl::Duration itl_target;  // zero: none
   // Output that a Generate call may have waiting for its reader before it is cut off.
   int64_t max_stream_backlog_bytes = int64_t{1} << 20;
 };
