@@ -13,7 +13,9 @@ namespace lorad {
 // What share of the last seconds something took. Thread-safe.
 class ShareMeter {
  public:
-  static constexpr absl::Duration kWindow = absl::Seconds(5);
+  static constexpr int kParts = 10;
+  static constexpr absl::Duration kPart = absl::Milliseconds(500);
+  static constexpr absl::Duration kWindow = absl::Milliseconds(500 * kParts);
 
   // It took `busy` up to `end`. Times ascend.
   void Add(absl::Time end, absl::Duration busy);
@@ -21,8 +23,6 @@ class ShareMeter {
   double Share(absl::Time now) const;
 
  private:
-  static constexpr int kParts = 10;
-  static constexpr absl::Duration kPart = kWindow / kParts;
   static int64_t PartOf(absl::Time time) { return (time - absl::UnixEpoch()) / kPart; }
 
   struct Part {

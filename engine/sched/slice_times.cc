@@ -17,6 +17,11 @@ void SliceTimes::Observe(const Slice& slice, absl::Duration took) {
   times_[static_cast<int>(slice.kind)][SizeOf(slice.tokens)].Observe(took);
 }
 
+bool SliceTimes::Known(const Slice& slice) const {
+  double scale;
+  return Nearest(slice.kind, SizeOf(slice.tokens), &scale) != nullptr;
+}
+
 const DurationEstimate* SliceTimes::Nearest(SliceKind kind, int size, double* scale) const {
   const auto& sizes = times_[static_cast<int>(kind)];
   *scale = 1;

@@ -16,6 +16,8 @@ namespace lorad {
 class SliceTimes {
  public:
   void Observe(const Slice& slice, absl::Duration took);
+  // A slice of its kind has run.
+  bool Known(const Slice& slice) const;
 
   // A time that such a slice seldom exceeds. A size that has not run takes the time of the next
   // larger one, or that of the next smaller one in proportion. A kind that has not run takes the

@@ -5,9 +5,9 @@
 namespace lorad {
 namespace {
 
-// What may be queued ahead: an arriving request waits for the first, or for one slice that takes
-// longer; a decoding pass waits for none of the second unless slices took longer than expected.
-constexpr absl::Duration kAheadAlone = absl::Milliseconds(4);
+// Beside the slice that runs one is always queued, so that the device does not wait for the host;
+// more while they are this short together.
+constexpr absl::Duration kAheadAlone = absl::Milliseconds(3);
 constexpr absl::Duration kAheadOfServing = absl::Milliseconds(1);
 
 }  // namespace
@@ -47,16 +47,22 @@ bool TrainingPacer::Fits(absl::Time until) const {
 void TrainingPacer::Queue(absl::Duration ahead) {
   const Slice slice = slot_.next_slice();
   const absl::Duration expected = times_.Expected(slice);
-  // A slice that blocks would hide when those before it are done.
-  while (!queued_.empty() && (Blocks(slice.kind) || expected_ + expected > ahead ||
-                              static_cast<int64_t>(queued_.size()) >= SlicedJob::kMaxQueuedSlices))
+  const bool alone = StandsAlone(slice);
+  if (alone) AwaitAll();
+  while ((queued_.size() > 1 && expected_ > ahead) ||
+         static_cast<int64_t>(queued_.size()) == SlicedJob::kMaxQueuedSlices)
     AwaitOldest();
   if (!slot_.active()) return;
   slot_.Advance();
   if (!slot_.active()) return Forget();
   queued_.push_back({slice, expected});
   expected_ += expected;
-  if (Blocks(slice.kind)) AwaitAll();
+  if (alone) AwaitAll();
+}
+
+bool TrainingPacer::StandsAlone(const Slice& slice) const {
+  // What blocks would hide when those before it are done; what nobody knows may be long.
+  return Blocks(slice.kind) || !times_.Known(slice);
 }
 
 void TrainingPacer::AwaitAll() {

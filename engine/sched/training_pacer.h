@@ -41,9 +41,11 @@ class TrainingPacer {
     absl::Duration expected;
   };
 
-  // Queues the next slice. Before that, waits until no more than `ahead` is expected to be queued,
-  // its own time included, or nothing is.
+  // Queues the next slice. Before that, waits until one is queued at most, or what is queued is
+  // expected to take `ahead` at most.
   void Queue(absl::Duration ahead);
+  // Nothing else should be queued beside it.
+  bool StandsAlone(const Slice& slice) const;
   void AwaitOldest();
   void AwaitAll();
   // The slice that comes next is expected to be done by `until`.

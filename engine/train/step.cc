@@ -21,11 +21,6 @@ absl::StatusOr<double> SumAs(TensorView loss, Backend& backend, Stream& stream) 
   return std::accumulate(values.begin(), values.end(), 0.0);
 }
 
-// Elements that one slice updates, in whole blocks of moments: 2.7 ms where fp32 moments cross
-// PCIe at 25 GB/s, far less in device memory.
-constexpr int64_t kUpdateElements = int64_t{1} << 22;
-static_assert(kUpdateElements % kMomentBlock == 0);
-
 // Elements [begin, end) of a flat tensor; `begin` is at a block of moments.
 AdamWTensor Elements(const AdamWTensor& tensor, int64_t begin, int64_t end) {
   AdamWTensor part{.param = Rows(tensor.param, begin, end),
@@ -57,6 +52,7 @@ TrainStep::TrainStep(const Model& model, Backend& backend, TrainableAdapter& ada
       norm_(norm),
       pass_(model, backend, adapter, pass) {
   LORAD_CHECK(pass.backward);
+  LORAD_CHECK(optimizer.slice_elements > 0 && optimizer.slice_elements % kMomentBlock == 0);
 }
 
 absl::Status TrainStep::Begin(StepInput input, Arena& arena, Stream& stream) {
@@ -106,7 +102,7 @@ absl::StatusOr<bool> TrainStep::Advance(Stream& stream) {
 Slice TrainStep::next_slice() const {
   if (read_back_)
     return {SliceKind::kUpdate,
-            std::min(kUpdateElements, adapter_.params().num_elements() - updated_)};
+            std::min(options_.slice_elements, adapter_.params().num_elements() - updated_)};
   if (PassesDone()) return {SliceKind::kReadBack};
   if (in_pass_) return pass_.next_slice();
   return {SliceKind::kEmbedding, input_.micro_batches[micro_batch_].num_tokens()};
@@ -129,7 +125,7 @@ absl::Status TrainStep::ReadBack(Stream& stream) {
 absl::StatusOr<bool> TrainStep::Update(Stream& stream) {
   const int64_t all = adapter_.params().num_elements();
   const int64_t begin = updated_;
-  updated_ = std::min(all, begin + kUpdateElements);
+  updated_ = std::min(all, begin + options_.slice_elements);
   const AdamWTensor part = Elements(adapter_.tensor(), begin, updated_);
   // Source: torch.nn.utils.clip_grad_norm_.
   const double clip = options_.max_grad_norm / (outcome_.grad_norm + 1e-6);

@@ -21,6 +21,9 @@ struct OptimizerOptions {
   double max_grad_norm = 1;  // 0: no clipping
   double weight_decay = 0;
   double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
+  // That one slice updates, in whole blocks of moments: 2.7 ms where fp32 moments cross PCIe at 25
+  // GB/s, far less in device memory.
+  int64_t slice_elements = int64_t{1} << 22;
 };
 
 struct StepInput {

@@ -96,9 +96,7 @@ class FakeSlicedJob : public SlicedJob {
   int64_t begun() const { return begun_; }
   absl::Duration busy() const { return busy_; }
   // What the device has still to do.
-  absl::Duration ahead() const {
-    return std::max(free_at_ - clock_.now(), absl::ZeroDuration());
-  }
+  absl::Duration ahead() const { return std::max(free_at_ - clock_.now(), absl::ZeroDuration()); }
 
  private:
   struct Queued {

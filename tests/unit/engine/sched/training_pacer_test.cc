@@ -13,7 +13,8 @@
 namespace lorad {
 namespace {
 
-constexpr absl::Duration kLongestSlice = absl::Milliseconds(3.6);  // of EightBillionStep
+// Two of the longest slices of EightBillionStep, or 3 ms and one.
+constexpr absl::Duration kMostAhead = absl::Milliseconds(2 * 3.6);
 
 // Keeps the times of slices.
 class SliceObserver : public SchedulerObserver {
@@ -43,7 +44,8 @@ class TrainingPacerTest : public testing::Test {
   // Long enough to see each kind of slice often.
   void RunAlone(absl::Duration time) {
     const absl::Time end = clock_.now() + time;
-    while (clock_.now() < end) pacer_.RunAlone(absl::Milliseconds(20), [] { return false; });
+    while (slot_.active() && clock_.now() < end)
+      pacer_.RunAlone(absl::Milliseconds(20), [] { return false; });
   }
 
   FakeClock clock_;
@@ -60,7 +62,7 @@ TEST_F(TrainingPacerTest, AloneKeepsTheDeviceBusyAndNearlyFree) {
   const absl::Duration busy = job.busy();
   while (clock_.now() < began + absl::Seconds(10)) {
     pacer_.RunAlone(absl::Milliseconds(20), [] { return false; });
-    EXPECT_LE(job.ahead(), absl::Milliseconds(4) + kLongestSlice);
+    EXPECT_LE(job.ahead(), kMostAhead);
   }
   // Only slices that block let the device wait: two of 0.7 s, for 20 us each.
   EXPECT_GT(absl::FDivDuration(job.busy() - busy, clock_.now() - began), 0.999);
@@ -75,9 +77,10 @@ TEST_F(TrainingPacerTest, AloneStopsSoonWhenARequestArrives) {
     pacer_.RunAlone(absl::Milliseconds(20), [&] { return clock_.now() >= arrival; });
     const absl::Time noticed = clock_.now();
     if (noticed < arrival) continue;
-    // It waits for a slice to be awaited, and what the device still has runs beside it.
-    EXPECT_LE(noticed - arrival, kLongestSlice + absl::Microseconds(50));
-    EXPECT_LE(job.ahead(), absl::Milliseconds(4) + kLongestSlice);
+    // At worst a slice that blocks came next: it waits for what is queued and takes 0.6 ms. What
+    // the device still has runs beside the request's first pass.
+    EXPECT_LE(noticed - arrival, kMostAhead + absl::Milliseconds(0.7));
+    EXPECT_LE(job.ahead(), kMostAhead);
   }
 }
 
@@ -92,7 +95,7 @@ TEST_F(TrainingPacerTest, WithinAnAllowanceTheDeviceIsFreeInTime) {
     const absl::Duration busy = job.busy();
     pacer_.RunWithin({until, false});
     if (i == 0) continue;  // what had been queued while alone comes on top
-    EXPECT_LE(clock_.now(), until);
+    EXPECT_LE(clock_.now(), until + absl::Microseconds(50));  // queueing is not in the prediction
     EXPECT_EQ(job.ahead(), absl::ZeroDuration());
     given += budget;
     used += job.busy() - busy;
@@ -103,8 +106,7 @@ TEST_F(TrainingPacerTest, WithinAnAllowanceTheDeviceIsFreeInTime) {
 
 TEST_F(TrainingPacerTest, RunsOneSliceThatDoesNotFitWhenToldTo) {
   Start({{{SliceKind::kBackwardQkv, 64}, absl::Milliseconds(50)}});
-  for (int i = 0; i < 3; ++i)
-    EXPECT_EQ(pacer_.RunWithin({absl::InfinitePast(), true}), 1);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(pacer_.RunWithin({absl::InfinitePast(), true}), 1);
   EXPECT_EQ(pacer_.RunWithin({clock_.now() + absl::Milliseconds(49), false}), 0);
   EXPECT_EQ(pacer_.RunWithin({clock_.now() + absl::Milliseconds(49), true}), 1);
   EXPECT_EQ(pacer_.RunWithin({clock_.now() + absl::Milliseconds(60), false}), 1);
@@ -130,7 +132,7 @@ TEST_F(TrainingPacerTest, AJobThatEndsTakesItsSlicesAlong) {
   FakeSlicedJob& next = Start(EightBillionStep());
   RunAlone(absl::Seconds(1));
   EXPECT_GT(next.begun(), 300);
-  EXPECT_LE(next.ahead(), absl::Milliseconds(4) + kLongestSlice);
+  EXPECT_LE(next.ahead(), kMostAhead);
 }
 
 TEST_F(TrainingPacerTest, WithoutAJobNothingHappens) {
