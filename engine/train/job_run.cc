@@ -136,6 +136,9 @@ absl::StatusOr<JobRun::Progress> JobRun::Run() {
     case Phase::kEvaluation:
       RETURN_IF_ERROR(AdvanceEvaluation());
       break;
+    case Phase::kSaving:
+    case Phase::kFinishing:
+      return AwaitFiles();
   }
   return Progress::kRunning;
 }
@@ -143,11 +146,14 @@ absl::StatusOr<JobRun::Progress> JobRun::Run() {
 Slice JobRun::next_slice() const {
   switch (phase_) {
     case Phase::kNext:
-      return {SavesNext() ? SliceKind::kCheckpoint : SliceKind::kPrepare};
+      return {SavesNext() || EndsNext() ? SliceKind::kSnapshot : SliceKind::kPrepare};
     case Phase::kStep:
       return step_->next_slice();
     case Phase::kEvaluation:
       break;
+    case Phase::kSaving:
+    case Phase::kFinishing:
+      return {SliceKind::kWrite};
   }
   return stop_ ? Slice{SliceKind::kPrepare} : evaluation_->next_slice();
 }
@@ -157,23 +163,23 @@ bool JobRun::SavesNext() const {
   return unsaved && (stop_ || (progress_.evaluated && (save_due_ || AllStepsDone())));
 }
 
+bool JobRun::EndsNext() const {
+  return !stop_ && progress_.evaluated && !SavesNext() && AllStepsDone();
+}
+
 absl::StatusOr<JobRun::Progress> JobRun::Next() {
   seconds_ = 0;
-  if (SavesNext()) {
-    RETURN_IF_ERROR(SaveCheckpoint());
-    return stop_ ? Progress::kStopped : Progress::kRunning;
-  }
-  if (stop_) return Progress::kStopped;
-  if (!progress_.evaluated) {
+  if (SavesNext())
+    RETURN_IF_ERROR(BeginCheckpoint());
+  else if (stop_)
+    return Progress::kStopped;
+  else if (EndsNext())
+    RETURN_IF_ERROR(BeginFinish());
+  else if (!progress_.evaluated)
     BeginEvaluation();
-    return Progress::kRunning;
-  }
-  if (!AllStepsDone()) {
+  else
     RETURN_IF_ERROR(BeginStep());
-    return Progress::kRunning;
-  }
-  RETURN_IF_ERROR(Finish());
-  return Progress::kFinished;
+  return Progress::kRunning;
 }
 
 absl::Status JobRun::BeginStep() {
@@ -276,20 +282,22 @@ absl::Status JobRun::OnEvaluationDone() {
   return absl::OkStatus();
 }
 
-absl::Status JobRun::SaveCheckpoint() {
+absl::Status JobRun::BeginCheckpoint() {
   TrainableAdapter& adapter = memory_->adapter;
   TrainingSnapshot snapshot{
       .progress = progress_, .adapter = setup_.initial, .moments = {}, .best = best_};
   RETURN_IF_ERROR(adapter.GetWeights(snapshot.adapter, *stream_));
   ASSIGN_OR_RETURN(snapshot.moments, adapter.GetMoments(*stream_));
-  ASSIGN_OR_RETURN(const CheckpointReport report,
-                   WriteCheckpoint(setup_.spec.checkpoint_dir, setup_.identity, snapshot));
-  saved_step_ = progress_.step;
-  sink_.OnCheckpoint(report);
+  phase_ = Phase::kSaving;
+  files_.Start([this, snapshot = std::move(snapshot)]() -> absl::Status {
+    ASSIGN_OR_RETURN(checkpoint_,
+                     WriteCheckpoint(setup_.spec.checkpoint_dir, setup_.identity, snapshot));
+    return absl::OkStatus();
+  });
   return absl::OkStatus();
 }
 
-absl::Status JobRun::Finish() {
+absl::Status JobRun::BeginFinish() {
   HostAdapter adapter = setup_.initial;
   if (best_) {
     adapter = *best_;
@@ -297,15 +305,30 @@ absl::Status JobRun::Finish() {
     RETURN_IF_ERROR(memory_->adapter.GetWeights(adapter, *stream_));
     if (evaluation_) sink_.OnWarning("no eval loss was finite: the last adapter is returned");
   }
-  RETURN_IF_ERROR(WriteOutput(adapter, setup_.model->config(), setup_.spec.output_dir));
-  result_.adapter_id = AdapterDigest(adapter);
   result_.output_dir = setup_.spec.output_dir;
   result_.steps = progress_.step;
   result_.final_loss = progress_.last_loss;
   result_.best_eval_loss = progress_.best_eval_loss;
   result_.best_step = best_ ? progress_.best_step : progress_.step;
   result_.stopped_early = progress_.step < setup_.plan.steps;
+  phase_ = Phase::kFinishing;
+  files_.Start([this, adapter = std::move(adapter)]() -> absl::Status {
+    RETURN_IF_ERROR(WriteOutput(adapter, setup_.model->config(), setup_.spec.output_dir));
+    result_.adapter_id = AdapterDigest(adapter);
+    return absl::OkStatus();
+  });
   return absl::OkStatus();
+}
+
+absl::StatusOr<JobRun::Progress> JobRun::AwaitFiles() {
+  const std::optional<absl::Status> done = files_.Await(absl::Milliseconds(1));
+  if (!done) return Progress::kRunning;
+  RETURN_IF_ERROR(*done);
+  if (phase_ == Phase::kFinishing) return Progress::kFinished;
+  phase_ = Phase::kNext;
+  saved_step_ = progress_.step;
+  sink_.OnCheckpoint(checkpoint_);
+  return Progress::kRunning;
 }
 
 }  // namespace lorad

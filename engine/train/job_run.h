@@ -11,6 +11,7 @@
 #include "absl/time/time.h"
 #include "engine/core/arena.h"
 #include "engine/device/backend.h"
+#include "engine/train/background_task.h"
 #include "engine/train/checkpoint.h"
 #include "engine/train/data_stream.h"
 #include "engine/train/evaluation.h"
@@ -53,7 +54,7 @@ class JobRun {
   int64_t saved_step() const { return saved_step_; }        // of the newest checkpoint; -1: none
 
  private:
-  enum class Phase : uint8_t { kNext, kStep, kEvaluation };
+  enum class Phase : uint8_t { kNext, kStep, kEvaluation, kSaving, kFinishing };
 
   JobRun(const JobSetup& setup, Backend& backend, TrainingSink& sink);
   absl::Status Allocate();
@@ -69,11 +70,13 @@ class JobRun {
   void BeginEvaluation();
   absl::Status AdvanceEvaluation();
   absl::Status OnEvaluationDone();
-  absl::Status SaveCheckpoint();
-  absl::Status Finish();
+  absl::Status BeginCheckpoint();
+  absl::Status BeginFinish();
+  absl::StatusOr<Progress> AwaitFiles();
 
   double Seconds() const;  // of the running step or evaluation: queueing and waiting for slices
   bool SavesNext() const;  // in kNext: a checkpoint is what comes
+  bool EndsNext() const;   // in kNext: the result is what comes
   bool AllStepsDone() const;
   bool EvaluationDue() const;
   bool CheckpointDue() const;
@@ -101,7 +104,9 @@ class JobRun {
   absl::Time slice_begin_;
   double seconds_ = 0;  // of the running step or evaluation, the running call left out
   double learning_rate_ = 0;
+  CheckpointReport checkpoint_;  // the files' thread writes these two
   TrainingResult result_;
+  BackgroundTask files_;  // of kSaving and kFinishing; uses what stands above
 };
 
 }  // namespace lorad

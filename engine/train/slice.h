@@ -25,9 +25,10 @@ enum class SliceKind : uint8_t {
   kBackwardDown,
   kReadBack,  // of losses and the gradient's norm
   kUpdate,
-  kCheckpoint,
+  kSnapshot,  // copies weights and moments to the host
+  kWrite,     // waits up to a millisecond for files that are being written
 };
-inline constexpr int kNumSliceKinds = 14;
+inline constexpr int kNumSliceKinds = 15;
 
 struct Slice {
   SliceKind kind = SliceKind::kPrepare;
@@ -44,7 +45,7 @@ inline SliceKind BackwardSliceOf(LinearGroup part) {
 // Whether the call that queues such a slice waits for the device, or works on the host alone.
 inline bool Blocks(SliceKind kind) {
   return kind == SliceKind::kPrepare || kind == SliceKind::kReadBack ||
-         kind == SliceKind::kCheckpoint;
+         kind == SliceKind::kSnapshot || kind == SliceKind::kWrite;
 }
 
 inline SlicePhase PhaseOf(SliceKind kind) {
@@ -65,7 +66,8 @@ inline SlicePhase PhaseOf(SliceKind kind) {
     case SliceKind::kReadBack:
     case SliceKind::kUpdate:
       return SlicePhase::kOptimizer;
-    case SliceKind::kCheckpoint:
+    case SliceKind::kSnapshot:
+    case SliceKind::kWrite:
       return SlicePhase::kCheckpoint;
     case SliceKind::kPrepare:
       break;

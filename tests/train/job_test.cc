@@ -68,8 +68,8 @@ TEST_F(JobTest, SlicesAreNamedAndTimed) {
   EXPECT_EQ(updates_before_a_step, sink->result->steps - 1);
   for (int kind = 0; kind < kNumSliceKinds; ++kind) EXPECT_GT(counts[kind], 0) << kind;
   EXPECT_EQ(counts[static_cast<int>(SliceKind::kUpdate)], sink->result->steps);
-  EXPECT_EQ(counts[static_cast<int>(SliceKind::kCheckpoint)],
-            static_cast<int64_t>(sink->checkpoints.size()));
+  EXPECT_EQ(counts[static_cast<int>(SliceKind::kSnapshot)],
+            static_cast<int64_t>(sink->checkpoints.size()) + 1);  // and the result
   EXPECT_LE(total, absl::Now() - began);
   double in_steps = 0;
   for (const StepReport& step : sink->steps) in_steps += step.seconds;

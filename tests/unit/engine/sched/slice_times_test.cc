@@ -66,11 +66,11 @@ TEST(SliceTimesTest, AKindThatHasNotRunTakesTheLongest) {
   for (int i = 0; i < 3; ++i) {
     times.Observe({SliceKind::kForwardQkv, 512}, Ms(2));
     times.Observe({SliceKind::kForwardGateUp, 512}, Ms(3));
-    times.Observe({SliceKind::kCheckpoint}, Ms(900));
+    times.Observe({SliceKind::kSnapshot}, Ms(900));
   }
   EXPECT_EQ(times.Expected({SliceKind::kLoss, 512}), Ms(3));
   EXPECT_EQ(times.Expected({SliceKind::kPrepare}), absl::ZeroDuration());
-  EXPECT_EQ(times.Expected({SliceKind::kCheckpoint}), Ms(900));
+  EXPECT_EQ(times.Expected({SliceKind::kSnapshot}), Ms(900));
 }
 
 TEST(ShareMeterTest, SharesOfTheLastSeconds) {

@@ -14,7 +14,7 @@ namespace lorad {
 namespace {
 
 // Two of the longest slices of EightBillionStep, or 3 ms and one.
-constexpr absl::Duration kMostAhead = absl::Milliseconds(2 * 3.6);
+constexpr absl::Duration kMostAhead = absl::Microseconds(2 * 3600);
 
 // Keeps the times of slices.
 class SliceObserver : public SchedulerObserver {
