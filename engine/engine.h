@@ -15,7 +15,6 @@
 #include "absl/time/time.h"
 #include "engine/device/memory.h"
 #include "engine/infer/request.h"
-#include "engine/train/slice_phase.h"
 #include "engine/train/spec.h"
 
 namespace lorad {

@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "engine/infer/request.h"
-#include "engine/train/slice_phase.h"
+#include "engine/train/spec.h"
 
 namespace lorad {
 

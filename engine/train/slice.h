@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "engine/model/layer.h"
-#include "engine/train/slice_phase.h"
+#include "engine/train/spec.h"
 
 namespace lorad {
 
