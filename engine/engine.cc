@@ -48,6 +48,12 @@ class ObserverRelay final : public SchedulerObserver, public AdapterStoreObserve
   void OnServingStep(bool prefill, int32_t rows, double seconds) override {
     if (observer_ != nullptr) observer_->OnServingStep(prefill, rows, seconds);
   }
+  void OnTrainingSlice(SlicePhase phase, double seconds) override {
+    if (observer_ != nullptr) observer_->OnTrainingSlice(phase, seconds);
+  }
+  void OnItlTargetMissed() override {
+    if (observer_ != nullptr) observer_->OnItlTargetMissed();
+  }
   void OnAdapterLoad(const char* source, const absl::Status& status, double seconds) override {
     if (observer_ != nullptr) observer_->OnAdapterLoad(source, status, seconds);
   }
@@ -233,6 +239,8 @@ absl::Status EngineImpl::BuildServing(const EngineMemory& memory) {
   options.serving.max_batch_tokens = config_.max_batch_tokens;
   options.serving.chunk_tokens = memory.chunk_tokens;
   options.serving.observer = &relay_;
+  options.training.itl_target = absl::Milliseconds(config_.itl_target_ms);
+  options.training.patience_steps = config_.training_patience_steps;
   options.max_queued = config_.max_queued_requests;
   options.limits.vocab = model_->config().vocab_size;
   options.limits.context_tokens = memory.context_tokens;
@@ -274,6 +282,7 @@ EngineStats EngineImpl::Stats() const {
     stats.adapters_disk += adapter.tier == ResidentTier::kDisk;
   }
   stats.training = scheduler_->training().claimed();
+  stats.training_share = scheduler_->training_share();
   stats.healthy = scheduler_->healthy();
   return stats;
 }

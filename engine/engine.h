@@ -33,7 +33,13 @@ struct EngineConfig {
   int32_t max_running_requests = 64;  // sequences that decode together
   int32_t max_queued_requests = 1024;
   bool prefix_cache = true;  // prompts are kept for others that begin with the same tokens
-  int32_t num_threads = 0;   // of the CPU backend; 0: all cores
+  // What running requests should wait between two tokens while a job trains beside them, at most:
+  // 1 to 60000, or 0: no target, and in each step training takes as long as serving did.
+  double itl_target_ms = 0;
+  // With a target: served steps in a row without a training slice that was short enough, after
+  // which one is run all the same.
+  int32_t training_patience_steps = 100;
+  int32_t num_threads = 0;             // of the CPU backend; 0: all cores
   EngineObserver* observer = nullptr;  // not owned; outlives the engine
 };
 
@@ -85,6 +91,7 @@ struct EngineStats {
   std::array<MemoryUsage, kNumMemoryTags> memory;  // by MemoryTag
   int32_t adapters_device = 0, adapters_host = 0, adapters_disk = 0;
   bool training = false;
+  double training_share = 0;  // of the last seconds, 0 to 1
   bool healthy = true;  // false: a device error has poisoned the engine; the process must restart
 };
 
@@ -103,6 +110,10 @@ class EngineObserver {
   virtual void OnInterToken(bool adapter, double seconds) = 0;
   virtual void OnRequestFinished(const TokenTimes& times) = 0;
   virtual void OnServingStep(bool prefill, int32_t rows, double seconds) = 0;
+  // One slice of training, with its time on the device.
+  virtual void OnTrainingSlice(SlicePhase, double /*seconds*/) {}
+  // Running requests waited longer for a token than itl_target_ms.
+  virtual void OnItlTargetMissed() {}
   // source: "disk" or "host"; the device copy is included.
   virtual void OnAdapterLoad(const char* source, const absl::Status& status, double seconds) = 0;
   virtual void OnAdapterEviction() = 0;

@@ -45,8 +45,17 @@ ABSL_FLAG(
     bool, prefix_cache, true,
     "Keep the computed prompts of ended requests in the KV cache's free pages, so that others "
     "that begin with the same tokens skip them. Answers are the same. Whole chunks of a prompt "
-    "are shared: 2048 tokens on a GPU, 256 on the CPU, or max_batch_tokens if that is less.");
+    "are shared: 2048 tokens on a GPU, less with --itl_target_ms; 256 on the CPU; never more "
+    "than max_batch_tokens.");
 ABSL_FLAG(int32_t, max_queued_jobs, 64, "Jobs that may wait. 1..10000.");
+ABSL_FLAG(double, itl_target_ms, 0,
+          "What running requests should wait between two tokens while a job trains, at most, in "
+          "milliseconds: training takes what decoding leaves of it, and prompts are cut to fit. "
+          "1..60000; 0: no target, and in each step training takes as long as serving did, 10 ms "
+          "at most.");
+ABSL_FLAG(int32_t, training_patience_steps, 100,
+          "With --itl_target_ms: serving steps in a row that left no time for a slice of training, "
+          "after which one is run all the same. 1..1000000.");
 ABSL_FLAG(int32_t, num_threads, 0, "Threads of the CPU backend. 0..1024; 0: all cores.");
 ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30),
           "How long requests in flight may take after SIGTERM.");
@@ -77,6 +86,8 @@ constexpr const char* kNames[] = {"model",
                                   "max_queued_requests",
                                   "prefix_cache",
                                   "max_queued_jobs",
+                                  "itl_target_ms",
+                                  "training_patience_steps",
                                   "num_threads",
                                   "drain_timeout",
                                   "max_stream_backlog",
@@ -139,11 +150,19 @@ absl::Status ReadEngineConfig(EngineConfig& engine) {
   engine.max_running_requests = absl::GetFlag(FLAGS_max_running_requests);
   engine.max_queued_requests = absl::GetFlag(FLAGS_max_queued_requests);
   engine.prefix_cache = absl::GetFlag(FLAGS_prefix_cache);
+  engine.itl_target_ms = absl::GetFlag(FLAGS_itl_target_ms);
+  engine.training_patience_steps = absl::GetFlag(FLAGS_training_patience_steps);
   engine.num_threads = absl::GetFlag(FLAGS_num_threads);
   RETURN_IF_ERROR(CheckInt("kv_cache_tokens", engine.kv_cache_tokens, 0, int64_t{1} << 40));
   RETURN_IF_ERROR(CheckInt("max_batch_tokens", engine.max_batch_tokens, 1, 65536));
   RETURN_IF_ERROR(CheckInt("max_running_requests", engine.max_running_requests, 1, 4096));
   RETURN_IF_ERROR(CheckInt("max_queued_requests", engine.max_queued_requests, 1, 1'000'000));
+  if (engine.itl_target_ms != 0 && !(engine.itl_target_ms >= 1 && engine.itl_target_ms <= 60'000)) {
+    return FlagError("itl_target_ms", absl::StrCat(engine.itl_target_ms),
+                     "is not in 1..60000, nor 0 for no target");
+  }
+  RETURN_IF_ERROR(
+      CheckInt("training_patience_steps", engine.training_patience_steps, 1, 1'000'000));
   return CheckInt("num_threads", engine.num_threads, 0, 1024);
 }
 

@@ -60,7 +60,7 @@ absl::StatusOr<std::unique_ptr<Runner>> Runner::Create(std::shared_ptr<const Mod
                                                              backend, cache.page_tokens(), limits));
   ASSIGN_OR_RETURN(DeviceBuffer workspace,
                    backend.allocator().Allocate(bytes, MemoryTag::kWorkspace));
-  ASSIGN_OR_RETURN(std::unique_ptr<Stream> stream, backend.CreateStream());
+  ASSIGN_OR_RETURN(std::unique_ptr<Stream> stream, backend.CreateStream(StreamPriority::kHigh));
   return std::unique_ptr<Runner>(new Runner(std::move(model), backend, cache, limits,
                                             std::move(stream), std::move(workspace)));
 }

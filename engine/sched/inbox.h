@@ -15,7 +15,7 @@
 #include "absl/time/time.h"
 #include "engine/lora/store.h"
 #include "engine/sched/sequence.h"
-#include "engine/train/job.h"
+#include "engine/train/sliced_job.h"
 
 namespace lorad {
 
@@ -30,7 +30,7 @@ struct AdapterTask {
 
 struct TrainingStart {
   uint64_t id = 0;
-  std::unique_ptr<TrainingJob> job;
+  std::unique_ptr<SlicedJob> job;
   std::shared_ptr<TrainingSink> sink;
 };
 

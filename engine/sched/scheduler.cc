@@ -23,7 +23,9 @@ Scheduler::Scheduler(SchedulerOptions options, Runner& runner, AdapterStore& ada
       adapters_(adapters),
       model_digest_(runner.model().digest()),
       inbox_(options_.max_queued),
-      serving_(options_.serving, runner, adapters, [this] { inbox_.LeftQueue(1); }) {}
+      serving_(options_.serving, runner, adapters, [this] { inbox_.LeftQueue(1); }),
+      budget_(options_.training),
+      pacer_(training_, options_.serving.now, options_.serving.observer) {}
 
 Scheduler::~Scheduler() {
   Mail mail = inbox_.Take();
@@ -113,15 +115,15 @@ void Scheduler::Run() {
 }
 
 bool Scheduler::RunOneStep() {
+  const absl::Time began = options_.serving.now();
   CarryOut(inbox_.Take());
   if (!poison_.ok()) FailEverything(poison_);  // what arrived before the inbox was closed
   serving_.ExpireDeadlines(absl::Now());
   RunAdapterTasks();
   swept_ = adapters_.Sweep([this](const std::string& id) { serving_.prefixes().Forget(id); });
   CheckDrain();
-  const absl::Time began = absl::Now();
-  const bool served = Serve();
-  const bool trained = Train(served, absl::Now() - began);
+  const bool served = Serve(began);
+  const bool trained = Train(served);
   return served || trained;
 }
 
@@ -176,14 +178,27 @@ void Scheduler::CheckDrain() {
   adapter_tasks_.clear();
 }
 
-bool Scheduler::Serve() {
+bool Scheduler::Serve(absl::Time began) {
   serving_.Admit();
   PublishCounts();
-  if (serving_.running() == 0) return false;
-  const absl::Status status = serving_.Step();
-  if (!status.ok()) Poison(status);
+  if (serving_.running() == 0) {
+    budget_.OnIdle();
+    return false;
+  }
+  const absl::Status status = serving_.Step(budget_.prefill_budget());
+  if (status.ok())
+    NoteServed(began);
+  else
+    Poison(status);
   PublishCounts();
   return true;
+}
+
+void Scheduler::NoteServed(absl::Time began) {
+  ServedStep step = serving_.last_step();
+  step.began = began;
+  if (budget_.OnServed(step) && options_.serving.observer != nullptr)
+    options_.serving.observer->OnItlTargetMissed();
 }
 
 void Scheduler::PublishCounts() {
@@ -191,14 +206,12 @@ void Scheduler::PublishCounts() {
   preempted_.store(serving_.preempted(), std::memory_order_relaxed);
 }
 
-bool Scheduler::Train(bool served, absl::Duration serving_time) {
+bool Scheduler::Train(bool served) {
   if (!training_.active()) return false;
-  const absl::Duration budget =
-      served ? std::min(serving_time, options_.training_slice_budget) : kTrainingAlone;
-  const absl::Time end = absl::Now() + budget;
-  do {
-    training_.Advance();
-  } while (training_.active() && absl::Now() < end && (served || !inbox_.pending()));
+  if (served)
+    budget_.OnTrained(pacer_.RunWithin(budget_.allowance()));
+  else
+    pacer_.RunAlone(kTrainingAlone, [this] { return inbox_.pending(); });
   return true;
 }
 
@@ -227,6 +240,7 @@ void Scheduler::Poison(const absl::Status& status) {
 void Scheduler::FailEverything(const absl::Status& status) {
   serving_.FailAll(status);
   training_.Fail(status);
+  pacer_.Forget();
   for (AdapterTask& task : adapter_tasks_) task.done(status);
   adapter_tasks_.clear();
 }

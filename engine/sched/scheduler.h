@@ -16,6 +16,8 @@
 #include "engine/infer/generation.h"
 #include "engine/sched/inbox.h"
 #include "engine/sched/serving.h"
+#include "engine/sched/slice_budget.h"
+#include "engine/sched/training_pacer.h"
 #include "engine/sched/training_slot.h"
 
 namespace lorad {
@@ -24,9 +26,7 @@ struct SchedulerOptions {
   ServingOptions serving;
   int32_t max_queued = 1024;
   GenerationLimits limits;
-  // Training slices of a step in which requests were served: at least one, and further ones while
-  // they have taken less than the serving half of the step and less than this.
-  absl::Duration training_slice_budget = absl::Milliseconds(10);
+  SliceBudgetOptions training;
 };
 
 // Thread-safe above the line; below it, the engine thread alone. RunOneStep needs no thread of its
@@ -64,6 +64,8 @@ class Scheduler {
   // How much of the prompts was known.
   const PrefixReuse& prefixes() const { return serving_.prefixes(); }
   bool healthy() const { return healthy_.load(std::memory_order_relaxed); }
+  // What training took of the last seconds, 0 to 1.
+  double training_share() const { return pacer_.training_share(); }
 
   // ---- Engine thread --------------------------------------------------------------------------
 
@@ -86,9 +88,10 @@ class Scheduler {
   void RunAdapterTasks();
   bool RunAdapterTask(AdapterTask& task);
   void CheckDrain();
-  bool Serve();
+  bool Serve(absl::Time began);
+  void NoteServed(absl::Time began);
   void PublishCounts();
-  bool Train(bool served, absl::Duration serving_time);
+  bool Train(bool served);
   void Poison(const absl::Status& status);
   void FailEverything(const absl::Status& status);
 
@@ -105,6 +108,8 @@ class Scheduler {
 
   // Engine thread.
   Serving serving_;
+  SliceBudget budget_;
+  TrainingPacer pacer_;
   std::vector<AdapterTask> adapter_tasks_;
   absl::Status poison_;  // the device error that has stopped everything
   bool swept_ = true;    // no unregistered adapter waits to be freed

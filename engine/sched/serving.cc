@@ -226,10 +226,20 @@ void Serving::GiveBack(Sequence& sequence) {
 
 // ---- Passes -----------------------------------------------------------------------------------
 
-absl::Status Serving::Step() {
-  int32_t rows = 0;
-  RETURN_IF_ERROR(Decode(&rows));
-  return Prefill(rows);
+absl::Status Serving::Step(absl::Duration prefill_budget) {
+  step_ = {.began = options_.now(), .decoded = {}, .ended = {}};
+  RETURN_IF_ERROR(Decode(&step_.decode_rows));
+  step_.decoded = options_.now();
+  RETURN_IF_ERROR(Prefill(step_.decode_rows, prefill_budget));
+  step_.ended = options_.now();
+  step_.backlog = HasBacklog();
+  return absl::OkStatus();
+}
+
+bool Serving::HasBacklog() const {
+  return waiting() > 0 || std::any_of(running_.begin(), running_.end(), [](const auto& item) {
+           return !item.second->scores() && !item.second->decodes();
+         });
 }
 
 absl::Status Serving::Decode(int32_t* rows) {
@@ -258,9 +268,9 @@ absl::Status Serving::Decode(int32_t* rows) {
   return absl::OkStatus();
 }
 
-absl::Status Serving::Prefill(int32_t decode_rows) {
-  const absl::Time began = absl::Now();
-  const int64_t budget = options_.max_batch_tokens - decode_rows;
+absl::Status Serving::Prefill(int32_t decode_rows, absl::Duration budget) {
+  const absl::Time began = options_.now();
+  const int64_t max_tokens = options_.max_batch_tokens - decode_rows;
   int64_t used = 0;
   for (const Turn& turn : Turns(running_)) {
     while (true) {
@@ -274,9 +284,11 @@ absl::Status Serving::Prefill(int32_t decode_rows) {
         break;
       }
       const Chunk chunk = sequence.NextChunk(options_.chunk_tokens);
-      const bool late = decode_rows > 0 && absl::Now() - began > options_.prefill_budget;
-      if (used > 0 && (late || used + chunk.end - chunk.begin > budget)) return absl::OkStatus();
+      const bool late = decode_rows > 0 && options_.now() - began > budget;
+      if (used > 0 && (late || used + chunk.end - chunk.begin > max_tokens))
+        return absl::OkStatus();
       used += chunk.end - chunk.begin;
+      ++step_.chunks;
       RETURN_IF_ERROR(RunChunk(sequence, chunk));
     }
   }

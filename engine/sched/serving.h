@@ -9,12 +9,14 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "engine/infer/runner.h"
 #include "engine/sched/observer.h"
 #include "engine/sched/prefix_reuse.h"
 #include "engine/sched/sequence.h"
+#include "engine/sched/slice_budget.h"
 
 namespace lorad {
 
@@ -24,10 +26,8 @@ struct ServingOptions {
   // Prompts are cut at its multiples; at most Runner's max_tokens. The blocks in which the KV cache
   // keeps prompts, if it does, are as long.
   int64_t chunk_tokens = 256;
-  // While rows decode, no further chunk is begun after this long: it bounds the time between two
-  // tokens. At least one chunk runs in every step.
-  absl::Duration prefill_budget = absl::Milliseconds(50);
-  SchedulerObserver* observer = nullptr;  // not owned; may be null
+  std::function<absl::Time()> now = [] { return absl::Now(); };  // that steps are timed by
+  SchedulerObserver* observer = nullptr;                         // not owned; may be null
 };
 
 // Sequences run in order of their turn: by priority, then first in, first out (see Turn), except
@@ -49,9 +49,13 @@ class Serving {
   void ExpireDeadlines(absl::Time now);
   // Moves sequences from the queue to the running ones as far as slots, pages and adapters allow.
   void Admit();
-  // Decodes one token of every sequence that is ready, then runs prefill chunks. Errors that
-  // concern one sequence end that one; an error returned here is the device's, and final.
-  absl::Status Step();
+  // Decodes one token of every sequence that is ready, then runs prefill chunks: one at least;
+  // while rows decode, no further one is begun after `prefill_budget`, which bounds the time
+  // between two tokens. Errors that concern one sequence end that one; an error returned here is
+  // the device's, and final.
+  absl::Status Step(absl::Duration prefill_budget);
+  // How the last Step() went.
+  const ServedStep& last_step() const { return step_; }
   void FailAll(const absl::Status& status);
 
   int32_t running() const { return static_cast<int32_t>(running_.size()); }
@@ -73,7 +77,8 @@ class Serving {
   void Preempt(const Turn& turn);
   void GiveBack(Sequence& sequence);
   absl::Status Decode(int32_t* rows);
-  absl::Status Prefill(int32_t decode_rows);
+  absl::Status Prefill(int32_t decode_rows, absl::Duration budget);
+  bool HasBacklog() const;
   absl::Status RunChunk(Sequence& sequence, const Chunk& chunk);
   absl::Status ScoreChunk(Sequence& sequence, const Chunk& chunk);
   absl::Status FailPass(absl::Span<Sequence* const> sequences, const absl::Status& status);
@@ -97,6 +102,7 @@ class Serving {
   Sequences waiting_;
   Sequences running_;
   std::vector<float> logits_;
+  ServedStep step_;
   int64_t preemptions_ = 0;
 };
 

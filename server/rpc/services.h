@@ -36,6 +36,7 @@ struct ServerFacts {
   int32_t max_queued_jobs = 0;
   int32_t max_queued_requests = 0;
   int32_t max_running_requests = 0;
+  absl::Duration itl_target;  // zero: none
   // Output that a stream may have waiting for its reader, and how long the reader may take for one
   // message, before it is cut off.
   int64_t max_stream_backlog_bytes = int64_t{1} << 20;

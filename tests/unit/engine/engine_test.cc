@@ -169,6 +169,9 @@ TEST_F(EngineTest, WrongConfigurationsAreNamed) {
   expect([](C& c) { c.max_queued_requests = -1; }, kInvalid, "max_queued_requests is -1");
   expect([](C& c) { c.kv_cache_tokens = -1; }, kInvalid, "kv_cache_tokens is -1");
   expect([](C& c) { c.num_threads = -1; }, kInvalid, "num_threads is -1");
+  expect([](C& c) { c.itl_target_ms = 0.5; }, kInvalid, "itl_target_ms is 0.5");
+  expect([](C& c) { c.itl_target_ms = NAN; }, kInvalid, "itl_target_ms is nan");
+  expect([](C& c) { c.training_patience_steps = 0; }, kInvalid, "training_patience_steps is 0");
   expect([](C& c) { c.memory_limit_bytes = 1 << 20; }, StatusCode::kResourceExhausted,
          "1048576 bytes may be used");
   expect([](C& c) { c.kv_cache_tokens = int64_t{1} << 50; }, StatusCode::kResourceExhausted,

@@ -46,6 +46,9 @@ TEST_F(MetricsTest, EverySeriesIsThereFromTheStart) {
                            "lorad_training_gradient_norm ",
                            "lorad_training_tokens_total 0",
                            "lorad_training_step_seconds_count 0",
+                           "lorad_training_slice_seconds_count{phase=\"backward\"} 0",
+                           "lorad_training_share 0",
+                           "lorad_itl_budget_exceeded_total 0",
                            "lorad_memory_bytes{use=\"kv_cache\"} 0",
                            "lorad_storage_free_bytes ",
                            "lorad_grpc_requests_total{code=\"DATA_LOSS\",method=\"Submit\","
@@ -86,6 +89,8 @@ TEST_F(MetricsTest, FollowsJobsAndTokens) {
   metrics_.OnStep(step);
   step.loss = NAN;
   metrics_.OnStep(step);
+  metrics_.OnTrainingSlice(SlicePhase::kOptimizer, 0.002);
+  metrics_.OnItlTargetMissed();
   TokenTimes times;
   times.adapter = true;
   times.prompt_tokens = 9;
@@ -99,6 +104,8 @@ TEST_F(MetricsTest, FollowsJobsAndTokens) {
   EXPECT_THAT(page, HasSubstr("lorad_training_progress_ratio 0.5"));
   EXPECT_THAT(page, HasSubstr("lorad_training_nonfinite_steps_total 1"));
   EXPECT_THAT(page, HasSubstr("lorad_training_tokens_total 200"));
+  EXPECT_THAT(page, HasSubstr("lorad_training_slice_seconds_count{phase=\"optimizer\"} 1"));
+  EXPECT_THAT(page, HasSubstr("lorad_itl_budget_exceeded_total 1"));
   EXPECT_THAT(page, HasSubstr("lorad_inference_generated_tokens_total{kind=\"adapter\"} 7"));
   EXPECT_THAT(page, HasSubstr("lorad_inference_cached_prompt_tokens_total{kind=\"adapter\"} 8"));
   EXPECT_EQ(metrics_.totals().generated_tokens, 7);
