@@ -75,6 +75,7 @@ struct AdapterResidency {
 struct EngineStats {
   int32_t queued_requests = 0;
   int32_t running_requests = 0;
+  int64_t preemptions = 0;  // since the start: requests that gave their pages back for a time
   int64_t kv_pages = 0, kv_pages_used = 0;
   int32_t kv_page_tokens = 0;
   std::array<MemoryUsage, kNumMemoryTags> memory;  // by MemoryTag

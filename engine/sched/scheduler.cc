@@ -167,6 +167,7 @@ bool Scheduler::Serve() {
 void Scheduler::PublishCounts() {
   running_.store(serving_.running(), std::memory_order_relaxed);
   preempted_.store(serving_.preempted(), std::memory_order_relaxed);
+  preemptions_.store(serving_.preemptions(), std::memory_order_relaxed);
 }
 
 bool Scheduler::Train(bool served, absl::Duration serving_time) {

@@ -58,6 +58,8 @@ class Scheduler {
   // Requests that wait for a slot: the first one, or another after a preemption.
   int32_t queued() const { return inbox_.queued() + preempted_.load(std::memory_order_relaxed); }
   int32_t running() const { return running_.load(std::memory_order_relaxed); }
+  // Sequences that gave their pages back to older ones, since the start.
+  int64_t preemptions() const { return preemptions_.load(std::memory_order_relaxed); }
   bool healthy() const { return healthy_.load(std::memory_order_relaxed); }
 
   // ---- Engine thread --------------------------------------------------------------------------
@@ -71,7 +73,6 @@ class Scheduler {
   bool drained() const;
   // RunOneStep and WaitForWork until drained().
   void Run();
-  int64_t preemptions() const { return serving_.preemptions(); }
 
  private:
   void CarryOut(Mail mail);
@@ -90,6 +91,7 @@ class Scheduler {
   TrainingSlot training_;
   std::atomic<int32_t> running_{0};
   std::atomic<int32_t> preempted_{0};
+  std::atomic<int64_t> preemptions_{0};
   std::atomic<bool> healthy_{true};
   std::atomic<bool> draining_{false};
   std::atomic<int64_t> drain_deadline_nanos_{0};
