@@ -3,7 +3,8 @@
 // engine is lorad's own, without the daemon; bench_grpc puts the same load on a daemon.
 //   bench_serve --mode=decode --shape=llama3-8b --batch=1,2,4,8,16,32,64 --context=1024
 //               --case="" --case="adapters=1" --case="adapters=64" --case="through=scheduler"
-//   bench_serve --mode=load --rate=5 --prompt=256 --output=256 --adapters=8 --itl_target_ms=30
+//   bench_serve --mode=load --rate=5 --prompt_tokens=256 --output_tokens=256 --adapters=8
+//   --itl_target_ms=30
 //               --train=4x2048 --case="duration=60" --case="rate=1:20s,20:20s,1:20s"
 //   bench_serve --mode=load --rate=4 --adapters=2000 --rank=8 --choice=zipf:1
 // Flags are the members of ServeOptions, ServeCase and LoadOptions (bench_serve_options.h,
@@ -48,6 +49,7 @@ Json CaseJson(const ServeCase& of, const DeviceInfo& device) {
                {"adapter_memory_limit", of.adapter_memory},
                {"max_batch_tokens", of.max_batch_tokens}};
   if (of.mode == "load") {
+    json["through"] = "engine";
     json["max_running"] = of.max_running;
     json["train"] = of.train;
     if (!of.train.empty()) {

@@ -50,9 +50,8 @@ absl::StatusOr<std::unique_ptr<DecodeBench>> DecodeThroughRunner(const ServeCase
 absl::StatusOr<std::unique_ptr<DecodeBench>> DecodeThroughScheduler(
     const ServeCase& options, std::shared_ptr<const Model> model, std::shared_ptr<Backend> backend);
 
-// The packed weights that every step reads: all but an embedding that is looked up.
-int64_t StepWeightBytes(const Model& model);
-int64_t KvBytesPerToken(const Model& model, const Backend& backend);
+// Sets bytes from the other members.
+void CountBytes(const Model& model, const Backend& backend, DecodePoint& point);
 
 }  // namespace lorad::bench
 

@@ -49,11 +49,8 @@ class RunnerDecode final : public DecodeBench {
     // A row sees its own key too.
     point.context = static_cast<double>(options_.context + options_.warmup_steps) +
                     static_cast<double>(options_.steps + 1) / 2;
-    point.bytes.weights = StepWeightBytes(*model_);
-    point.bytes.kv = static_cast<int64_t>(static_cast<double>(batch) * point.context) *
-                     KvBytesPerToken(*model_, backend_);
     if (options_.adapters > 0) point.adapter_bytes_each = adapters_.front()->size_bytes();
-    point.bytes.adapters = point.distinct_adapters * point.adapter_bytes_each;
+    CountBytes(*model_, backend_, point);
     return point;
   }
 
@@ -157,21 +154,6 @@ absl::StatusOr<std::unique_ptr<DecodeBench>> DecodeThroughRunner(const ServeCase
   auto bench = std::make_unique<RunnerDecode>(options, std::move(model), backend);
   RETURN_IF_ERROR(bench->Prepare());
   return bench;
-}
-
-int64_t StepWeightBytes(const Model& model) {
-  const int64_t embedding = model.config().tie_word_embeddings ? 0 : model.embedding().size_bytes();
-  return model.weight_bytes() - embedding;
-}
-
-int64_t KvBytesPerToken(const Model& model, const Backend& backend) {
-  KvCacheOptions one_token;
-  one_token.num_layers = model.config().num_layers;
-  one_token.num_kv_heads = model.config().num_kv_heads;
-  one_token.head_dim = model.config().head_dim;
-  one_token.num_pages = one_token.page_tokens = 1;
-  one_token.dtype = backend.activation_dtype();
-  return KvPageBytes(one_token);
 }
 
 }  // namespace lorad::bench

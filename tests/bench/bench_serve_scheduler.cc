@@ -76,10 +76,7 @@ class SchedulerDecode final : public DecodeBench {
     point.distinct_adapters = std::min<int64_t>(batch, options_.adapters);
     RETURN_IF_ERROR(TakeSteps(answers, point));
     point.adapter_bytes_each = serve_->adapter_bytes_each();
-    point.bytes.weights = StepWeightBytes(*model_);
-    point.bytes.kv = static_cast<int64_t>(static_cast<double>(batch) * point.context) *
-                     KvBytesPerToken(*model_, *backend_);
-    point.bytes.adapters = point.distinct_adapters * point.adapter_bytes_each;
+    CountBytes(*model_, *backend_, point);
     return point;
   }
 

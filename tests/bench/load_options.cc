@@ -86,8 +86,8 @@ absl::StatusOr<LoadPlan> MakeLoadPlan(const LoadOptions& options, int64_t adapte
   if (!(plan.warmup >= 0 && plan.warmup < plan.seconds()))
     return Refused("warmup", absl::StrCat(options.warmup),
                    "seconds from 0, less than all arrivals take");
-  ASSIGN_OR_RETURN(plan.prompt, ParseRange("prompt", options.prompt));
-  ASSIGN_OR_RETURN(plan.output, ParseRange("output", options.output));
+  ASSIGN_OR_RETURN(plan.prompt, ParseRange("prompt_tokens", options.prompt_tokens));
+  ASSIGN_OR_RETURN(plan.output, ParseRange("output_tokens", options.output_tokens));
   ASSIGN_OR_RETURN(plan.zipf, ParseChoice(options.choice));
   plan.adapters = adapters;
   plan.itl_target_ms = options.itl_target_ms;

@@ -19,11 +19,11 @@ struct LoadOptions {
   double duration = 30;  // seconds of arrivals, when `rate` is one number or `streams` are given
   int64_t streams = 0;   // > 0: so many requests at all times, the next when one ends
   double warmup = 0;     // seconds at the start that do not count
-  std::string prompt = "256";      // tokens of each, N or MIN-MAX (uniform); random ids
-  std::string output = "256";      // likewise; the model's end of sequence does not end an answer
-  std::string choice = "uniform";  // of the adapter: uniform, or zipf:S with weights 1 / k^S
-  double itl_target_ms = 0;        // what a token may take after the one before it; 0: none
-  double drain_timeout = 120;      // seconds after the last arrival until what runs is cancelled
+  std::string prompt_tokens = "256";  // of each, N or MIN-MAX (uniform); random ids
+  std::string output_tokens = "256";  // likewise; an end of sequence does not end an answer
+  std::string choice = "uniform";     // of the adapter: uniform, or zipf:S with weights 1 / k^S
+  double itl_target_ms = 0;           // what a token may take after the one before it; 0: none
+  double drain_timeout = 120;         // seconds after the last arrival until what runs is cancelled
 };
 
 template <typename T>
@@ -32,8 +32,8 @@ void AddLoadFlags(FlagSet<T>& flags) {
       .Add("duration", &LoadOptions::duration)
       .Add("streams", &LoadOptions::streams)
       .Add("warmup", &LoadOptions::warmup)
-      .Add("prompt", &LoadOptions::prompt)
-      .Add("output", &LoadOptions::output)
+      .Add("prompt_tokens", &LoadOptions::prompt_tokens)
+      .Add("output_tokens", &LoadOptions::output_tokens)
       .Add("choice", &LoadOptions::choice)
       .Add("itl_target_ms", &LoadOptions::itl_target_ms)
       .Add("drain_timeout", &LoadOptions::drain_timeout);

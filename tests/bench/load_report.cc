@@ -95,8 +95,8 @@ Json PlanJson(const LoadOptions& options) {
     json["rate"] = options.rate;
   json["duration"] = options.duration;
   json["warmup"] = options.warmup;
-  json["prompt"] = options.prompt;
-  json["output"] = options.output;
+  json["prompt_tokens"] = options.prompt_tokens;
+  json["output_tokens"] = options.output_tokens;
   json["choice"] = options.choice;
   json["itl_target_ms"] = options.itl_target_ms;
   return json;
