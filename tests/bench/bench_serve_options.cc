@@ -4,7 +4,9 @@
 #include <limits>
 
 #include "absl/status/status.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "engine/core/status_macros.h"
 #include "tests/bench/case_flags.h"
 
@@ -76,10 +78,20 @@ absl::Status Check(const ServeCase& of) {
   RETURN_IF_ERROR(CheckRange("adapter_memory", of.adapter_memory, 0, kMax));
   if (!(of.train_solo_seconds > 0))
     return Refused("train_solo_seconds", absl::StrCat(of.train_solo_seconds), "> 0");
+  if (!of.train.empty()) RETURN_IF_ERROR(ParseMicroBatch(of.train).status());
   return MakeLoadPlan(of, of.adapters, of.seed).status();
 }
 
 }  // namespace
+
+absl::StatusOr<MicroBatch> ParseMicroBatch(const std::string& text) {
+  const std::vector<std::string> sizes = absl::StrSplit(text, 'x');
+  MicroBatch batch;
+  if (sizes.size() == 2 && absl::SimpleAtoi(sizes[0], &batch.rows) &&
+      absl::SimpleAtoi(sizes[1], &batch.tokens) && batch.rows >= 1 && batch.tokens >= 2)
+    return batch;
+  return Refused("train", text, "MICRO_BATCHxSEQ such as 4x2048, from 1x2");
+}
 
 absl::StatusOr<ServeOptions> ParseServeOptions(const std::vector<std::string>& arguments) {
   ServeOptions options;

@@ -41,6 +41,12 @@ struct ServeCase : LoadOptions {
   double train_solo_seconds = 10;            // of training alone, measured before the requests
 };
 
+struct MicroBatch {
+  int32_t rows = 0, tokens = 0;  // tokens of each row
+};
+// Of ServeCase::train. kInvalidArgument: not MICRO_BATCHxSEQ.
+absl::StatusOr<MicroBatch> ParseMicroBatch(const std::string& text);
+
 struct ServeOptions {
   std::string device = "auto";  // auto, cpu or cuda:N
   int32_t num_threads = 0;      // of the CPU backend; 0: all cores

@@ -1,12 +1,12 @@
 #include "tests/bench/bench_serve_training.h"
 
-#include <algorithm>
+#include <chrono>
 #include <thread>
 #include <utility>
+#include <vector>
 
-#include "absl/strings/numbers.h"
-#include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
 #include "engine/core/status_macros.h"
 #include "engine/io/file.h"
 #include "tests/bench/random_rows.h"
@@ -16,17 +16,12 @@ namespace {
 
 constexpr int64_t kEndless = 1'000'000;  // steps
 constexpr int64_t kMicroBatchesOfData = 16;
-constexpr double kRecovered = 0.95;  // of the free rate
-constexpr auto kRecoveryWindow = std::chrono::seconds(1);
-constexpr auto kRecoveryStep = std::chrono::milliseconds(10);
 
 absl::StatusOr<TrainingSpec> MakeSpec(const ServeCase& options, const ScratchDir& dir) {
-  const std::vector<std::string> sizes = absl::StrSplit(options.train, 'x');
+  ASSIGN_OR_RETURN(const MicroBatch batch, ParseMicroBatch(options.train));
   TrainingSpec spec;
-  if (sizes.size() != 2 || !absl::SimpleAtoi(sizes[0], &spec.micro_batch_size) ||
-      !absl::SimpleAtoi(sizes[1], &spec.max_seq_length))
-    return absl::InvalidArgumentError(
-        absl::StrCat("--train=", options.train, ": it must be MICRO_BATCHxSEQ, such as 4x2048"));
+  spec.micro_batch_size = batch.rows;
+  spec.max_seq_length = batch.tokens;
   spec.lora.r = options.train_rank;
   spec.lora.lora_alpha = 2.0 * options.train_rank;
   spec.train_path = dir.File("train.jsonl");
@@ -42,48 +37,7 @@ absl::StatusOr<TrainingSpec> MakeSpec(const ServeCase& options, const ScratchDir
   return spec;
 }
 
-Clock::duration Duration(double seconds) {
-  return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
-}
-
-// The phase whose rate the last one goes back to; none unless requests become fewer at its start.
-std::optional<size_t> PhaseToGoBackTo(const std::vector<RatePhase>& phases) {
-  if (phases.size() < 3 || phases.back().rate >= phases[phases.size() - 2].rate)
-    return std::nullopt;
-  for (size_t i = 0; i + 2 < phases.size(); ++i)
-    if (phases[i].rate == phases.back().rate) return i;
-  return std::nullopt;
-}
-
 }  // namespace
-
-// ---- TrainingProgress -------------------------------------------------------------------------
-
-double TrainingProgress::TokensAt(Clock::time_point at) const {
-  const auto after = std::upper_bound(marks_.begin(), marks_.end(), at,
-                                      [](Clock::time_point t, const Mark& m) { return t < m.at; });
-  if (after == marks_.begin()) return marks_.empty() ? 0 : static_cast<double>(after->tokens);
-  const Mark& before = *std::prev(after);
-  if (after == marks_.end()) return static_cast<double>(before.tokens);
-  const double part = std::chrono::duration<double>(at - before.at) /
-                      std::chrono::duration<double>(after->at - before.at);
-  return static_cast<double>(before.tokens) +
-         part * static_cast<double>(after->tokens - before.tokens);
-}
-
-double TrainingProgress::Rate(Clock::time_point begin, Clock::time_point end) const {
-  return (TokensAt(end) - TokensAt(begin)) / std::chrono::duration<double>(end - begin).count();
-}
-
-std::optional<Clock::time_point> TrainingProgress::FirstAt(double rate, Clock::duration window,
-                                                           Clock::time_point from,
-                                                           Clock::time_point last) const {
-  for (Clock::time_point at = from; at + window <= last; at += kRecoveryStep)
-    if (Rate(at, at + window) >= rate) return at;
-  return std::nullopt;
-}
-
-// ---- TrainingBeside ---------------------------------------------------------------------------
 
 class TrainingBeside::Sink final : public TrainingSink {
  public:
@@ -157,7 +111,7 @@ TrainingBeside::~TrainingBeside() {
 
 absl::StatusOr<double> TrainingBeside::MeasureAlone(double seconds) {
   ASSIGN_OR_RETURN(const std::vector<TrainingProgress::Mark> before, sink_->Marks());
-  std::this_thread::sleep_for(Duration(seconds));
+  std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
   RETURN_IF_ERROR(sink_->WaitForSteps(before.size() + 1));
   ASSIGN_OR_RETURN(const std::vector<TrainingProgress::Mark> after, sink_->Marks());
   const TrainingProgress::Mark &first = before.back(), &last = after.back();
@@ -170,31 +124,6 @@ absl::StatusOr<TrainingProgress> TrainingBeside::Progress() {
   RETURN_IF_ERROR(sink_->WaitForSteps(marks.size() + 1));
   ASSIGN_OR_RETURN(marks, sink_->Marks());
   return TrainingProgress(std::move(marks));
-}
-
-// ---- Report -----------------------------------------------------------------------------------
-
-Json TrainingJson(double solo, const TrainingProgress& progress, const LoadPlan& plan,
-                  Clock::time_point began) {
-  const auto at = [began](double seconds) { return began + Duration(seconds); };
-  const double rate = progress.Rate(at(plan.warmup), at(plan.seconds()));
-  Json json = {{"solo_tokens_per_s", solo}, {"tokens_per_s", rate}, {"share_of_solo", rate / solo}};
-  if (plan.phases.size() < 2) return json;
-  std::vector<double> begins = {0}, rates;
-  for (const RatePhase& phase : plan.phases) {
-    const double end = begins.back() + phase.seconds;
-    rates.push_back(progress.Rate(at(begins.back()), at(end)));
-    begins.push_back(end);
-  }
-  json["phases"] = rates;
-  const std::optional<size_t> like = PhaseToGoBackTo(plan.phases);
-  if (!like.has_value()) return json;
-  const Clock::time_point drop = at(begins[plan.phases.size() - 1]);
-  const std::optional<Clock::time_point> back =
-      progress.FirstAt(kRecovered * rates[*like], kRecoveryWindow, drop, at(plan.seconds()));
-  json["recovery_s"] =
-      back.has_value() ? Json(std::chrono::duration<double>(*back - drop).count()) : Json(nullptr);
-  return json;
 }
 
 }  // namespace lorad::bench

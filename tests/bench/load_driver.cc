@@ -11,6 +11,14 @@
 namespace lorad::bench {
 namespace {
 
+// A daemon says only at the end that its queue was full.
+RequestOutcome OutcomeOf(const absl::Status& status, bool no_tokens) {
+  if (status.ok()) return RequestOutcome::kCompleted;
+  if (absl::IsCancelled(status)) return RequestOutcome::kUnfinished;
+  if (absl::IsResourceExhausted(status) && no_tokens) return RequestOutcome::kRefused;
+  return RequestOutcome::kFailed;
+}
+
 class Driver {
  public:
   Driver(const LoadPlan& plan, LoadClient& client)
@@ -38,12 +46,8 @@ class Driver {
     }
     void OnEnd(const absl::Status& status) override {
       record.end = driver_.Now();
-      if (status.ok()) {
-        record.outcome = RequestOutcome::kCompleted;
-      } else if (!absl::IsCancelled(status)) {
-        record.outcome = RequestOutcome::kFailed;
-        record.status = status;
-      }
+      record.outcome = OutcomeOf(status, record.tokens.empty());
+      if (status.code() != absl::StatusCode::kCancelled) record.status = status;
       driver_.Ended();
     }
 
