@@ -46,8 +46,8 @@ class AdapterStoreObserver {
   virtual void OnAdapterEviction() = 0;
 };
 
-// Gives the adapter of a directory, checked against the base model. Called from any thread, and more
-// than once for a directory: it must give the same content each time.
+// Gives the adapter of a directory, checked against the base model. Called from any thread, and
+// more than once for a directory: it must give the same content each time.
 using AdapterReader = std::function<absl::StatusOr<HostAdapter>(const std::string& dir)>;
 
 struct AdapterStoreOptions {

@@ -51,6 +51,7 @@ Json CaseJson(const ServeCase& of, const DeviceInfo& device) {
   if (of.mode == "load") {
     json["through"] = "engine";
     json["max_running"] = of.max_running;
+    json["preload"] = of.preload;
     json["train"] = of.train;
     if (!of.train.empty()) {
       json["train_rank"] = of.train_rank;

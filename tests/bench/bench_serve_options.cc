@@ -40,6 +40,7 @@ FlagSet<ServeCase> CaseFlags() {
       .Add("steps", &ServeCase::steps)
       .Add("warmup_steps", &ServeCase::warmup_steps)
       .Add("through", &ServeCase::through)
+      .Add("preload", &ServeCase::preload)
       .Add("train", &ServeCase::train)
       .Add("train_rank", &ServeCase::train_rank)
       .Add("train_policy", &ServeCase::train_policy)
@@ -73,6 +74,7 @@ absl::Status Check(const ServeCase& of) {
   RETURN_IF_ERROR(CheckRange("steps", of.steps, 1, kMany));
   RETURN_IF_ERROR(CheckRange("warmup_steps", of.warmup_steps, 0, kMany));
   RETURN_IF_ERROR(CheckRange("adapters", of.adapters, 0, kMany));
+  RETURN_IF_ERROR(CheckRange("preload", of.preload, 0, of.adapters));
   RETURN_IF_ERROR(CheckRange("rank", of.rank, 1, 4096));
   RETURN_IF_ERROR(CheckRange("train_rank", of.train_rank, 1, 4096));
   RETURN_IF_ERROR(CheckRange("adapter_memory", of.adapter_memory, 0, kMax));

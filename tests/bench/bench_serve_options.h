@@ -34,6 +34,7 @@ struct ServeCase : LoadOptions {
   std::string through = "runner";  // runner: forward passes alone; scheduler: the engine's façade
 
   // load; and what LoadOptions says
+  int64_t preload = 0;      // adapters that are on the device before the first request
   std::string train;        // MICRO_BATCHxSEQ of a job beside the requests; empty: none
   int32_t train_rank = 16;  // of its adapter, on all linears
   std::string train_policy = "every_layer";  // TrainingSpec::activation_checkpointing

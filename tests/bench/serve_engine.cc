@@ -89,6 +89,8 @@ absl::StatusOr<std::unique_ptr<ServeEngine>> ServeEngine::Create(const ServeCase
   if (options.adapter_memory > 0)
     serve->backend_->allocator().SetLimit(MemoryTag::kAdapters, options.adapter_memory);
   RETURN_IF_ERROR(serve->RegisterAdapters(options.adapters));
+  for (int64_t i = 0; i < options.preload; ++i)
+    RETURN_IF_ERROR(serve->engine_->LoadAdapter(serve->adapter_ids_[i]));
   return serve;
 }
 

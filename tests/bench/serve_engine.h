@@ -45,7 +45,7 @@ class AdapterTraffic final : public EngineObserver {
 class ServeEngine final : public LoadClient {
  public:
   // `config` as for the engine; what the parts say need not be set. All adapters of the case are
-  // registered.
+  // registered, and ServeCase::preload of them loaded.
   static absl::StatusOr<std::unique_ptr<ServeEngine>> Create(const ServeCase& options,
                                                              EngineConfig config,
                                                              std::shared_ptr<const Model> model,

@@ -7,6 +7,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
@@ -21,6 +22,12 @@ def run(name, *flags):
     process = subprocess.run([BENCH / name, *flags], capture_output=True, text=True, timeout=SECONDS,
                              env=harness.environment())
     return process.returncode, [json.loads(line) for line in process.stdout.splitlines()], process.stderr
+
+
+def established(port):
+    """TCP connections of this machine to a port of it."""
+    lines = [line.split() for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(1 for line in lines if line[2].endswith(f":{port:04X}") and line[3] == "01")
 
 
 class BenchTest(harness.LoradTest):
@@ -103,6 +110,15 @@ class ServeTest(BenchTest):
         self.assertEqual(line["preemptions"], 0)
         self.assertNotIn("training", line)
 
+    def test_adapters_loaded_before_the_load(self):
+        line, = self.lines("bench_serve", "--mode=load", "--shape=tiny", "--device=cpu", "--num_threads=1",
+                           "--rate=20", "--duration=0.3", "--prompt_tokens=10", "--output_tokens=4", "--adapters=5",
+                           "--preload=5", "--rank=4", "--kv_cache_tokens=4096", "--itl_target_ms=1000")
+        self.assert_load(line, 4)
+        self.assertEqual(line["adapter_memory"]["resident_bytes"], 5 * line["adapter_memory"]["bytes_each"])
+        traffic = line["adapter_traffic"]
+        self.assertEqual(traffic["loads_from_disk"] + traffic["loads_from_host"], 5)
+
     def test_load_beside_training(self):
         line, = self.lines("bench_serve", "--mode=load", "--shape=tiny", "--device=cpu", "--num_threads=1",
                            "--rate=4:0.5s,20:0.5s,4:1.5s", "--prompt_tokens=10", "--output_tokens=4",
@@ -139,7 +155,8 @@ class ServeTest(BenchTest):
 
     def test_arguments_that_are_not_understood(self):
         for flag, words in (("--mode=fast", "decode or load"), ("--batch=0", "[1, 4096]"), ("--rate=x", "--rate=x"),
-                            ("--train=4", "MICRO_BATCHxSEQ"), ("--speed=1", "known are"), ("--device=tpu", "tpu")):
+                            ("--train=4", "MICRO_BATCHxSEQ"), ("--preload=1", "[0, 0]"),
+                             ("--speed=1", "known are"), ("--device=tpu", "tpu")):
             code, lines, error = run("bench_serve", "--shape=tiny", flag)
             self.assertEqual((code, lines), (1, []))
             self.assertIn(words, error)
@@ -163,6 +180,20 @@ class GrpcTest(BenchTest):
         answered = server.metrics()['lorad_inference_requests_total{finish_reason="length"}']
         self.assertTrue(completed <= answered <= sum(line["requests"]["offered"] for line in lines), answered)
         self.assertEqual(server.json_lines("adapter", "ls"), [])  # what it imported is gone
+
+    def test_each_connection_is_one_of_tcp(self):
+        server = self.lorad()
+        port = int(server.grpc.rsplit(":", 1)[1])
+        bench = subprocess.Popen([BENCH / "bench_grpc", f"--server={server.grpc}", "--connections=5", "--streams=1",
+                                  "--duration=1", "--prompt_tokens=4", "--output_tokens=4"],
+                                 stdout=subprocess.PIPE, env=harness.environment())
+        most = 0
+        while bench.poll() is None:
+            most = max(most, established(port))
+            time.sleep(0.02)
+        bench.stdout.close()
+        self.assertEqual(bench.returncode, 0)
+        self.assertEqual(most, 5 + 1)  # and the one that asks what the daemon is
 
     def test_a_daemon_that_is_not_there(self):
         code, lines, error = run("bench_grpc", "--server=127.0.0.1:1")
