@@ -25,9 +25,14 @@ def run(name, *flags):
 
 
 def established(port):
-    """TCP connections of this machine to a port of it."""
-    lines = [line.split() for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return sum(1 for line in lines if line[2].endswith(f":{port:04X}") and line[3] == "01")
+    """TCP connections of this machine to a port of it; gRPC's are of IPv6, with IPv4 addresses in it or not."""
+    count = 0
+    for table in ("tcp", "tcp6"):
+        path = pathlib.Path("/proc/net") / table
+        for line in path.read_text().splitlines()[1:] if path.exists() else []:
+            _, _, remote, state = line.split()[:4]
+            count += remote.endswith(f":{port:04X}") and state == "01"
+    return count
 
 
 class BenchTest(harness.LoradTest):
