@@ -10,6 +10,7 @@
 #include "engine/core/status_macros.h"
 #include "engine/engine_device.h"
 #include "engine/engine_memory.h"
+#include "engine/engine_parts.h"
 #include "engine/io/tokenizer.h"
 #include "engine/lora/store.h"
 #include "engine/model/weights.h"
@@ -98,6 +99,8 @@ std::string LastPart(std::string path) {
 class EngineImpl final : public Engine {
  public:
   static absl::StatusOr<std::unique_ptr<Engine>> Create(const EngineConfig& config);
+  static absl::StatusOr<std::unique_ptr<Engine>> Create(const EngineConfig& config,
+                                                        EngineParts parts);
   ~EngineImpl() override;
 
   const ModelInfo& model() const override { return info_; }
@@ -155,7 +158,10 @@ class EngineImpl final : public Engine {
       : config_(config), relay_(config.observer), device_(std::move(device)) {}
 
   absl::Status LoadModel(const QuantSpec& quant);
-  absl::Status BuildServing(const EngineMemory& memory);
+  void DescribeModel();
+  // Memory, serving and the engine's thread, over model_. `read` as in AdapterStoreOptions.
+  absl::Status Start(AdapterReader read);
+  absl::Status BuildServing(const EngineMemory& memory, AdapterReader read);
   absl::Status RunAdapterTask(AdapterTask::Kind kind, const std::string& id, absl::Time deadline);
 
   const EngineConfig config_;
@@ -179,15 +185,27 @@ absl::StatusOr<std::unique_ptr<Engine>> EngineImpl::Create(const EngineConfig& c
   ASSIGN_OR_RETURN(SelectedDevice device, SelectDevice(config.device, config.num_threads));
   std::unique_ptr<EngineImpl> engine(new EngineImpl(config, std::move(device)));
   RETURN_IF_ERROR(engine->LoadModel(quant));
-  ASSIGN_OR_RETURN(const EngineMemory memory,
-                   PlanMemory(config, engine->model_->config(), engine->model_->quant(),
-                              *engine->device_.backend));
-  RETURN_IF_ERROR(engine->BuildServing(memory));
-  {
-    absl::MutexLock lock(&engine->thread_mu_);
-    engine->thread_ = std::thread([scheduler = engine->scheduler_.get()] { scheduler->Run(); });
-  }
+  RETURN_IF_ERROR(engine->Start(/*read=*/{}));
   return engine;
+}
+
+absl::StatusOr<std::unique_ptr<Engine>> EngineImpl::Create(const EngineConfig& config,
+                                                           EngineParts parts) {
+  RETURN_IF_ERROR(ValidateEngineConfig(config));
+  std::unique_ptr<EngineImpl> engine(new EngineImpl(config, std::move(parts.device)));
+  engine->model_ = std::move(parts.model);
+  RETURN_IF_ERROR(engine->Start(std::move(parts.read_adapter)));
+  return engine;
+}
+
+absl::Status EngineImpl::Start(AdapterReader read) {
+  DescribeModel();
+  ASSIGN_OR_RETURN(const EngineMemory memory,
+                   PlanMemory(config_, model_->config(), model_->quant(), *device_.backend));
+  RETURN_IF_ERROR(BuildServing(memory, std::move(read)));
+  absl::MutexLock lock(&thread_mu_);
+  thread_ = std::thread([scheduler = scheduler_.get()] { scheduler->Run(); });
+  return absl::OkStatus();
 }
 
 absl::Status EngineImpl::LoadModel(const QuantSpec& quant) {
@@ -202,6 +220,10 @@ absl::Status EngineImpl::LoadModel(const QuantSpec& quant) {
   } else if (!absl::IsNotFound(tokenizer.status())) {
     return tokenizer.status();
   }
+  return absl::OkStatus();
+}
+
+void EngineImpl::DescribeModel() {
   const ModelConfig& config = model_->config();
   info_.name = LastPart(config_.model_dir);
   info_.architecture = config.architecture;
@@ -213,12 +235,11 @@ absl::Status EngineImpl::LoadModel(const QuantSpec& quant) {
   info_.hidden_size = static_cast<int32_t>(config.hidden_size);
   info_.num_layers = static_cast<int32_t>(config.num_layers);
   info_.has_tokenizer = tokenizer_ != nullptr;
-  info_.device = backend.info().name;
+  info_.device = device_.backend->info().name;
   info_.device_note = device_.note;
-  return absl::OkStatus();
 }
 
-absl::Status EngineImpl::BuildServing(const EngineMemory& memory) {
+absl::Status EngineImpl::BuildServing(const EngineMemory& memory, AdapterReader read) {
   Backend& backend = *device_.backend;
   backend.allocator().SetLimit(MemoryTag::kAdapters, memory.adapters);
   backend.allocator().SetLimit(MemoryTag::kTraining, memory.training);
@@ -232,6 +253,7 @@ absl::Status EngineImpl::BuildServing(const EngineMemory& memory) {
   store.max_rank = kMaxAdapterRank;
   store.wake = [this] { scheduler_->Wake(); };
   store.observer = &relay_;
+  store.read = std::move(read);
   adapters_ = std::make_unique<AdapterStore>(model_->config(), backend, std::move(store));
 
   SchedulerOptions options;
@@ -267,6 +289,7 @@ EngineStats EngineImpl::Stats() const {
   EngineStats stats;
   stats.queued_requests = scheduler_->queued();
   stats.running_requests = scheduler_->running();
+  stats.preemptions = scheduler_->preemptions();
   stats.kv_pages = cache_->num_pages();
   stats.kv_pages_used = cache_->used_pages();
   stats.kv_pages_cached = cache_->cached_pages();
@@ -333,6 +356,11 @@ absl::StatusOr<TrainingId> EngineImpl::StartTraining(const TrainingSpec& spec,
 
 absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const EngineConfig& config) {
   return EngineImpl::Create(config);
+}
+
+absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const EngineConfig& config,
+                                                     EngineParts parts) {
+  return EngineImpl::Create(config, std::move(parts));
 }
 
 absl::StatusOr<std::array<int64_t, kNumMemoryTags>> PlanEngineMemory(const EngineConfig& config) {

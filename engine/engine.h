@@ -82,6 +82,7 @@ struct AdapterResidency {
 struct EngineStats {
   int32_t queued_requests = 0;
   int32_t running_requests = 0;
+  int64_t preemptions = 0;  // since the start: requests that gave their pages back for a time
   int64_t kv_pages = 0, kv_pages_used = 0;
   int64_t kv_pages_cached = 0;  // hold prompts that no request uses: free for whoever needs them
   int64_t prefix_query_tokens = 0;    // of the prompts whose answers have begun

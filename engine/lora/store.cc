@@ -75,7 +75,8 @@ void AdapterStore::StopLoading() {
 
 absl::StatusOr<std::shared_ptr<const HostAdapter>> AdapterStore::Read(
     const std::string& dir) const {
-  ASSIGN_OR_RETURN(HostAdapter adapter, ReadPeftAdapter(dir, model_));
+  ASSIGN_OR_RETURN(HostAdapter adapter,
+                   options_.read ? options_.read(dir) : ReadPeftAdapter(dir, model_));
   return std::make_shared<const HostAdapter>(std::move(adapter));
 }
 

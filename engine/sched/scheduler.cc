@@ -204,6 +204,7 @@ void Scheduler::NoteServed(absl::Time began) {
 void Scheduler::PublishCounts() {
   running_.store(serving_.running(), std::memory_order_relaxed);
   preempted_.store(serving_.preempted(), std::memory_order_relaxed);
+  preemptions_.store(serving_.preemptions(), std::memory_order_relaxed);
 }
 
 bool Scheduler::Train(bool served) {

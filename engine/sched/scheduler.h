@@ -63,6 +63,8 @@ class Scheduler {
   int32_t running() const { return running_.load(std::memory_order_relaxed); }
   // How much of the prompts was known.
   const PrefixReuse& prefixes() const { return serving_.prefixes(); }
+  // Sequences that gave their pages back to older ones, since the start.
+  int64_t preemptions() const { return preemptions_.load(std::memory_order_relaxed); }
   bool healthy() const { return healthy_.load(std::memory_order_relaxed); }
   // What training took of the last seconds, 0 to 1.
   double training_share() const { return pacer_.training_share(); }
@@ -78,7 +80,6 @@ class Scheduler {
   bool drained() const;
   // RunOneStep and WaitForWork until drained().
   void Run();
-  int64_t preemptions() const { return serving_.preemptions(); }
 
  private:
   // Checked, with its lease.
@@ -102,6 +103,7 @@ class Scheduler {
   TrainingSlot training_;
   std::atomic<int32_t> running_{0};
   std::atomic<int32_t> preempted_{0};
+  std::atomic<int64_t> preemptions_{0};
   std::atomic<bool> healthy_{true};
   std::atomic<bool> draining_{false};
   std::atomic<int64_t> drain_deadline_nanos_{0};
