@@ -29,35 +29,39 @@ uint64_t RowSampler::SumOfWeights(size_t begin, size_t end) const {
   return sum;
 }
 
-void RowSampler::CollectCandidates(absl::Span<const float> logits, uint64_t min_weight) {
+uint64_t RowSampler::CollectCandidates(absl::Span<const float> logits, uint64_t min_weight) {
   order_.clear();
+  uint64_t sum = 0;
   for (size_t id = 0; id < logits.size(); ++id) {
-    if (SampleWeight(max_ - logits[id], octaves_per_unit_) >= min_weight)
-      order_.push_back(Token(logits[id], id));
+    const uint64_t weight = SampleWeight(max_ - logits[id], octaves_per_unit_);
+    if (weight < min_weight) continue;
+    order_.push_back(Token(logits[id], id));
+    sum += weight;
   }
+  return sum;
 }
 
-void RowSampler::KeepTopK(size_t k) {
-  if (k == 0 || k >= order_.size()) return;
+bool RowSampler::KeepTopK(size_t k) {
+  if (k == 0 || k >= order_.size()) return false;
   std::nth_element(order_.begin(), order_.begin() + static_cast<int64_t>(k - 1), order_.end());
   const float threshold = LogitOf(order_[k - 1]);
-  std::erase_if(order_, [&](uint64_t token) { return LogitOf(token) < threshold; });
+  return std::erase_if(order_, [&](uint64_t token) { return LogitOf(token) < threshold; }) > 0;
 }
 
-// The token on whose weight `target` falls: a quickselect that counts weights. REQUIRES: target <
-// the sum of all weights.
+// The token on whose weight `target` falls: a quickselect that counts weights. It splits off a
+// quarter, for that holds most of the weight. REQUIRES: target < the sum of all weights.
 RowSampler::Place RowSampler::Find(uint64_t target) {
   size_t begin = 0, end = order_.size();
   uint64_t before = 0;
   while (end - begin > 1) {
-    const size_t middle = begin + (end - begin) / 2;
+    const size_t middle = begin + std::max<size_t>((end - begin) / 4, 1);
     const auto at = [this](size_t i) { return order_.begin() + static_cast<int64_t>(i); };
     std::nth_element(at(begin), at(middle), at(end));
-    const uint64_t half = SumOfWeights(begin, middle);
-    if (target < before + half) {
+    const uint64_t quarter = SumOfWeights(begin, middle);
+    if (target < before + quarter) {
       end = middle;
     } else {
-      before += half;
+      before += quarter;
       begin = middle;
     }
   }
@@ -72,9 +76,8 @@ int32_t RowSampler::Draw(absl::Span<const float> logits, const DrawParams& param
     return static_cast<int32_t>(std::find(logits.begin(), logits.end(), max_) - logits.begin());
   }
   octaves_per_unit_ = params.octaves_per_unit;
-  CollectCandidates(logits, params.min_weight);
-  KeepTopK(static_cast<size_t>(params.top_k));
-  uint64_t kept = SumOfWeights(0, order_.size());
+  uint64_t kept = CollectCandidates(logits, params.min_weight);
+  if (KeepTopK(static_cast<size_t>(params.top_k))) kept = SumOfWeights(0, order_.size());
   if (params.top_p != 0) {
     const Place last = Find(ShareOfWeight(params.top_p, kept) - 1);
     kept = last.before + last.weight;

@@ -34,8 +34,10 @@ class RowSampler {
   };
   uint64_t WeightOf(uint64_t token) const;
   uint64_t SumOfWeights(size_t begin, size_t end) const;
-  void CollectCandidates(absl::Span<const float> logits, uint64_t min_weight);
-  void KeepTopK(size_t k);
+  // Puts the tokens of at least `min_weight` into order_, and returns the sum of their weights.
+  uint64_t CollectCandidates(absl::Span<const float> logits, uint64_t min_weight);
+  // Whether any were dropped.
+  bool KeepTopK(size_t k);
   Place Find(uint64_t target);
 
   // Tokens as (~key, id) in one number: ascending is the order of the op.
