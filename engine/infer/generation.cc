@@ -51,11 +51,32 @@ std::string Generation::TextOf(int32_t id) {
   return decoder_.has_value() ? stop_strings_.Push(decoder_->Push(id)) : "";
 }
 
+DrawRequest Generation::NextDraw() const {
+  DrawRequest request;
+  request.logits = sampler_.needs_logits();
+  if (request.logits) return request;
+  request.params = sampler_.ParamsOf(generated_tokens());
+  request.params.top = request_.logprobs;
+  return request;
+}
+
 absl::StatusOr<GenerateDelta> Generation::Advance(absl::Span<const float> logits) {
-  ASSIGN_OR_RETURN(const int32_t id, sampler_.Draw(logits, generated_tokens()));
+  TokenLogprob drawn;
+  ASSIGN_OR_RETURN(drawn.id, sampler_.Draw(logits, generated_tokens()));
+  if (request_.logprobs >= 0) drawn = LogprobOf(logits, drawn.id, request_.logprobs);
+  return Accept(std::move(drawn));
+}
+
+absl::StatusOr<GenerateDelta> Generation::Advance(TokenLogprob drawn) {
+  if (drawn.id < 0) return LogitsAreNotNumbers(generated_tokens());
+  return Accept(std::move(drawn));
+}
+
+GenerateDelta Generation::Accept(TokenLogprob drawn) {
+  const int32_t id = drawn.id;
   GenerateDelta delta;
   delta.ids.push_back(id);
-  if (request_.logprobs >= 0) delta.logprobs.push_back(LogprobOf(logits, id, request_.logprobs));
+  if (request_.logprobs >= 0) delta.logprobs.push_back(std::move(drawn));
   tokens_.push_back(id);
   sampler_.Accept(id);
 

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "engine/infer/draw.h"
 #include "engine/infer/request.h"
 #include "engine/infer/sampler.h"
 #include "engine/infer/stop_strings.h"
@@ -37,10 +38,15 @@ class Generation {
   // REQUIRES: Validate(request, limits) is OK. `limits` must outlive it.
   Generation(GenerateRequest request, const GenerationLimits& limits);
 
-  // Takes the logits [vocab] that the last token of tokens() gave, and draws one more. The delta
-  // has its id (end-of-sequence and stop ids too) and the text that it settles (of those ids none).
-  // kInternal when the logits are not numbers. REQUIRES: !finish_reason().
+  // What the pass over the last token of tokens() is to give. REQUIRES: !finish_reason().
+  DrawRequest NextDraw() const;
+  // Takes the logits [vocab] that it gave, and draws one more token. The delta has its id
+  // (end-of-sequence and stop ids too) and the text that it settles (of those ids none). kInternal
+  // when the logits are not numbers. REQUIRES: !finish_reason().
   absl::StatusOr<GenerateDelta> Advance(absl::Span<const float> logits);
+  // The same for a token that was drawn as NextDraw() asked. kInternal when its id is -1.
+  // REQUIRES: !finish_reason(), !NextDraw().logits.
+  absl::StatusOr<GenerateDelta> Advance(TokenLogprob drawn);
 
   // Set once the answer is complete.
   std::optional<FinishReason> finish_reason() const { return finish_reason_; }
@@ -52,6 +58,7 @@ class Generation {
  private:
   bool EndsAnswer(int32_t id) const;
   std::string TextOf(int32_t id);
+  GenerateDelta Accept(TokenLogprob drawn);
 
   const GenerateRequest request_;  // less its prompt, which is in tokens_
   const GenerationLimits& limits_;

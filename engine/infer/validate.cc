@@ -10,7 +10,7 @@
 namespace lorad {
 namespace {
 
-constexpr int32_t kMaxLogprobs = 20;
+constexpr int32_t kMaxLogprobs = kMaxTopLogprobs;
 constexpr size_t kMaxStopStrings = 16;
 constexpr size_t kMaxStopStringBytes = 256;
 constexpr size_t kMaxStopIds = 64;

@@ -246,24 +246,25 @@ absl::Status Serving::Decode(int32_t* rows) {
   ReserveForDecoding();
   std::vector<Sequence*> sequences;
   std::vector<SequenceRows> batch;
+  std::vector<DrawRequest> requests;
   for (const auto& [turn, sequence] : running_) {
     if (!sequence->decodes()) continue;
     sequences.push_back(sequence.get());
     batch.push_back(sequence->RowsOf(sequence->computed, sequence->computed + 1));
+    requests.push_back(sequence->generation->NextDraw());
   }
   *rows = static_cast<int32_t>(batch.size());
   if (batch.empty()) return absl::OkStatus();
   const absl::Time began = absl::Now();
-  const int64_t vocab = runner_.model().config().vocab_size;
-  logits_.resize(batch.size() * vocab);
+  std::vector<DrawResult> drawn(batch.size());
   const absl::Status status =
-      runner_.Forward(batch, PassKind::kRowInvariant, absl::MakeSpan(logits_));
+      runner_.Draw(batch, PassKind::kRowInvariant, requests, absl::MakeSpan(drawn));
   if (!status.ok()) return FailPass(sequences, status);
   if (options_.observer != nullptr)
     options_.observer->OnServingStep(/*prefill=*/false, *rows, SecondsSince(began));
   for (size_t i = 0; i < sequences.size(); ++i) {
     ++sequences[i]->computed;
-    Deliver(*sequences[i], absl::MakeConstSpan(logits_).subspan(i * vocab, vocab));
+    Deliver(*sequences[i], drawn[i]);
   }
   return absl::OkStatus();
 }
@@ -298,12 +299,14 @@ absl::Status Serving::Prefill(int32_t decode_rows, absl::Duration budget) {
 absl::Status Serving::RunChunk(Sequence& sequence, const Chunk& chunk) {
   const absl::Time began = absl::Now();
   absl::Status status;
+  DrawResult drawn;
   if (sequence.scores()) {
     status = ScoreChunk(sequence, chunk);
   } else {
-    logits_.resize(chunk.draws ? runner_.model().config().vocab_size : 0);
     const SequenceRows rows = sequence.RowsOf(chunk.begin, chunk.end);
-    status = runner_.Forward({rows}, chunk.kind, absl::MakeSpan(logits_));
+    status = chunk.draws ? runner_.Draw({rows}, chunk.kind, {sequence.generation->NextDraw()},
+                                        absl::MakeSpan(&drawn, 1))
+                         : runner_.Forward({rows}, chunk.kind, {});
   }
   Sequence* const concerned = &sequence;
   if (!status.ok()) return FailPass({concerned}, status);
@@ -313,7 +316,7 @@ absl::Status Serving::RunChunk(Sequence& sequence, const Chunk& chunk) {
     options_.observer->OnServingStep(
         /*prefill=*/true, static_cast<int32_t>(chunk.end - chunk.begin), SecondsSince(began));
   }
-  if (chunk.draws) Deliver(sequence, logits_);
+  if (chunk.draws) Deliver(sequence, drawn);
   return absl::OkStatus();
 }
 
@@ -330,8 +333,10 @@ absl::Status Serving::FailPass(absl::Span<Sequence* const> sequences, const absl
   return IsFatal(status) ? status : absl::OkStatus();
 }
 
-void Serving::Deliver(Sequence& sequence, absl::Span<const float> logits) {
-  absl::StatusOr<GenerateDelta> delta = sequence.generation->Advance(logits);
+void Serving::Deliver(Sequence& sequence, const DrawResult& drawn) {
+  Generation& generation = *sequence.generation;
+  absl::StatusOr<GenerateDelta> delta =
+      drawn.logits.empty() ? generation.Advance(drawn.token) : generation.Advance(drawn.logits);
   if (!delta.ok()) {
     Fail(sequence, delta.status());
     return;

@@ -82,7 +82,7 @@ class Serving {
   absl::Status RunChunk(Sequence& sequence, const Chunk& chunk);
   absl::Status ScoreChunk(Sequence& sequence, const Chunk& chunk);
   absl::Status FailPass(absl::Span<Sequence* const> sequences, const absl::Status& status);
-  void Deliver(Sequence& sequence, absl::Span<const float> logits);
+  void Deliver(Sequence& sequence, const DrawResult& drawn);
   void NoteToken(Sequence& sequence);
 
   // Each ends the sequence, which must not be used afterwards.
@@ -101,7 +101,6 @@ class Serving {
   PrefixReuse prefixes_;
   Sequences waiting_;
   Sequences running_;
-  std::vector<float> logits_;
   ServedStep step_;
   int64_t preemptions_ = 0;
 };

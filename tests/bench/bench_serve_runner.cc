@@ -121,7 +121,8 @@ class RunnerDecode final : public DecodeBench {
     return absl::OkStatus();
   }
 
-  // One token for each of the first `batch` rows; which ids go in does not matter for its time.
+  // The likeliest token for each of the first `batch` rows; which ids go in does not matter for its
+  // time.
   absl::Status Step(int64_t batch, int64_t position) {
     std::vector<int32_t> ids(batch);
     std::vector<SequenceRows> rows;
@@ -129,8 +130,9 @@ class RunnerDecode final : public DecodeBench {
       ids[row] = RandomId();
       rows.push_back(Row(row, absl::MakeConstSpan(&ids[row], 1), position));
     }
-    logits_.resize(batch * model_->config().vocab_size);
-    return runner_->Forward(rows, PassKind::kRowInvariant, absl::MakeSpan(logits_));
+    const std::vector<DrawRequest> requests(batch);
+    std::vector<DrawResult> drawn(batch);
+    return runner_->Draw(rows, PassKind::kRowInvariant, requests, absl::MakeSpan(drawn));
   }
 
   const ServeCase& options_;
@@ -143,7 +145,6 @@ class RunnerDecode final : public DecodeBench {
   std::unique_ptr<Runner> runner_;
   std::vector<KvTable> tables_;
   std::vector<std::shared_ptr<const DeviceAdapter>> adapters_;
-  std::vector<float> logits_;
 };
 
 }  // namespace

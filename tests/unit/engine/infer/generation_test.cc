@@ -185,6 +185,65 @@ TEST_F(GenerationTest, PenaltiesSeeWhatWasGenerated) {
   EXPECT_EQ(generation.Advance(logits)->ids[0], 'b');
 }
 
+TEST_F(GenerationTest, ADrawnTokenAdvancesAsItsLogitsDo) {
+  request_.logprobs = 2;
+  request_.stop_strings = {"b"};
+  Generation from_logits(request_, limits_), from_token(request_, limits_);
+  for (const int32_t id : {'a', 'b'}) {
+    ASSERT_OK_AND_ASSIGN(const GenerateDelta expected, from_logits.Advance(Logits(id)));
+    ASSERT_OK_AND_ASSIGN(const GenerateDelta delta,
+                         from_token.Advance(LogprobOf(Logits(id), id, 2)));
+    EXPECT_EQ(delta.ids, expected.ids);
+    EXPECT_EQ(delta.text, expected.text);
+    ASSERT_EQ(delta.logprobs.size(), 1);
+    EXPECT_EQ(delta.logprobs[0].id, id);
+    EXPECT_EQ(delta.logprobs[0].logprob, expected.logprobs[0].logprob);
+    EXPECT_EQ(delta.logprobs[0].top, expected.logprobs[0].top);
+  }
+  EXPECT_EQ(from_token.tokens(), from_logits.tokens());
+  EXPECT_EQ(from_token.finish_reason(), FinishReason::kStop);
+}
+
+TEST_F(GenerationTest, LogprobsThatWereNotAskedForAreNotPassedOn) {
+  Generation generation(request_, limits_);
+  ASSERT_OK_AND_ASSIGN(const GenerateDelta delta,
+                       generation.Advance(TokenLogprob{.id = 'a', .logprob = 0, .top = {}}));
+  EXPECT_TRUE(delta.logprobs.empty());
+}
+
+TEST_F(GenerationTest, ATokenFromLogitsThatAreNoNumbersIsAnError) {
+  Generation generation(request_, limits_);
+  EXPECT_THAT(generation.Advance(TokenLogprob{.id = -1, .logprob = 0, .top = {}}),
+              StatusIs(StatusCode::kInternal, "no finite largest logit at output token 0"));
+}
+
+TEST_F(GenerationTest, SaysHowTheNextTokenIsDrawn) {
+  request_.logprobs = 5;
+  request_.sampling = {.temperature = 0.5, .top_k = 7, .top_p = 0.5, .min_p = 0.25, .seed = 3};
+  Generation generation(request_, limits_);
+  ASSERT_OK(generation.Advance(TokenLogprob{.id = 'a', .logprob = 0, .top = {}}));
+  const DrawRequest next = generation.NextDraw();
+  EXPECT_FALSE(next.logits);
+  EXPECT_EQ(next.params.step, 1);
+  EXPECT_EQ(next.params.seed, 3);
+  EXPECT_EQ(next.params.top, 5);
+  EXPECT_EQ(next.params.top_k, 7);
+  EXPECT_EQ(next.params.top_p, uint64_t{1} << 63);
+  EXPECT_EQ(next.params.min_weight, uint64_t{1} << 38);
+  EXPECT_NEAR(next.params.octaves_per_unit, 2.885390, 1e-6);  // 2 log2(e)
+}
+
+TEST_F(GenerationTest, PenaltiesNeedLogits) {
+  const auto needs_logits = [this](const SamplingParams& sampling) {
+    request_.sampling = sampling;
+    return Generation(request_, limits_).NextDraw().logits;
+  };
+  EXPECT_FALSE(needs_logits({}));
+  EXPECT_TRUE(needs_logits({.repetition_penalty = 1.1}));
+  EXPECT_TRUE(needs_logits({.presence_penalty = 0.1}));
+  EXPECT_TRUE(needs_logits({.frequency_penalty = -0.1}));
+}
+
 // ---- Validation ---------------------------------------------------------------------------------
 
 class ValidateTest : public GenerationTest {
