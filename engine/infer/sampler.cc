@@ -79,8 +79,16 @@ absl::Span<const float> Sampler::Penalise(absl::Span<const float> logits) {
   return penalised_;
 }
 
-absl::StatusOr<int32_t> Sampler::Draw(absl::Span<const float> logits, uint64_t step) {
-  const absl::Span<const float> z = Penalise(logits);
+absl::Span<const float> Sampler::Mask(absl::Span<const float> logits, const TokenMask* allowed) {
+  if (allowed == nullptr) return logits;
+  masked_.assign(logits.size(), -std::numeric_limits<float>::infinity());
+  allowed->ForEach([&](int32_t id) { masked_[id] = logits[id]; });
+  return masked_;
+}
+
+absl::StatusOr<int32_t> Sampler::Draw(absl::Span<const float> logits, uint64_t step,
+                                      const TokenMask* allowed) {
+  const absl::Span<const float> z = Penalise(Mask(logits, allowed));
   int32_t best = -1;
   float max = -std::numeric_limits<float>::infinity();
   for (size_t id = 0; id < z.size(); ++id) {

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "engine/infer/request.h"
+#include "engine/infer/token_mask.h"
 
 namespace lorad {
 
@@ -17,6 +18,7 @@ namespace lorad {
 absl::Status Validate(const SamplingParams& params);
 
 // The state of one sequence's sampling. With z the logits, in this order, as vLLM does:
+//   mask        z = -inf                       tokens that a constraint does not allow
 //   repetition  z = z > 0 ? z / p : z * p      tokens of the prompt and the output (CTRL, 2019)
 //   frequency   z -= f * occurrences           tokens of the output
 //   presence    z -= q                         tokens of the output
@@ -34,11 +36,14 @@ class Sampler {
 
   // Draws token number `step` (from 0) of the output; a function of (seed, step, logits) and of the
   // tokens accepted so far. Does not accept it. kInternal when no logit is a number.
-  absl::StatusOr<int32_t> Draw(absl::Span<const float> logits, uint64_t step);
+  // `allowed`, unless null, is not empty and of at least as many ids as there are logits.
+  absl::StatusOr<int32_t> Draw(absl::Span<const float> logits, uint64_t step,
+                               const TokenMask* allowed = nullptr);
   // `id` has joined the output: penalties count it.
   void Accept(int32_t id);
 
  private:
+  absl::Span<const float> Mask(absl::Span<const float> logits, const TokenMask* allowed);
   absl::Span<const float> Penalise(absl::Span<const float> logits);
   void DropUnlikely();
   int32_t DrawFromCandidates(uint64_t step);
@@ -53,6 +58,7 @@ class Sampler {
   std::vector<bool> seen_;            // in prompt or output; empty without repetition penalty
   std::vector<int32_t> occurrences_;  // in the output; empty without the other penalties
   std::vector<int32_t> accepted_;     // distinct tokens of the output, in order
+  std::vector<float> masked_;
   std::vector<float> penalised_;
   std::vector<Candidate> candidates_;
 };

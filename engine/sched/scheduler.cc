@@ -35,11 +35,13 @@ Scheduler::~Scheduler() {
 absl::StatusOr<uint64_t> Scheduler::Generate(GenerateRequest request, absl::Time deadline,
                                              std::shared_ptr<GenerateSink> sink) {
   RETURN_IF_ERROR(lorad::Validate(request, options_.limits));
+  ASSIGN_OR_RETURN(std::shared_ptr<const Constraint> constraint,
+                   CompileConstraint(request.constraint, options_.limits));
   auto sequence = std::make_unique<Sequence>();
   if (!request.adapter_id.empty()) {
     ASSIGN_OR_RETURN(sequence->lease, adapters_.Find(request.adapter_id));
   }
-  sequence->generation.emplace(std::move(request), options_.limits);
+  sequence->generation.emplace(std::move(request), options_.limits, std::move(constraint));
   sequence->sink = std::move(sink);
   sequence->deadline = deadline;
   sequence->arrival = absl::Now();
