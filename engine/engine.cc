@@ -98,7 +98,7 @@ class EngineImpl final : public Engine {
   const Tokenizer* tokenizer() const override { return tokenizer_.get(); }
   EngineStats Stats() const override;
 
-  absl::Status CheckConstraint(const ConstraintSpec& constraint) override {
+  absl::Status CheckConstraint(const ConstraintSpec& constraint) const override {
     return constraints_->Compile(constraint).status();
   }
   absl::StatusOr<RequestId> Generate(GenerateRequest request, absl::Time deadline,

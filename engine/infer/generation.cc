@@ -80,15 +80,15 @@ absl::Status Generation::FindAllowed() {
 
 absl::Status Generation::FollowConstraint(int32_t id) {
   if (constraint_->Advance(id, &place_)) return absl::OkStatus();
-  return absl::FailedPreconditionError(
-      absl::StrCat("after ", generated_tokens(), " tokens the constraint can be meant in more than ",
-                   kMaxStacks, " ways; make its alternatives begin differently"));
+  return absl::FailedPreconditionError(absl::StrCat(
+      "after ", generated_tokens(), " tokens the constraint can be meant in more than ", kMaxStacks,
+      " ways; make its alternatives begin differently"));
 }
 
 absl::StatusOr<GenerateDelta> Generation::Advance(absl::Span<const float> logits) {
   if (constrained()) RETURN_IF_ERROR(FindAllowed());
-  ASSIGN_OR_RETURN(const int32_t id, sampler_.Draw(logits, generated_tokens(),
-                                                   constrained() ? &allowed_ : nullptr));
+  ASSIGN_OR_RETURN(const int32_t id,
+                   sampler_.Draw(logits, generated_tokens(), constrained() ? &allowed_ : nullptr));
   GenerateDelta delta;
   delta.ids.push_back(id);
   if (request_.logprobs >= 0) delta.logprobs.push_back(LogprobOf(logits, id, request_.logprobs));

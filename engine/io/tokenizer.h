@@ -69,9 +69,9 @@ class Tokenizer {
   bool IsSpecial(int32_t id) const;
 
   // What the token adds in the middle of a text, as bytes: a character may take several tokens.
-  // Empty for special tokens and ids without a token. Joined, the bytes of ids are what Decode makes
-  // of them with `continues_text`, where that is valid UTF-8; but not where byte tokens spell the
-  // file's stand-in for a space, which Decode may take for one.
+  // Empty for special tokens and ids without a token. Joined, the bytes of ids are what Decode
+  // makes of them with `continues_text`, where that is valid UTF-8; but not where byte tokens spell
+  // the file's stand-in for a space, which Decode may take for one.
   std::string TokenBytes(int32_t id) const;
   // Decode takes something off a text's end, so that it is not all of its tokens' bytes.
   bool TrimsEnd() const;

@@ -96,6 +96,7 @@ FakeEngine::FakeEngine(const EngineConfig& config, std::shared_ptr<FakeScript> s
   model_.context_tokens = kContext;
   model_.has_tokenizer = true;
   model_.device = "cpu";
+  constraints_ = std::make_unique<ConstraintCompiler>(tokenizer_.get(), model_.vocab_size);
   serve_thread_ = std::thread([this] { ServeLoop(); });
 }
 
@@ -118,6 +119,7 @@ EngineStats FakeEngine::Stats() const {
 
 absl::StatusOr<RequestId> FakeEngine::Generate(GenerateRequest request, absl::Time deadline,
                                                std::shared_ptr<GenerateSink> sink) {
+  ASSIGN_OR_RETURN(const auto constraint, constraints_->Compile(request.constraint));
   absl::MutexLock lock(&mu_);
   if (stopping_) return absl::UnavailableError("the engine has stopped");
   if (static_cast<int>(running_.size()) >= script_->max_queued) {
@@ -133,6 +135,8 @@ absl::StatusOr<RequestId> FakeEngine::Generate(GenerateRequest request, absl::Ti
   }
   auto running = std::make_shared<Running>();
   *running = {next_id_++, std::move(request), deadline, std::move(sink), absl::Now()};
+  running->constraint = constraint;
+  if (constraint != nullptr) running->place = constraint->Start();
   running_.push_back(running);
   return running->id;
 }
@@ -165,6 +169,17 @@ void FakeEngine::ServeLoop() {
   }
 }
 
+int32_t FakeEngine::NextToken(Running& running) {
+  const GenerateRequest& request = running.request;
+  const int32_t token = FakeToken(request.adapter_id, request.prompt, running.done++);
+  if (running.constraint == nullptr) return token;
+  std::vector<int32_t> allowed;
+  running.constraint->Allowed(running.place)->ForEach([&](int32_t id) { allowed.push_back(id); });
+  const int32_t id = allowed[static_cast<size_t>(token) % allowed.size()];
+  running.constraint->Advance(id, &running.place);
+  return id;
+}
+
 bool FakeEngine::Advance(Running& running) {
   bool cancelled;
   {
@@ -180,7 +195,7 @@ bool FakeEngine::Advance(Running& running) {
                                                           : FinishReason::kLength;
   if (result.finish_reason == FinishReason::kLength && running.done < request.max_tokens) {
     GenerateDelta delta;
-    const int32_t id = FakeToken(request.adapter_id, request.prompt, running.done++);
+    const int32_t id = NextToken(running);
     delta.ids = {id};
     delta.text = tokenizer_->Decode(delta.ids);
     if (request.logprobs >= 0) {
@@ -192,7 +207,9 @@ bool FakeEngine::Advance(Running& running) {
                               absl::ToDoubleSeconds(absl::Now() - running.start));
     }
     running.sink->OnDelta(std::move(delta));
-    if (running.done < request.max_tokens) return false;
+    const bool complete = running.constraint != nullptr && running.place.complete;
+    if (complete) result.finish_reason = FinishReason::kStop;
+    if (!complete && running.done < request.max_tokens) return false;
   }
   result.generated_tokens = static_cast<int32_t>(running.done);
   if (observer_ != nullptr) {

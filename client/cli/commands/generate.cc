@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/cli/commands.h"
+#include "client/cli/constraint.h"
 #include "client/cli/in_order.h"
 #include "client/cli/inputs.h"
 #include "client/cli/json.h"
@@ -12,8 +13,8 @@
 namespace lorad::client::cli {
 namespace {
 
-const InputKinds& GenerateInputs() {
-  static const auto* const kinds = new InputKinds{
+InputKinds MakeGenerateInputs() {
+  InputKinds kinds{
       .text = "prompt",
       .options = {
           {"adapter", OptionType::kText, "ADAPTER", "name, name@version or alias",
@@ -37,6 +38,15 @@ const InputKinds& GenerateInputs() {
           {"add_special_tokens", OptionType::kBool, "",
            "put the tokenizer's special tokens around a prompt", "true"},
       }};
+  for (const Option& option : ConstraintOptions()) {
+    kinds.options.push_back(option);
+    kinds.line_keys.push_back(option.name);
+  }
+  return kinds;
+}
+
+const InputKinds& GenerateInputs() {
+  static const auto* const kinds = new InputKinds(MakeGenerateInputs());
   return *kinds;
 }
 
@@ -66,16 +76,18 @@ absl::StatusOr<v1::GenerateRequest> SharedRequest(const Arguments& arguments) {
     request.set_add_special_tokens(arguments.Bool("add_special_tokens"));
   }
   request.set_adapter(arguments.Text("adapter"));
+  RETURN_IF_ERROR(SetConstraint(arguments, &request));
   return request;
 }
 
-v1::GenerateRequest RequestFor(const Input& input, v1::GenerateRequest request) {
+absl::StatusOr<v1::GenerateRequest> RequestFor(const Input& input, v1::GenerateRequest request) {
   if (input.ids) {
     request.mutable_prompt_ids()->mutable_ids()->Add(input.ids->begin(), input.ids->end());
   } else {
     request.set_prompt(input.text);
   }
   if (input.adapter) request.set_adapter(*input.adapter);
+  RETURN_IF_ERROR(SetConstraint(input, &request));
   return request;
 }
 
@@ -120,14 +132,16 @@ absl::StatusOr<int> RunGenerate(Session& session, const Arguments& arguments) {
   ASSIGN_OR_RETURN(const v1::GenerateRequest shared, SharedRequest(arguments));
   const bool details = arguments.Bool("details");
   if (!session.json() && inputs.size() == 1) {
-    RETURN_IF_ERROR(StreamText(session, RequestFor(inputs[0], shared)));
+    ASSIGN_OR_RETURN(const v1::GenerateRequest request, RequestFor(inputs[0], shared));
+    RETURN_IF_ERROR(StreamText(session, request));
     return 0;
   }
   InferenceClient client(session.connection());
   RETURN_IF_ERROR(RunInOrder(
       inputs.size(), std::max<int64_t>(1, arguments.Int("parallel", 16)),
       [&](size_t i) -> absl::StatusOr<std::string> {
-        auto generation = client.Generate(RequestFor(inputs[i], shared));
+        ASSIGN_OR_RETURN(const v1::GenerateRequest request, RequestFor(inputs[i], shared));
+        auto generation = client.Generate(request);
         if (!generation.ok()) return AtInput(inputs[i], generation.status());
         return session.json() ? GenerationLine(*generation, details) : AnswerText(*generation);
       },
@@ -158,6 +172,8 @@ Command GenerateCommand() {
                     ""},
                    {"loractl generate --jsonl=eval.jsonl --temperature=0 --output=json",
                     "{\"ids\":[...],\"text\":\"...\",\"finish_reason\":\"stop\"} for each line"},
+                   {"loractl generate --prompt='Ticket: ...' --json_schema=ticket.schema.json",
+                    "JSON that satisfies the schema"},
                    {"loractl generate --ids='[1,2,3]' --max_tokens=8 --ignore_eos", ""}},
       .run = RunGenerate};
 }

@@ -59,8 +59,9 @@ absl::StatusOr<std::shared_ptr<const Constraint>> ConstraintCompiler::Compile(
   }
   if (tokenizer_->TrimsEnd()) {
     return absl::FailedPreconditionError(
-        absl::StrCat(name, " is not possible with this model: its tokenizer takes characters off "
-                           "the end of a text when it decodes it; leave it out"));
+        absl::StrCat(name,
+                     " is not possible with this model: its tokenizer takes characters off "
+                     "the end of a text when it decodes it; leave it out"));
   }
   const std::pair<ConstraintSpec::Kind, std::string> key = {spec.kind, spec.text};
   if (std::shared_ptr<const Constraint> found = compiled_.Find(key)) return found;

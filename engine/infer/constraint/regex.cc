@@ -31,9 +31,8 @@ class RegexParser {
 
   absl::StatusOr<ExpressionPtr> Parse() {
     ASSIGN_OR_RETURN(ExpressionPtr whole, ParseChoice(0));
-    if (!cursor_.done())
-      return RegexError(cursor_.offset(), R"(a ")" without its "(") ");
-          return whole;
+    if (!cursor_.done()) return RegexError(cursor_.offset(), "a ')' without its '('");
+    return whole;
   }
 
  private:
@@ -151,9 +150,8 @@ absl::StatusOr<ExpressionPtr> RegexParser::ParseGroup(int depth) {
     return RegexError(begin, absl::StrCat("groups are nested deeper than ", kMaxPatternDepth));
   RETURN_IF_ERROR(TakeGroupStart());
   ASSIGN_OR_RETURN(ExpressionPtr inside, ParseChoice(depth + 1));
-  if (!cursor_.Take(")"))
-    return RegexError(begin, R"(a "(" without its ")") ");
-        return inside;
+  if (!cursor_.Take(")")) return RegexError(begin, "a '(' without its ')'");
+  return inside;
 }
 
 absl::StatusOr<std::optional<RegexParser::Count>> RegexParser::ParseCount() {

@@ -4,12 +4,14 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <sstream>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/synchronization/mutex.h"
 #include "client/cli/run.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -116,6 +118,55 @@ TEST_F(LoractlTest, GenerateSendsEveryParameter) {
   EXPECT_FALSE(seen.has_temperature() || seen.has_top_p() || seen.has_seed() ||
                seen.has_logprobs() || seen.has_add_special_tokens() ||
                seen.has_repetition_penalty());
+}
+
+TEST_F(LoractlTest, GenerateSendsConstraints) {
+  std::vector<v1::GenerateRequest> seen;
+  absl::Mutex mu;
+  server_.inference.generate = [&](grpc::ServerContext* context, const v1::GenerateRequest& request,
+                                   FakeInference::Writer* writer) {
+    absl::MutexLock lock(&mu);
+    seen.push_back(request);
+    return Echo(context, request, writer);
+  };
+  ASSERT_EQ(Run({"generate", "--prompt=p", "--regex=a|b"}), 0) << err_;
+  ASSERT_EQ(Run({"generate", "--prompt=p", "--json_schema={\"type\": \"null\"}"}), 0) << err_;
+  const std::string schema = WriteTemp("schema.json", "{\"type\": \"array\"}\n");
+  ASSERT_EQ(Run({"generate", "--prompt=p", "--json_schema", schema}), 0) << err_;
+  ASSERT_EQ(Run({"generate", "--prompt=p", "--json_object"}), 0) << err_;
+  ASSERT_EQ(seen.size(), 4u);
+  EXPECT_EQ(seen[0].regex(), "a|b");
+  EXPECT_EQ(seen[1].json_schema(), "{\"type\": \"null\"}");
+  EXPECT_EQ(seen[2].json_schema(), "{\"type\": \"array\"}\n");
+  EXPECT_TRUE(seen[3].json_object());
+  EXPECT_EQ(Run({"generate", "--prompt=p", "--json_object", "--regex=a"}), 2);
+  EXPECT_EQ(Run({"generate", "--prompt=p", "--json_schema=/no/such/file"}), 3);
+  EXPECT_EQ(seen.size(), 4u) << "nothing was sent";
+}
+
+TEST_F(LoractlTest, LinesHaveTheirOwnConstraints) {
+  std::map<std::string, v1::GenerateRequest> seen;
+  absl::Mutex mu;
+  server_.inference.generate = [&](grpc::ServerContext* context, const v1::GenerateRequest& request,
+                                   FakeInference::Writer* writer) {
+    absl::MutexLock lock(&mu);
+    seen[request.prompt()] = request;
+    return Echo(context, request, writer);
+  };
+  const std::string path = WriteTemp("prompts.jsonl",
+                                     "{\"prompt\":\"a\"}\n{\"prompt\":\"b\",\"regex\":\"x+\"}\n"
+                                     "{\"prompt\":\"c\",\"json_schema\":{\"type\":\"object\","
+                                     "\"properties\":{\"z\":{},\"a\":{}}}}\n"
+                                     "{\"prompt\":\"d\",\"json_object\":true}\n");
+  ASSERT_EQ(Run({"generate", "--jsonl", path, "--regex=y", "--output=json"}), 0) << err_;
+  EXPECT_EQ(seen["a"].regex(), "y");
+  EXPECT_EQ(seen["b"].regex(), "x+");
+  EXPECT_EQ(seen["c"].json_schema(), R"({"type":"object","properties":{"z":{},"a":{}}})")
+      << "in the order of the line";
+  EXPECT_TRUE(seen["d"].json_object());
+  const std::string bad = WriteTemp("bad.jsonl", "{\"prompt\":\"a\",\"regex\":1}\n");
+  EXPECT_NE(Run({"generate", "--jsonl", bad, "--output=json"}), 0);
+  EXPECT_THAT(err_, HasSubstr("bad.jsonl:1: \"regex\" must be text"));
 }
 
 TEST_F(LoractlTest, JsonlAnswersComeInTheOrderOfTheLinesWithTheirAdapters) {
