@@ -37,7 +37,7 @@ inline constexpr int32_t kNoState = -1;
 struct AutomatonBudget {
   int64_t nodes = int64_t{1} << 19;  // of the nondeterministic automaton
   int64_t cells = int64_t{1} << 22;  // of `next`
-  int64_t work = int64_t{1} << 26;   // moves of the subset construction
+  int64_t work = int64_t{1} << 24;   // moves of the subset construction
 };
 
 // Thompson's construction, then subsets (Hopcroft, Motwani and Ullman, 2006, sections 2.3 and

@@ -236,6 +236,10 @@ absl::StatusOr<ExpressionPtr> JsonSchemaCompiler::OneOfSeveral(const SchemaPlace
   const Json& schemas = *place.Find(keyword);
   if (!schemas.is_array() || schemas.empty())
     return SchemaError(place, absl::StrCat(keyword, " must be a list of at least one schema"));
+  if (schemas.size() > kMaxSchemaWays) {
+    return SchemaError(place, absl::StrCat(keyword, " has ", schemas.size(), " schemas, at most ",
+                                           kMaxSchemaWays, " are supported"));
+  }
   if (std::string_view(keyword) == "allOf" && schemas.size() > 1) {
     return SchemaError(place,
                        "allOf of more than one schema is not supported; write one schema "

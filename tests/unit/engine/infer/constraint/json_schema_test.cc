@@ -213,7 +213,7 @@ refuses(std::string(kMaxSchemaBytes + 1, ' '), "the schema has 262145 bytes");
 
 TEST(JsonSchemaTest, LargeSchemasAreBuiltOrRefused) {
   std::string properties, strings;
-  for (int i = 0; i < 1000; ++i) {
+  for (int i = 0; i < 500; ++i) {
     properties += (i > 0 ? ",\"" : "\"") + std::string("property") + std::to_string(i) +
                   R"(":{"type":"integer"})";
     strings += (i > 0 ? ",\"" : "\"") + std::string(60, 'x') + std::to_string(i) + "\"";
@@ -222,7 +222,7 @@ TEST(JsonSchemaTest, LargeSchemasAreBuiltOrRefused) {
   EXPECT_OK(SchemaGrammar(R"({"enum":[)" + strings + "]}"));
   EXPECT_OK(SchemaGrammar(R"({"type":"string","maxLength":5000})"));
   EXPECT_THAT(SchemaGrammar(R"({"type":"object","properties":{)" + properties + R"(,"last":{}}})"),
-              StatusIs(StatusCode::kInvalidArgument, "there are 1001 properties"));
+              StatusIs(StatusCode::kInvalidArgument, "there are 501 properties"));
 }
 
 }  // namespace
