@@ -12,13 +12,12 @@ namespace {
 
 constexpr int32_t kMaxIndent = 32;
 
-const CodePoints kControls = {{0, 0x1F}};
+constexpr CodePointRange kControls = {0, 0x1F};
 // Characters with an escape of two characters, and that one's second.
 constexpr std::pair<char32_t, char> kShortEscapes[] = {
     {'"', '"'}, {'\\', '\\'}, {'\b', 'b'}, {'\f', 'f'}, {'\n', 'n'}, {'\r', 'r'}, {'\t', 't'},
 };
 
-ExpressionPtr Hex(CodePoints digits) { return OneOf(std::move(digits)); }
 ExpressionPtr HexDigits(int32_t count) {
   return Repeated(OneOf({{'0', '9'}, {'A', 'F'}, {'a', 'f'}}), count, count, "a \\u escape");
 }
@@ -31,13 +30,13 @@ CodePoints HexDigit(char32_t value) {
 // \uHHHH for any character, those beyond U+FFFF as a pair of surrogates.
 std::vector<ExpressionPtr> UnicodeEscapes() {
   const ExpressionPtr u = Literal("\\u");
-  const ExpressionPtr d = Hex(HexDigit(0xD));
+  const ExpressionPtr d = OneOf(HexDigit(0xD));
   const ExpressionPtr high =
-      InOrder({u, d, Hex({{'8', '9'}, {'A', 'B'}, {'a', 'b'}}), HexDigits(2)});
-  const ExpressionPtr low = InOrder({u, d, Hex({{'C', 'F'}, {'c', 'f'}}), HexDigits(2)});
-  return {
-      InOrder({u, Hex({{'0', '9'}, {'A', 'C'}, {'E', 'F'}, {'a', 'c'}, {'e', 'f'}}), HexDigits(3)}),
-      InOrder({u, d, Hex({{'0', '7'}}), HexDigits(2)}), InOrder({high, low})};
+      InOrder({u, d, OneOf({{'8', '9'}, {'A', 'B'}, {'a', 'b'}}), HexDigits(2)});
+  const ExpressionPtr low = InOrder({u, d, OneOf({{'C', 'F'}, {'c', 'f'}}), HexDigits(2)});
+  return {InOrder({u, OneOf({{'0', '9'}, {'A', 'C'}, {'E', 'F'}, {'a', 'c'}, {'e', 'f'}}),
+                   HexDigits(3)}),
+          InOrder({u, d, OneOf({{'0', '7'}}), HexDigits(2)}), InOrder({high, low})};
 }
 
 std::vector<char32_t> CodePointsOf(std::string_view text) {
@@ -50,7 +49,7 @@ std::vector<char32_t> CodePointsOf(std::string_view text) {
   return characters;
 }
 
-bool NeedsNoEscape(char32_t c) { return c > kControls[0].high && c != '"' && c != '\\'; }
+bool NeedsNoEscape(char32_t c) { return c > kControls.high && c != '"' && c != '\\'; }
 
 ExpressionPtr AnyCharacters() {
   static const auto* const any =
@@ -98,7 +97,7 @@ ExpressionPtr JsonCharacter(const CodePoints& set) {
       return range.low <= c && c <= range.high;
     });
   };
-  CodePoints escaped = kControls;
+  CodePoints escaped = {kControls};
   CodePoints letters;
   for (const auto& [character, letter] : kShortEscapes) {
     escaped.push_back({character, character});
@@ -107,7 +106,7 @@ ExpressionPtr JsonCharacter(const CodePoints& set) {
   }
   std::vector<ExpressionPtr> ways;
   if (!letters.empty()) ways.push_back(InOrder({Literal("\\"), OneOf(letters)}));
-  for (char32_t high = 0; high <= kControls[0].high >> 4; ++high) {
+  for (char32_t high = 0; high <= kControls.high >> 4; ++high) {
     CodePoints lows;
     for (char32_t low = 0; low < 16; ++low) {
       const char32_t c = high << 4 | low;
@@ -115,7 +114,8 @@ ExpressionPtr JsonCharacter(const CodePoints& set) {
                                         [c](const auto& escape) { return escape.first == c; });
       if (!is_short && has(c)) lows = Union(lows, HexDigit(low));
     }
-    if (!lows.empty()) ways.push_back(InOrder({Literal("\\u00"), Hex(HexDigit(high)), Hex(lows)}));
+    if (!lows.empty())
+      ways.push_back(InOrder({Literal("\\u00"), OneOf(HexDigit(high)), OneOf(lows)}));
   }
   const CodePoints plain = Without(set, escaped);
   if (!plain.empty()) ways.push_back(OneOf(plain));
@@ -124,7 +124,7 @@ ExpressionPtr JsonCharacter(const CodePoints& set) {
 
 ExpressionPtr AnyJsonCharacter() {
   CodePoints letters = {{'/', '/'}};
-  CodePoints escaped = kControls;
+  CodePoints escaped = {kControls};
   for (const auto& [character, letter] : kShortEscapes) {
     escaped.push_back({character, character});
     letters.push_back({static_cast<char32_t>(letter), static_cast<char32_t>(letter)});
