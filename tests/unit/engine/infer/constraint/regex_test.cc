@@ -90,7 +90,9 @@ TEST(CodePointsTest, Utf8SequencesAreExact) {
       ASSERT_EQ(matches(c), inside) << std::hex << static_cast<uint32_t>(c);
     };
     for (const CodePointRange& range : set) {
-      for (const char32_t c : {range.low - 1, range.low, range.high, range.high + 1}) check(c);
+      for (const char32_t c : {range.low, range.high}) {
+        for (const int step : {-1, 0, 1}) check(static_cast<char32_t>(c + step));
+      }
     }
     for (int i = 0; i < 2000; ++i) check(any());
   }
