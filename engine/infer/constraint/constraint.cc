@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "engine/infer/constraint/token_classes.h"
+
 namespace lorad {
 namespace {
 
@@ -9,15 +11,6 @@ namespace {
 size_t MaskCapacity(int64_t vocab) {
   return static_cast<size_t>(
       std::max<int64_t>(16, Constraint::kMaskCacheBytes / 2 / (TokenMask(vocab).size_bytes() + 1)));
-}
-
-std::vector<int32_t> KeyOf(const Constraint::State& state) {
-  std::vector<int32_t> key;
-  for (const std::vector<int32_t>& stack : state.stacks) {
-    key.insert(key.end(), stack.begin(), stack.end());
-    key.push_back(kNoState);
-  }
-  return key;
 }
 
 Constraint::State Export(const StackPool& pool, const StackSet& open) {
@@ -29,7 +22,6 @@ Constraint::State Export(const StackPool& pool, const StackSet& open) {
       stack.push_back(pool.frame(f).state);
     std::reverse(stack.begin(), stack.end());
   }
-  std::sort(state.stacks.begin(), state.stacks.end());  // the same place, the same masks
   return state;
 }
 
@@ -123,8 +115,20 @@ Constraint::Constraint(Grammar grammar, std::shared_ptr<const TokenTrie> trie, i
     : grammar_(std::move(grammar)),
       trie_(std::move(trie)),
       vocab_(vocab),
+      class_of_(TokenClasses(grammar_, trie_->max_depth() + 1)),
       local_(MaskCapacity(vocab)),
       masks_(MaskCapacity(vocab)) {}
+
+// By their classes, in a fixed order: what decides which tokens are allowed.
+std::vector<Constraint::Stack> Constraint::DistinctStacks(const State& state) const {
+  std::vector<Stack> stacks = state.stacks;
+  for (Stack& stack : stacks) {
+    for (int32_t& s : stack) s = class_of_[s];
+  }
+  std::sort(stacks.begin(), stacks.end());
+  stacks.erase(std::unique(stacks.begin(), stacks.end()), stacks.end());
+  return stacks;
+}
 
 std::shared_ptr<const Constraint::LocalTokens> Constraint::Local(int32_t state) const {
   if (std::shared_ptr<const LocalTokens> found = local_.Find(state)) return found;
@@ -136,7 +140,7 @@ std::shared_ptr<const Constraint::LocalTokens> Constraint::Local(int32_t state) 
   return local_.Insert(state, std::move(tokens));
 }
 
-void Constraint::AddStack(const std::vector<int32_t>& stack, TokenMask* mask) const {
+void Constraint::AddStack(const Stack& stack, TokenMask* mask) const {
   const std::shared_ptr<const LocalTokens> local = Local(stack.back());
   mask->AddAll(local->mask);
   if (stack.size() == 1) return;
@@ -151,11 +155,11 @@ void Constraint::AddStack(const std::vector<int32_t>& stack, TokenMask* mask) co
 }
 
 std::shared_ptr<const TokenMask> Constraint::Allowed(const State& state) const {
-  const std::vector<int32_t> key = KeyOf(state);
-  if (std::shared_ptr<const TokenMask> found = masks_.Find(key)) return found;
+  const std::vector<Stack> stacks = DistinctStacks(state);
+  if (std::shared_ptr<const TokenMask> found = masks_.Find(stacks)) return found;
   auto mask = std::make_shared<TokenMask>(vocab_);
-  for (const std::vector<int32_t>& stack : state.stacks) AddStack(stack, mask.get());
-  return masks_.Insert(key, std::move(mask));
+  for (const Stack& stack : stacks) AddStack(stack, mask.get());
+  return masks_.Insert(stacks, std::move(mask));
 }
 
 Constraint::State Constraint::Start() const {

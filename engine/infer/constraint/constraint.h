@@ -49,6 +49,8 @@ class Constraint {
   bool AdvanceBytes(std::string_view bytes, State* state) const;
 
  private:
+  using Stack = std::vector<int32_t>;
+
   // Of one state of the grammar, whatever is below it.
   struct LocalTokens {
     TokenMask mask;               // end in this rule, or in ones that it calls, or at its end
@@ -56,14 +58,16 @@ class Constraint {
   };
   class Walk;
 
+  std::vector<Stack> DistinctStacks(const State& state) const;
   std::shared_ptr<const LocalTokens> Local(int32_t state) const;
-  void AddStack(const std::vector<int32_t>& stack, TokenMask* mask) const;
+  void AddStack(const Stack& stack, TokenMask* mask) const;
 
   const Grammar grammar_;
   const std::shared_ptr<const TokenTrie> trie_;
   const int64_t vocab_;
+  const std::vector<int32_t> class_of_;  // see TokenClasses; masks are those of classes
   mutable LruCache<int32_t, LocalTokens> local_;
-  mutable LruCache<std::vector<int32_t>, TokenMask> masks_;  // by all stacks
+  mutable LruCache<std::vector<Stack>, TokenMask> masks_;
 };
 
 }  // namespace lorad

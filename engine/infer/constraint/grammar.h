@@ -41,6 +41,12 @@ class Grammar {
   bool OnlyEnds(int32_t state) const {
     return !states_[state].takes_bytes && states_[state].num_calls == 0;
   }
+  int32_t RuleOf(int32_t state) const { return states_[state].rule; }
+  // The states after each class of bytes of the rule.
+  absl::Span<const int32_t> Row(int32_t state) const {
+    const State& from = states_[state];
+    return absl::MakeConstSpan(next_).subspan(from.row, num_classes_[from.rule]);
+  }
   int64_t num_states() const { return static_cast<int64_t>(states_.size()); }
 
  private:

@@ -36,7 +36,7 @@ namespace lorad {
 
 inline constexpr size_t kMaxSchemaBytes = 256 << 10;
 inline constexpr size_t kMaxSchemaProperties = 500;  // of one object
-inline constexpr size_t kMaxSchemaWays = 256;        // of one anyOf
+inline constexpr size_t kMaxSchemaWays = 100;        // of one anyOf
 inline constexpr int32_t kMaxSchemaLength = 10000;   // minLength, maxItems and the like
 
 // The rules of a grammar, the first for the whole text. kInvalidArgument "at #/properties/a: ...".

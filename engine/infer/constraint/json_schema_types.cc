@@ -26,8 +26,10 @@ constexpr char kTime[] =
 constexpr char kUuid[] =
     R"([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12})";
 
-// Telling other keys from such a one takes an expression as deep as it is long.
+// Telling other keys from these takes an expression as deep as the longest is long, and as large as
+// all of them together.
 constexpr size_t kMaxKeyBytes = 256;
+constexpr size_t kMaxAllKeyBytes = 16 << 10;
 
 absl::StatusOr<std::string> PatternOfFormat(const SchemaPlace& place, const std::string& format) {
   if (format == "date") return std::string(kDate);
@@ -111,14 +113,15 @@ absl::StatusOr<ExpressionPtr> JsonSchemaCompiler::AdditionalMember(const SchemaP
     return InOrder({Any(AnyKind::kString), JsonColon(), Any(AnyKind::kValue)});
   }
   if (additional->is_boolean() && !additional->get<bool>()) return ExpressionPtr(nullptr);
+  size_t bytes = 0;
   for (const std::string& key : keys) {
-    if (key.size() > kMaxKeyBytes) {
-      return SchemaError(place,
-                         absl::StrCat("the property \"", ClippedText(key), "\" has ", key.size(),
-                                      " bytes; beside additionalProperties at "
-                                      "most ",
-                                      kMaxKeyBytes, " are supported"));
-    }
+    bytes += key.size();
+    if (key.size() <= kMaxKeyBytes && bytes <= kMaxAllKeyBytes) continue;
+    return SchemaError(
+        place,
+        absl::StrCat("the keys of properties up to \"", ClippedText(key), "\", which has ",
+                     key.size(), " bytes, have ", bytes, "; beside additionalProperties ",
+                     kMaxKeyBytes, " for each and ", kMaxAllKeyBytes, " for all are supported"));
   }
   ExpressionPtr key = keys.empty() ? Any(AnyKind::kString) : JsonStringExcept(keys);
   return InOrder({std::move(key), JsonColon(), Value(place.At("additionalProperties"))});

@@ -14,7 +14,7 @@ namespace lorad {
 
 // A text that could be meant in more ways than this is not gone on with: an ambiguous recursion
 // would double them at each level.
-inline constexpr size_t kMaxStacks = 512;
+inline constexpr size_t kMaxStacks = 256;
 
 inline constexpr int32_t kBottom = -1;  // below the outermost rule
 
