@@ -89,8 +89,8 @@ class FakeEngine : public Engine {
     absl::Time start = absl::InfinitePast();
     int64_t done = 0;
     bool cancelled = false;
-    std::shared_ptr<const Constraint> constraint;  // null: none
-    Constraint::State place;
+    std::shared_ptr<const Constraint> constraint = nullptr;  // null: none
+    Constraint::State place = {};
   };
 
   void ServeLoop() ABSL_LOCKS_EXCLUDED(mu_);

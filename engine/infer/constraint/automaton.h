@@ -32,10 +32,10 @@ struct Automaton {
 
 inline constexpr int32_t kNoState = -1;
 
-// What all rules of one grammar may still take. The defaults hold a string of 10,000 characters and
-// keep building within about a second and 16 MiB.
+// What all rules of one grammar may still take. The defaults hold a JSON string of at most 5,000
+// characters, or a pattern's simple class 10,000 times, and keep an automaton within 16 MiB.
 struct AutomatonBudget {
-  int64_t nodes = int64_t{1} << 19;  // of the nondeterministic automaton
+  int64_t nodes = int64_t{1} << 20;  // of the nondeterministic automaton
   int64_t cells = int64_t{1} << 22;  // of `next`
   int64_t work = int64_t{1} << 24;   // moves of the subset construction
 };

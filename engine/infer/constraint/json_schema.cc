@@ -125,9 +125,6 @@ ExpressionPtr JsonSchemaCompiler::Any(AnyKind kind) {
 }
 
 ExpressionPtr JsonSchemaCompiler::AnyBody(AnyKind kind) {
-  const auto list = [](const ExpressionPtr& item) {
-    return Maybe(InOrder({item, Repeated(InOrder({JsonComma(), item}), 0, kNoLimit, "elements")}));
-  };
   switch (kind) {
     case AnyKind::kString:
       return JsonString(0, kNoLimit, "a string");
@@ -136,9 +133,9 @@ ExpressionPtr JsonSchemaCompiler::AnyBody(AnyKind kind) {
     case AnyKind::kInteger:
       return JsonInteger(-kLargestInteger, kLargestInteger);
     case AnyKind::kObject:
-      return Braces(list(InOrder({Any(AnyKind::kString), JsonColon(), Any(AnyKind::kValue)})));
+      return Braces(JsonList(InOrder({Any(AnyKind::kString), JsonColon(), Any(AnyKind::kValue)})));
     case AnyKind::kArray:
-      return Brackets(list(Any(AnyKind::kValue)));
+      return Brackets(JsonList(Any(AnyKind::kValue)));
     case AnyKind::kValue:
       break;
   }

@@ -64,7 +64,10 @@ class JsonSchemaCompiler {
 
   // json_schema_types.cc
   absl::StatusOr<ExpressionPtr> Object(const SchemaPlace& place);
-  absl::StatusOr<ExpressionPtr> AdditionalMember(const SchemaPlace& place);
+  ExpressionPtr Members(const SchemaPlace& place, const std::vector<std::string>& keys,
+                        const std::vector<std::string>& required, const ExpressionPtr& additional);
+  absl::StatusOr<ExpressionPtr> AdditionalValue(const SchemaPlace& place,
+                                                const std::vector<std::string>& keys);
   absl::StatusOr<ExpressionPtr> Array(const SchemaPlace& place);
   absl::StatusOr<ExpressionPtr> String(const SchemaPlace& place);
   absl::StatusOr<ExpressionPtr> Number(const SchemaPlace& place);

@@ -76,10 +76,10 @@ absl::StatusOr<std::optional<GivenBound>> Bound(const SchemaPlace& place, const 
     }
     const double number = value->get<double>();
     const bool exact =
-        !value->is_number_integer() || std::abs(number) <= static_cast<double>(int64_t{1} << 53);
+        !value->is_number_integer() || std::abs(number) < static_cast<double>(int64_t{1} << 53);
     if (!exact) {
       return SchemaError(
-          place, absl::StrCat(name, " is ", value->dump(), "; bounds are supported up to 2^53"));
+          place, absl::StrCat(name, " is ", value->dump(), "; bounds are supported below 2^53"));
     }
     const bool tighter =
         !bound.has_value() || (lower ? number > bound->value : number < bound->value);
@@ -101,18 +101,14 @@ absl::StatusOr<int64_t> WholeBound(const SchemaPlace& place, const GivenBound& b
 
 }  // namespace
 
-absl::StatusOr<ExpressionPtr> JsonSchemaCompiler::AdditionalMember(const SchemaPlace& place) {
-  std::vector<std::string> keys;
-  if (const Json* properties = place.Find("properties"); properties != nullptr) {
-    for (const auto& [key, schema] : properties->items()) keys.push_back(key);
-  }
+// The value of members that `properties` does not have; null: there are none.
+absl::StatusOr<ExpressionPtr> JsonSchemaCompiler::AdditionalValue(
+    const SchemaPlace& place, const std::vector<std::string>& keys) {
   const Json* additional = place.Find("additionalProperties");
   // Unless it is asked for, nothing but `properties`; without those, anything.
-  if (additional == nullptr) {
-    if (place.Find("properties") != nullptr) return ExpressionPtr(nullptr);
-    return InOrder({Any(AnyKind::kString), JsonColon(), Any(AnyKind::kValue)});
-  }
-  if (additional->is_boolean() && !additional->get<bool>()) return ExpressionPtr(nullptr);
+  if (additional == nullptr)
+    return place.Find("properties") != nullptr ? nullptr : Any(AnyKind::kValue);
+  if (*additional == Json(false)) return ExpressionPtr(nullptr);
   size_t bytes = 0;
   for (const std::string& key : keys) {
     bytes += key.size();
@@ -123,42 +119,58 @@ absl::StatusOr<ExpressionPtr> JsonSchemaCompiler::AdditionalMember(const SchemaP
                      key.size(), " bytes, have ", bytes, "; beside additionalProperties ",
                      kMaxKeyBytes, " for each and ", kMaxAllKeyBytes, " for all are supported"));
   }
-  ExpressionPtr key = keys.empty() ? Any(AnyKind::kString) : JsonStringExcept(keys);
-  return InOrder({std::move(key), JsonColon(), Value(place.At("additionalProperties"))});
+  return Value(place.At("additionalProperties"));
 }
 
-// Members in their order. Built from the last to the first, in two forms: `first` where no member
-// stands before, so no comma; the same rest is shared by all that it can follow.
 absl::StatusOr<ExpressionPtr> JsonSchemaCompiler::Object(const SchemaPlace& place) {
-  ASSIGN_OR_RETURN(const std::vector<std::string> required, RequiredKeys(place));
-  ASSIGN_OR_RETURN(const ExpressionPtr additional, AdditionalMember(place));
-  const Json* properties = place.Find("properties");
-  if (properties != nullptr && !properties->is_object())
-    return SchemaError(place, "properties must be an object of schemas");
-  if (properties != nullptr && properties->size() > kMaxSchemaProperties) {
-    return SchemaError(place,
-                       absl::StrCat("there are ", properties->size(), " properties, at most ",
-                                    kMaxSchemaProperties, " are supported"));
-  }
-  ExpressionPtr first = InOrder({}), later = InOrder({});
-  if (additional != nullptr) {
-    later = Repeated(InOrder({JsonComma(), additional}), 0, kNoLimit, "additional members");
-    first = Maybe(InOrder({additional, later}));
-  }
   std::vector<std::string> keys;
-  if (properties != nullptr) {
+  if (const Json* properties = place.Find("properties"); properties != nullptr) {
+    if (!properties->is_object())
+      return SchemaError(place, "properties must be an object of schemas");
     for (const auto& [key, schema] : properties->items()) keys.push_back(key);
   }
-  for (size_t i = keys.size(); i-- > 0;) {
-    const ExpressionPtr member = InOrder({JsonStringOf(keys[i]), JsonColon(),
-                                          Value(SchemaPlace(place.At("properties")).At(keys[i]))});
-    const bool must = std::find(required.begin(), required.end(), keys[i]) != required.end();
-    const ExpressionPtr begin = InOrder({member, later});
-    const ExpressionPtr go_on = InOrder({JsonComma(), member});
-    first = must ? begin : AnyOf({begin, first});
-    later = InOrder({must ? go_on : Maybe(go_on), later});
+  if (keys.size() > kMaxSchemaProperties) {
+    return SchemaError(place, absl::StrCat("there are ", keys.size(), " properties, at most ",
+                                           kMaxSchemaProperties, " are supported"));
   }
-  return Braces(std::move(first));
+  ASSIGN_OR_RETURN(const std::vector<std::string> required, RequiredKeys(place));
+  ASSIGN_OR_RETURN(const ExpressionPtr additional, AdditionalValue(place, keys));
+  if (!keys.empty()) return Braces(Members(place, keys, required, additional));
+  if (additional == nullptr) return Braces(InOrder({}));
+  return Braces(JsonList(InOrder({Any(AnyKind::kString), JsonColon(), additional})));
+}
+
+// Members in their order, built from the last to the first. What can follow a member begins with
+// the same comma, space and quote whichever comes next, and the rest after each is shared by all
+// that can stand before it: so the automaton does not grow with the number of subsets.
+ExpressionPtr JsonSchemaCompiler::Members(const SchemaPlace& place,
+                                          const std::vector<std::string>& keys,
+                                          const std::vector<std::string>& required,
+                                          const ExpressionPtr& additional) {
+  const SchemaPlace properties = place.At("properties");
+  const auto after_comma = [](const ExpressionPtr& members) {
+    return InOrder({JsonComma(), Literal("\""), members});
+  };
+  // After a key's quote: one of the members from here on, and all that follows it.
+  ExpressionPtr members = nullptr;
+  ExpressionPtr later = InOrder({});  // after a member
+  if (additional != nullptr) {
+    const ExpressionPtr any =
+        InOrder({JsonTextExcept(keys), Literal("\""), JsonColon(), additional});
+    later = Repeated(after_comma(any), 0, kNoLimit, "additional members");
+    members = InOrder({any, later});
+  }
+  bool one_must_follow = false;
+  for (size_t i = keys.size(); i-- > 0;) {
+    const ExpressionPtr own = InOrder(
+        {JsonTextOf(keys[i]), Literal("\""), JsonColon(), Value(properties.At(keys[i])), later});
+    const bool must = std::find(required.begin(), required.end(), keys[i]) != required.end();
+    members = must || members == nullptr ? own : AnyOf({own, members});
+    one_must_follow = one_must_follow || must;
+    later = one_must_follow ? after_comma(members) : Maybe(after_comma(members));
+  }
+  const ExpressionPtr all = InOrder({Literal("\""), members});
+  return one_must_follow ? all : Maybe(all);
 }
 
 absl::StatusOr<ExpressionPtr> JsonSchemaCompiler::Array(const SchemaPlace& place) {

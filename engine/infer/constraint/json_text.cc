@@ -18,25 +18,22 @@ constexpr std::pair<char32_t, char> kShortEscapes[] = {
     {'"', '"'}, {'\\', '\\'}, {'\b', 'b'}, {'\f', 'f'}, {'\n', 'n'}, {'\r', 'r'}, {'\t', 't'},
 };
 
-ExpressionPtr HexDigits(int32_t count) {
-  return Repeated(OneOf({{'0', '9'}, {'A', 'F'}, {'a', 'f'}}), count, count, "a \\u escape");
-}
 // The hexadecimal digit `value`, in both cases.
 CodePoints HexDigit(char32_t value) {
   if (value < 10) return {{'0' + value, '0' + value}};
   return {{'A' + value - 10, 'A' + value - 10}, {'a' + value - 10, 'a' + value - 10}};
 }
 
-// \uHHHH for any character, those beyond U+FFFF as a pair of surrogates.
-std::vector<ExpressionPtr> UnicodeEscapes() {
-  const ExpressionPtr u = Literal("\\u");
+// What follows the \u of any character, those beyond U+FFFF as a pair of surrogates.
+ExpressionPtr AfterUnicodeEscape() {
+  const ExpressionPtr digit = OneOf({{'0', '9'}, {'A', 'F'}, {'a', 'f'}});
+  const ExpressionPtr two = InOrder({digit, digit});
   const ExpressionPtr d = OneOf(HexDigit(0xD));
-  const ExpressionPtr high =
-      InOrder({u, d, OneOf({{'8', '9'}, {'A', 'B'}, {'a', 'b'}}), HexDigits(2)});
-  const ExpressionPtr low = InOrder({u, d, OneOf({{'C', 'F'}, {'c', 'f'}}), HexDigits(2)});
-  return {InOrder({u, OneOf({{'0', '9'}, {'A', 'C'}, {'E', 'F'}, {'a', 'c'}, {'e', 'f'}}),
-                   HexDigits(3)}),
-          InOrder({u, d, OneOf({{'0', '7'}}), HexDigits(2)}), InOrder({high, low})};
+  const ExpressionPtr low = InOrder({Literal("\\u"), d, OneOf({{'C', 'F'}, {'c', 'f'}}), two});
+  return AnyOf(
+      {InOrder({OneOf({{'0', '9'}, {'A', 'C'}, {'E', 'F'}, {'a', 'c'}, {'e', 'f'}}), digit, two}),
+       InOrder({d, OneOf({{'0', '7'}}), two}),
+       InOrder({d, OneOf({{'8', '9'}, {'A', 'B'}, {'a', 'b'}}), two, low})});
 }
 
 std::vector<char32_t> CodePointsOf(std::string_view text) {
@@ -129,10 +126,9 @@ ExpressionPtr AnyJsonCharacter() {
     escaped.push_back({character, character});
     letters.push_back({static_cast<char32_t>(letter), static_cast<char32_t>(letter)});
   }
-  std::vector<ExpressionPtr> ways = UnicodeEscapes();
-  ways.push_back(InOrder({Literal("\\"), OneOf(letters)}));
-  ways.push_back(OneOf(Complement(escaped)));
-  return AnyOf(std::move(ways));
+  const ExpressionPtr escape =
+      AnyOf({OneOf(letters), InOrder({Literal("u"), AfterUnicodeEscape()})});
+  return AnyOf({InOrder({Literal("\\"), escape}), OneOf(Complement(escaped))});
 }
 
 ExpressionPtr Quoted(ExpressionPtr characters) {
@@ -143,16 +139,20 @@ ExpressionPtr JsonString(int32_t min, int32_t max, const std::string& where) {
   return Quoted(Repeated(AnyJsonCharacter(), min, max, where));
 }
 
-ExpressionPtr JsonStringOf(std::string_view value) {
+ExpressionPtr JsonTextOf(std::string_view value) {
   std::vector<ExpressionPtr> characters;
   for (const char32_t c : CodePointsOf(value)) characters.push_back(JsonCharacter({{c, c}}));
-  return Quoted(InOrder(std::move(characters)));
+  return InOrder(std::move(characters));
 }
 
-ExpressionPtr JsonStringExcept(const std::vector<std::string>& values) {
+ExpressionPtr JsonTextExcept(const std::vector<std::string>& values) {
   std::vector<std::vector<char32_t>> characters;
   for (const std::string& value : values) characters.push_back(CodePointsOf(value));
-  return Quoted(Except(characters, 0));
+  return Except(characters, 0);
+}
+
+ExpressionPtr JsonList(const ExpressionPtr& item) {
+  return Maybe(InOrder({item, Repeated(InOrder({JsonComma(), item}), 0, kNoLimit, "elements")}));
 }
 
 ExpressionPtr Braces(ExpressionPtr inside) {
@@ -164,14 +164,14 @@ ExpressionPtr Brackets(ExpressionPtr inside) {
 }
 
 ExpressionPtr JsonConstant(const nlohmann::ordered_json& value) {
-  if (value.is_string()) return JsonStringOf(value.get_ref<const std::string&>());
+  if (value.is_string()) return Quoted(JsonTextOf(value.get_ref<const std::string&>()));
   if (!value.is_structured()) return Literal(value.dump());
   if (value.empty()) return Literal(value.dump());
   std::vector<ExpressionPtr> inside;
   for (const auto& [key, element] : value.items()) {
     if (!inside.empty()) inside.push_back(JsonComma());
     if (value.is_object()) {
-      inside.push_back(JsonStringOf(key));
+      inside.push_back(Quoted(JsonTextOf(key)));
       inside.push_back(JsonColon());
     }
     inside.push_back(JsonConstant(element));

@@ -30,11 +30,12 @@ ExpressionPtr AnyJsonCharacter();
 ExpressionPtr JsonString(int32_t min, int32_t max, const std::string& where);
 // A string of which `characters`, made of JsonCharacter, is the inside.
 ExpressionPtr Quoted(ExpressionPtr characters);
-// A string of exactly this value.
-ExpressionPtr JsonStringOf(std::string_view value);
-// Any string but those of these values.
-ExpressionPtr JsonStringExcept(const std::vector<std::string>& values);
+// The inside of a string of exactly this value, or of any but these.
+ExpressionPtr JsonTextOf(std::string_view value);
+ExpressionPtr JsonTextExcept(const std::vector<std::string>& values);
 
+// Any number of these, with commas between them.
+ExpressionPtr JsonList(const ExpressionPtr& item);
 // `{` members `}` and `[` elements `]`, with space inside.
 ExpressionPtr Braces(ExpressionPtr inside);
 ExpressionPtr Brackets(ExpressionPtr inside);

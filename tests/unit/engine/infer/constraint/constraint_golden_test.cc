@@ -41,7 +41,9 @@ class ConstraintGoldenTest : public testing::TestWithParam<const char*> {
         bytes += tokenizer_->TokenBytes(id);
       }
       texts.push_back(tokenizer_->Decode(*tokens, {.continues_text = true}));
-      if (!SpellsItsSpace(bytes)) EXPECT_EQ(texts.back(), bytes);
+      if (!SpellsItsSpace(bytes)) {
+        EXPECT_EQ(texts.back(), bytes);
+      }
     }
     EXPECT_EQ(static_cast<int>(texts.size()), count);
     return texts;
@@ -67,7 +69,9 @@ TEST_P(ConstraintGoldenTest, TokenBytesAreWhatDecodingGives) {
     IncrementalDecoder decoder(tokenizer_.get(), {.continues_text = true});
     std::string text = decoder.Push(id);
     text += decoder.Finish();
-    if (text.find("\xEF\xBF\xBD") == std::string::npos) EXPECT_EQ(text, bytes) << id;
+    if (text.find("\xEF\xBF\xBD") == std::string::npos) {
+      EXPECT_EQ(text, bytes) << id;
+    }
   }
   EXPECT_EQ(tokenizer_->TokenBytes(-1), "");
   EXPECT_EQ(tokenizer_->TokenBytes(tokenizer_->vocab_size()), "");
@@ -111,9 +115,12 @@ TEST_P(ConstraintGoldenTest, SchemaAnswersSatisfyTheSchema) {
       for (const char c : value) characters += (c & 0xC0) != 0x80;
       EXPECT_LE(characters, 4) << value;
     }
-    if (answer.contains("when")) EXPECT_EQ(answer["when"].get<std::string>().size(), 10u);
-    if (answer.contains("score"))
+    if (answer.contains("when")) {
+      EXPECT_EQ(answer["when"].get<std::string>().size(), 10u);
+    }
+    if (answer.contains("score")) {
       EXPECT_TRUE(answer["score"].is_number() || answer["score"].is_null());
+    }
     for (const auto& [key, value] : answer.items())
       EXPECT_NE(std::string("id color tags when score").find(key), std::string::npos) << key;
   }

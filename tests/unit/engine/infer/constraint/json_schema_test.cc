@@ -192,7 +192,7 @@ TEST(JsonSchemaTest, NamesWhatItRefusesAndWhere) {
   refuses(R"({"type":"number","minimum":0.5})", "the bound 0.5 of a number");
   refuses(R"({"type":"number","exclusiveMaximum":1000000})", "the exclusive bound 1e+06");
   refuses(R"({"type":"integer","minimum":"1"})", "minimum is \"1\"");
-  refuses(R"({"type":"integer","minimum":9007199254740993})", "up to 2^53");
+  refuses(R"({"type":"integer","minimum":9007199254740993})", "below 2^53");
   refuses(R"({"type":"integer","minimum":5,"maximum":4})", "no finite text satisfies it");
   refuses(R"({"$ref":"#/$defs/x"})", R"(there is no "$defs" at #)");
   refuses(R"({"$ref":"other.json"})", "only #/... within the same schema");

@@ -49,7 +49,7 @@ TEST(RegexTest, CharactersAreUnicode) {
   EXPECT_FALSE(RegexMatches(".", "\xC0\x80")) << "an overlong form";
   EXPECT_FALSE(RegexMatches(".", "\n"));
   EXPECT_FALSE(RegexMatches(".", "\u2028"));
-  EXPECT_TRUE(RegexMatches("[\u03b1-\u03c9]+", "\u03bb\u03cc\u03b3\u03bf\u03c2"));
+  EXPECT_TRUE(RegexMatches("[\u03b1-\u03c9]+", "\u03bb\u03bf\u03b3\u03bf\u03c2"));
   EXPECT_FALSE(RegexMatches("[^\u03b1-\u03c9]", "\u03bb"));
   EXPECT_TRUE(RegexMatches("[^\u03b1-\u03c9]", "\U0010FFFF"));
   EXPECT_TRUE(RegexMatches(R"(\s\S\w\W\d\D)", "\u00a0\u00e9_\u00e95x"));
