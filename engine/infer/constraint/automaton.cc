@@ -8,6 +8,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "engine/core/status_macros.h"
+#include "engine/infer/constraint/expression.h"
 #include "engine/infer/constraint/nfa.h"
 
 namespace lorad {

@@ -8,9 +8,10 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "engine/infer/constraint/expression.h"
 
 namespace lorad {
+
+struct Expression;  // expression.h
 
 // State 0 is the start. Calls of rules are letters beside the bytes: going over one needs a text of
 // that rule. So it is deterministic in each letter, though several may be open at once.

@@ -10,9 +10,10 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "engine/infer/constraint/automaton.h"
-#include "engine/infer/constraint/expression.h"
 
 namespace lorad {
+
+struct GrammarRule;  // expression.h
 
 // States of all rules are numbered through. From every state the end of its rule can be reached:
 // what cannot be completed is not there. Immutable. Thread-safe.

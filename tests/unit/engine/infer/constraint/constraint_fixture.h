@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "engine/infer/constraint/constraint.h"
+#include "engine/infer/constraint/expression.h"
 #include "engine/infer/constraint/grammar.h"
 #include "engine/infer/constraint/json_schema.h"
 #include "engine/infer/constraint/regex.h"
