@@ -27,8 +27,8 @@ class SubsetConstruction {
     for (size_t state = 0; state < sets_.size() && !exhausted_; ++state) Expand(state);
     if (exhausted_) {
       return absl::InvalidArgumentError(
-          "its deterministic automaton is too large: too much can follow before it shows which "
-          "alternative was meant; shorten counted repetitions after '.*' and the like");
+          "its deterministic automaton is too large; ask for shorter counted repetitions ({m,n}, "
+          "maxLength, maxItems), above all after '.*' and the like");
     }
     return std::move(automaton_);
   }

@@ -33,7 +33,7 @@ struct Automaton {
 
 inline constexpr int32_t kNoState = -1;
 
-// What all rules of one grammar may still take. The defaults hold a JSON string of at most 5,000
+// What all rules of one grammar may still take. The defaults hold a JSON string of at most 4,000
 // characters, or a pattern's simple class 10,000 times, and keep an automaton within 16 MiB.
 struct AutomatonBudget {
   int64_t nodes = int64_t{1} << 20;  // of the nondeterministic automaton

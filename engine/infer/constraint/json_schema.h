@@ -37,7 +37,7 @@ namespace lorad {
 inline constexpr size_t kMaxSchemaBytes = 256 << 10;
 inline constexpr size_t kMaxSchemaProperties = 500;  // of one object
 inline constexpr size_t kMaxSchemaWays = 100;        // of one anyOf
-inline constexpr int32_t kMaxSchemaLength = 10000;   // minLength, maxItems and the like
+inline constexpr int32_t kMaxSchemaLength = 10000;   // minLength, maxItems; automata hold 4,000
 
 // The rules of a grammar, the first for the whole text. kInvalidArgument "at #/properties/a: ...".
 absl::StatusOr<std::vector<GrammarRule>> JsonSchemaRules(std::string_view schema);

@@ -219,7 +219,10 @@ TEST(JsonSchemaTest, LargeSchemasAreBuiltOrRefused) {
   }
   EXPECT_OK(SchemaGrammar(R"({"type":"object","properties":{)" + properties + "}}"));
   EXPECT_OK(SchemaGrammar(R"({"enum":[)" + strings + "]}"));
-  EXPECT_OK(SchemaGrammar(R"({"type":"string","maxLength":5000})"));
+  EXPECT_OK(SchemaGrammar(R"({"type":"string","maxLength":4000})"));
+  EXPECT_OK(SchemaGrammar(R"({"type":"array","items":{"type":"integer"},"maxItems":10000})"));
+  EXPECT_THAT(SchemaGrammar(R"({"type":"string","maxLength":10000})"),
+              StatusIs(StatusCode::kInvalidArgument, "at #: "));
   EXPECT_THAT(SchemaGrammar(R"({"type":"object","properties":{)" + properties + R"(,"last":{}}})"),
               StatusIs(StatusCode::kInvalidArgument, "there are 501 properties"));
 }
