@@ -11,6 +11,7 @@
 #include "engine/engine_device.h"
 #include "engine/engine_memory.h"
 #include "engine/engine_parts.h"
+#include "engine/infer/constraint/constraint_compiler.h"
 #include "engine/io/tokenizer.h"
 #include "engine/lora/store.h"
 #include "engine/model/weights.h"
@@ -107,6 +108,9 @@ class EngineImpl final : public Engine {
   const Tokenizer* tokenizer() const override { return tokenizer_.get(); }
   EngineStats Stats() const override;
 
+  absl::Status CheckConstraint(const ConstraintSpec& constraint) const override {
+    return constraints_->Compile(constraint).status();
+  }
   absl::StatusOr<RequestId> Generate(GenerateRequest request, absl::Time deadline,
                                      std::shared_ptr<GenerateSink> sink) override {
     return scheduler_->Generate(std::move(request), deadline, std::move(sink));
@@ -169,6 +173,7 @@ class EngineImpl final : public Engine {
   const SelectedDevice device_;
   std::shared_ptr<const Model> model_;
   std::unique_ptr<const Tokenizer> tokenizer_;
+  std::unique_ptr<ConstraintCompiler> constraints_;
   ModelInfo info_;
   std::unique_ptr<KvCache> cache_;
   std::unique_ptr<Runner> runner_;
@@ -268,6 +273,8 @@ absl::Status EngineImpl::BuildServing(const EngineMemory& memory, AdapterReader 
   options.limits.context_tokens = memory.context_tokens;
   options.limits.eos_ids = model_->config().eos_token_ids;
   options.limits.tokenizer = tokenizer_.get();
+  constraints_ = std::make_unique<ConstraintCompiler>(tokenizer_.get(), options.limits.vocab);
+  options.limits.constraints = constraints_.get();
   scheduler_ = std::make_unique<Scheduler>(std::move(options), *runner_, *adapters_);
   info_.context_tokens = static_cast<int32_t>(memory.context_tokens);
   return absl::OkStatus();

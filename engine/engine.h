@@ -134,6 +134,9 @@ class Engine {
   virtual const Tokenizer* tokenizer() const = 0;
   virtual EngineStats Stats() const = 0;
 
+  // What Generate would refuse of a constraint, by name. What passes is kept for the requests to
+  // come. May take some seconds.
+  virtual absl::Status CheckConstraint(const ConstraintSpec& constraint) const = 0;
   // Serving. kInvalidArgument: a parameter out of range, prompt longer than the context.
   // kNotFound: unknown adapter. kResourceExhausted: the queue is full. kUnavailable: shutting down.
   // A request that waits past `deadline` for its first slot, or runs past it, ends with kDeadline.

@@ -50,7 +50,7 @@ class InOrderPrinter {
 
 absl::Status GenerateInBatches(
     Session& session, const std::vector<Input>& inputs,
-    const std::function<v1::GenerateRequest(const Input&)>& request_for,
+    const std::vector<v1::GenerateRequest>& requests,
     const std::function<std::string(const std::vector<Generation>&)>& lines_of) {
   InferenceClient client(session.connection());
   size_t end = 0;
@@ -59,11 +59,9 @@ absl::Status GenerateInBatches(
     v1::GenerateBatchRequest batch;
     size_t bytes = 0;
     while (end < inputs.size() && batch.requests_size() < kMostRequests) {
-      v1::GenerateRequest request = request_for(inputs[end]);
-      bytes += request.ByteSizeLong();
+      bytes += requests[end].ByteSizeLong();
       if (bytes > kMostBytes && batch.requests_size() > 0) break;
-      *batch.add_requests() = std::move(request);
-      ++end;
+      *batch.add_requests() = requests[end++];
     }
     InOrderPrinter printer(session, inputs, first, lines_of);
     const absl::Status status = client.GenerateBatch(

@@ -13,13 +13,13 @@
 
 namespace lorad::client::cli {
 
-// Sends the inputs in as few batches as the contract allows, one after the other, and prints what
-// `lines_of` makes of their answers in the order of the inputs, each as soon as it can be. The
-// first error in that order ends it: what still runs is cancelled and the error, which names the
-// input, is returned.
+// Sends `requests`, one for each input, in as few batches as the contract allows, one after the
+// other, and prints what `lines_of` makes of their answers in the order of the inputs, each as soon
+// as it can be. The first error in that order ends it: what still runs is cancelled and the error,
+// which names the input, is returned.
 absl::Status GenerateInBatches(
     Session& session, const std::vector<Input>& inputs,
-    const std::function<v1::GenerateRequest(const Input&)>& request_for,
+    const std::vector<v1::GenerateRequest>& requests,
     const std::function<std::string(const std::vector<Generation>&)>& lines_of);
 
 }  // namespace lorad::client::cli

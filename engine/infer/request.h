@@ -29,6 +29,21 @@ struct SamplingParams {
 // Priorities are in [-kMaxPriority, kMaxPriority].
 inline constexpr int32_t kMaxPriority = 100;
 
+// What the text of an answer must be. The answer ends with kStop as soon as nothing more can
+// follow; before that, end-of-sequence and stop ids are drawn only where it may end. An answer that
+// is cut, by max_tokens (kLength) or by a stop string, may be incomplete.
+struct ConstraintSpec {
+  enum class Kind : uint8_t {
+    kNone,
+    kRegex,       // `text` is a pattern that matches all of it: engine/infer/constraint/regex.h
+    kJsonSchema,  // `text` is a schema: engine/infer/constraint/json_schema.h
+    kJsonObject,  // any JSON object
+  };
+  Kind kind = Kind::kNone;
+  std::string text = {};
+  bool operator==(const ConstraintSpec&) const = default;
+};
+
 struct GenerateRequest {
   std::vector<int32_t> prompt;  // at least one id, each in [0, vocab)
   std::string adapter_id;       // sha256 of a registered adapter; empty: the base model
@@ -39,6 +54,7 @@ struct GenerateRequest {
   std::vector<std::string> stop_strings;  // matched in the decoded text, also across token borders
   std::vector<int32_t> stop_ids;          // besides the model's end-of-sequence ids
   bool ignore_eos = false;
+  ConstraintSpec constraint;
   int32_t logprobs = -1;  // -1: none; n >= 0: of the drawn token and the n likeliest; at most 20
 };
 

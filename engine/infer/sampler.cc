@@ -67,6 +67,17 @@ absl::Span<const float> Sampler::Penalise(absl::Span<const float> logits) {
   return penalised_;
 }
 
+// What is not a number, or not finite, stays where it is: it spoils the whole row.
+absl::Span<const float> Sampler::Mask(absl::Span<const float> logits, const TokenMask* allowed) {
+  if (allowed == nullptr) return logits;
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  masked_.resize(logits.size());
+  for (size_t id = 0; id < logits.size(); ++id)
+    masked_[id] = logits[id] < kInfinity ? -kInfinity : logits[id];
+  allowed->ForEach([&](int32_t id) { masked_[id] = logits[id]; });
+  return masked_;
+}
+
 DrawParams Sampler::ParamsOf(uint64_t step) const {
   DrawParams draw = MakeDrawParams(params_.temperature, params_.top_k, params_.top_p, params_.min_p,
                                    params_.seed);
@@ -74,8 +85,9 @@ DrawParams Sampler::ParamsOf(uint64_t step) const {
   return draw;
 }
 
-absl::StatusOr<int32_t> Sampler::Draw(absl::Span<const float> logits, uint64_t step) {
-  const int32_t id = row_sampler_.Draw(Penalise(logits), ParamsOf(step));
+absl::StatusOr<int32_t> Sampler::Draw(absl::Span<const float> logits, uint64_t step,
+                                      const TokenMask* allowed) {
+  const int32_t id = row_sampler_.Draw(Penalise(Mask(logits, allowed)), ParamsOf(step));
   if (id < 0) return LogitsAreNotNumbers(step);
   return id;
 }

@@ -39,13 +39,15 @@ absl::StatusOr<std::unique_ptr<Sequence>> Scheduler::MakeSequence(Submission sub
                                                                   absl::Time deadline) const {
   GenerateRequest& request = submission.request;
   RETURN_IF_ERROR(lorad::Validate(request, options_.limits));
+  ASSIGN_OR_RETURN(std::shared_ptr<const Constraint> constraint,
+                   CompileConstraint(request.constraint, options_.limits));
   auto sequence = std::make_unique<Sequence>();
   if (!request.adapter_id.empty()) {
     ASSIGN_OR_RETURN(sequence->lease, adapters_.Find(request.adapter_id));
   }
   sequence->scope = {model_digest_, request.adapter_id, std::move(request.tenant)};
   sequence->priority = request.priority;
-  sequence->generation.emplace(std::move(request), options_.limits);
+  sequence->generation.emplace(std::move(request), options_.limits, std::move(constraint));
   sequence->sink = std::move(submission.sink);
   sequence->deadline = deadline;
   sequence->arrival = absl::Now();

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "engine/core/status_macros.h"
 #include "server/base/errors.h"
 #include "server/rpc/text.h"
@@ -81,6 +82,35 @@ absl::Status ReadStops(const v1::GenerateRequest& request, const Engine& engine,
   return absl::OkStatus();
 }
 
+absl::Status ReadConstraint(const v1::GenerateRequest& request, const Engine& engine,
+                            GenerateRequest& out) {
+  absl::string_view field;
+  switch (request.constraint_case()) {
+    case v1::GenerateRequest::kRegex:
+      field = "regex";
+      out.constraint = {ConstraintSpec::Kind::kRegex, request.regex()};
+      break;
+    case v1::GenerateRequest::kJsonSchema:
+      field = "json_schema";
+      out.constraint = {ConstraintSpec::Kind::kJsonSchema, request.json_schema()};
+      break;
+    case v1::GenerateRequest::kJsonObject:
+      if (!request.json_object()) return absl::OkStatus();
+      field = "json_object";
+      out.constraint = {ConstraintSpec::Kind::kJsonObject, ""};
+      break;
+    case v1::GenerateRequest::CONSTRAINT_NOT_SET:
+      return absl::OkStatus();
+  }
+  RETURN_IF_ERROR(RequireTokenizer(engine, field).status());
+  const absl::Status status = engine.CheckConstraint(out.constraint);
+  if (!absl::IsInvalidArgument(status)) return status;
+  // The engine names the field, too.
+  absl::string_view what = status.message();
+  absl::ConsumePrefix(&what, absl::StrCat(field, ": "));
+  return FieldError(field, what);
+}
+
 absl::Status ReadPrompt(const v1::GenerateRequest& request, const Engine& engine,
                         GenerateRequest& out) {
   absl::string_view field = "prompt_ids";
@@ -128,6 +158,7 @@ absl::StatusOr<GenerateRequest> ToEngine(const v1::GenerateRequest& request, con
   }
   ASSIGN_OR_RETURN(out.sampling, ReadSampling(request));
   RETURN_IF_ERROR(ReadStops(request, engine, out));
+  RETURN_IF_ERROR(ReadConstraint(request, engine, out));
   RETURN_IF_ERROR(ReadPrompt(request, engine, out));
   return out;
 }

@@ -1,11 +1,13 @@
 // InferenceService and AdapterService over a channel: answers, errors, swaps, lost readers.
 #include <atomic>
 #include <map>
+#include <regex>
 #include <thread>
 
 #include "absl/time/clock.h"
 #include "engine/io/sha256.h"
 #include "gmock/gmock.h"
+#include "nlohmann/json.hpp"
 #include "tests/integration/server_fixture.h"
 
 namespace lorad::server {
@@ -65,6 +67,45 @@ TEST_F(ServerTest, GenerateRefusesWhatIsWrongByName) {
   EXPECT_GRPC(Generate(request).status, INVALID_ARGUMENT, "id 257 at position 0 is not in 0..256");
   request = Prompt("bad \xff utf-8", "", 5);
   EXPECT_FALSE(Generate(request).status.ok());
+}
+
+TEST_F(ServerTest, ConstrainedAnswersAreWhatWasAsked) {
+  v1::GenerateRequest request = Prompt("hello", "", 200);
+  request.set_regex("(red|green|blue)-[0-9]{3}");
+  Answer answer = Generate(request);
+  ASSERT_GRPC_OK(answer.status);
+  EXPECT_TRUE(std::regex_match(answer.text, std::regex("(red|green|blue)-[0-9]{3}")))
+      << answer.text;
+  EXPECT_EQ(answer.finish.finish_reason(), v1::FINISH_REASON_STOP);
+  request.set_json_schema(R"({"type":"object","properties":{"z":{"enum":[1,"two"]},"a":{"type":
+      "integer","minimum":10,"maximum":99}},"required":["z","a"]})");
+  answer = Generate(request);
+  ASSERT_GRPC_OK(answer.status);
+  const auto json = nlohmann::json::parse(answer.text, nullptr, /*allow_exceptions=*/false);
+  ASSERT_TRUE(json.is_object()) << answer.text;
+  EXPECT_GE(json.at("a"), 10);
+  EXPECT_LE(json.at("a"), 99);
+  EXPECT_LT(answer.text.find("\"z\""), answer.text.find("\"a\"")) << "in the schema's order";
+  request.set_max_tokens(4);
+  answer = Generate(request);
+  ASSERT_GRPC_OK(answer.status);
+  EXPECT_EQ(answer.finish.finish_reason(), v1::FINISH_REASON_LENGTH);
+  request.set_json_object(true);
+  answer = Generate(request);
+  ASSERT_GRPC_OK(answer.status);
+  EXPECT_EQ(answer.text[0], '{');
+  request.set_json_object(false);
+  EXPECT_EQ(Generate(request).text, Expected("hello", "", 4)) << "no constraint";
+}
+
+TEST_F(ServerTest, AConstraintThatIsNotSupportedIsRefusedByName) {
+  v1::GenerateRequest request = Prompt("hello", "", 20);
+  request.set_regex("a(?=b)");
+  EXPECT_GRPC(Generate(request).status, INVALID_ARGUMENT, "regex: at byte 1: lookahead");
+  EXPECT_EQ(Reason(Generate(request).status), "INVALID_FIELD");
+  request.set_json_schema(R"({"items":{"uniqueItems":true}})");
+  EXPECT_GRPC(Generate(request).status, INVALID_ARGUMENT,
+              "json_schema: at #/items: the keyword \"uniqueItems\"");
 }
 
 TEST_F(ServerTest, AFullQueueSaysSo) {

@@ -96,6 +96,7 @@ FakeEngine::FakeEngine(const EngineConfig& config, std::shared_ptr<FakeScript> s
   model_.context_tokens = kContext;
   model_.has_tokenizer = true;
   model_.device = "cpu";
+  constraints_ = std::make_unique<ConstraintCompiler>(tokenizer_.get(), model_.vocab_size);
   serve_thread_ = std::thread([this] { ServeLoop(); });
 }
 
@@ -157,6 +158,8 @@ absl::StatusOr<std::shared_ptr<FakeEngine::Running>> FakeEngine::MakeRunning(Sub
   }
   auto running = std::make_shared<Running>();
   *running = {0, std::move(request), deadline, std::move(submission.sink), absl::Now()};
+  ASSIGN_OR_RETURN(running->constraint, constraints_->Compile(running->request.constraint));
+  if (running->constraint != nullptr) running->place = running->constraint->Start();
   return running;
 }
 
@@ -184,6 +187,20 @@ void FakeEngine::ServeLoop() {
   }
 }
 
+int32_t FakeEngine::NextToken(Running& running) const {
+  const GenerateRequest& request = running.request;
+  int32_t token = FakeToken(request.adapter_id, request.prompt, running.done++);
+  if (script_->seeded) {
+    token = 'a' + static_cast<int32_t>((token - 'a' + request.sampling.seed % 26) % 26);
+  }
+  if (running.constraint == nullptr) return token;
+  std::vector<int32_t> allowed;
+  running.constraint->Allowed(running.place)->ForEach([&](int32_t id) { allowed.push_back(id); });
+  const int32_t id = allowed[static_cast<size_t>(token) % allowed.size()];
+  running.constraint->Advance(id, &running.place);
+  return id;
+}
+
 void FakeEngine::Advance(Running& running) {
   bool cancelled;
   {
@@ -200,10 +217,7 @@ void FakeEngine::Advance(Running& running) {
                                                           : FinishReason::kLength;
   if (result.finish_reason == FinishReason::kLength && running.done < request.max_tokens) {
     GenerateDelta delta;
-    int32_t id = FakeToken(request.adapter_id, request.prompt, running.done++);
-    if (script_->seeded) {
-      id = 'a' + static_cast<int32_t>((id - 'a' + request.sampling.seed % 26) % 26);
-    }
+    const int32_t id = NextToken(running);
     delta.ids = {id};
     delta.text = tokenizer_->Decode(delta.ids);
     if (request.logprobs >= 0) {
@@ -215,7 +229,9 @@ void FakeEngine::Advance(Running& running) {
                               absl::ToDoubleSeconds(absl::Now() - running.start));
     }
     running.sink->OnDelta(std::move(delta));
-    if (running.done < request.max_tokens) return;
+    const bool complete = running.constraint != nullptr && running.place.complete;
+    if (complete) result.finish_reason = FinishReason::kStop;
+    if (!complete && running.done < request.max_tokens) return;
   }
   result.generated_tokens = static_cast<int32_t>(running.done);
   if (observer_ != nullptr) {

@@ -15,6 +15,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "engine/engine.h"
+#include "engine/infer/constraint/constraint_compiler.h"
 #include "engine/io/tokenizer.h"
 
 namespace lorad {
@@ -48,6 +49,10 @@ class FakeEngine : public Engine {
   const Tokenizer* tokenizer() const override { return tokenizer_.get(); }
   EngineStats Stats() const override ABSL_LOCKS_EXCLUDED(mu_);
 
+  absl::Status CheckConstraint(const ConstraintSpec& constraint) const override {
+    return constraints_->Compile(constraint).status();
+  }
+  // A constrained answer is drawn among the allowed tokens, and ends as soon as it may.
   absl::StatusOr<RequestId> Generate(GenerateRequest request, absl::Time deadline,
                                      std::shared_ptr<GenerateSink> sink) override
       ABSL_LOCKS_EXCLUDED(mu_);
@@ -89,6 +94,8 @@ class FakeEngine : public Engine {
     absl::Time start = absl::InfinitePast();
     int64_t done = 0;
     bool cancelled = false;
+    std::shared_ptr<const Constraint> constraint = nullptr;  // null: none
+    Constraint::State place = {};
   };
 
   void ServeLoop() ABSL_LOCKS_EXCLUDED(mu_);
@@ -97,6 +104,7 @@ class FakeEngine : public Engine {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // One token for `running`, or its end.
   void Advance(Running& running) ABSL_LOCKS_EXCLUDED(mu_);
+  int32_t NextToken(Running& running) const;
   void Train(TrainingSpec spec, std::shared_ptr<TrainingSink> sink);
   absl::Status Checkpoint(const TrainingSpec& spec, int64_t step, TrainingSink& sink);
 
@@ -104,6 +112,7 @@ class FakeEngine : public Engine {
   const std::shared_ptr<FakeScript> script_;
   ModelInfo model_;
   std::unique_ptr<const Tokenizer> tokenizer_;
+  std::unique_ptr<ConstraintCompiler> constraints_;
 
   mutable absl::Mutex mu_;
   std::deque<std::shared_ptr<Running>> running_ ABSL_GUARDED_BY(mu_);

@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "client/cli/commands.h"
+#include "client/cli/constraint.h"
 #include "client/cli/generate_batches.h"
 #include "client/cli/in_order.h"
 #include "client/cli/inputs.h"
@@ -15,8 +16,8 @@
 namespace lorad::client::cli {
 namespace {
 
-const InputKinds& GenerateInputs() {
-  static const auto* const kinds = new InputKinds{
+InputKinds MakeGenerateInputs() {
+  InputKinds kinds{
       .text = "prompt",
       .options = {
           {"adapter", OptionType::kText, "ADAPTER", "name, name@version or alias",
@@ -42,6 +43,15 @@ const InputKinds& GenerateInputs() {
           {"add_special_tokens", OptionType::kBool, "",
            "put the tokenizer's special tokens around a prompt", "true"},
       }};
+  for (const Option& option : ConstraintOptions()) {
+    kinds.options.push_back(option);
+    kinds.line_keys.push_back(option.name);
+  }
+  return kinds;
+}
+
+const InputKinds& GenerateInputs() {
+  static const auto* const kinds = new InputKinds(MakeGenerateInputs());
   return *kinds;
 }
 
@@ -76,17 +86,28 @@ absl::StatusOr<v1::GenerateRequest> SharedRequest(const Arguments& arguments) {
     request.set_add_special_tokens(arguments.Bool("add_special_tokens"));
   }
   request.set_adapter(arguments.Text("adapter"));
+  RETURN_IF_ERROR(SetConstraint(arguments, &request));
   return request;
 }
 
-v1::GenerateRequest RequestFor(const Input& input, v1::GenerateRequest request) {
+absl::StatusOr<v1::GenerateRequest> RequestFor(const Input& input, v1::GenerateRequest request) {
   if (input.ids) {
     request.mutable_prompt_ids()->mutable_ids()->Add(input.ids->begin(), input.ids->end());
   } else {
     request.set_prompt(input.text);
   }
   if (input.adapter) request.set_adapter(*input.adapter);
+  RETURN_IF_ERROR(SetConstraint(input, &request));
   return request;
+}
+
+absl::StatusOr<std::vector<v1::GenerateRequest>> RequestsFor(const std::vector<Input>& inputs,
+                                                             const v1::GenerateRequest& shared) {
+  std::vector<v1::GenerateRequest> requests;
+  for (const Input& input : inputs) {
+    ASSIGN_OR_RETURN(requests.emplace_back(), RequestFor(input, shared));
+  }
+  return requests;
 }
 
 // The stable form of scripts; `details` adds what is not part of the answer.
@@ -146,23 +167,23 @@ absl::StatusOr<int> RunGenerate(Session& session, const Arguments& arguments) {
   ASSIGN_OR_RETURN(const auto inputs, ReadInputs(arguments, GenerateInputs()));
   ASSIGN_OR_RETURN(const v1::GenerateRequest shared, SharedRequest(arguments));
   const bool details = arguments.Bool("details");
+  ASSIGN_OR_RETURN(const auto requests, RequestsFor(inputs, shared));
   if (!session.json() && inputs.size() == 1 && shared.n() <= 1) {
-    RETURN_IF_ERROR(StreamText(session, RequestFor(inputs[0], shared)));
+    RETURN_IF_ERROR(StreamText(session, requests[0]));
     return 0;
   }
   const auto lines_of = [&](const std::vector<Generation>& generations) {
     return session.json() ? GenerationLines(generations, details) : AnswerTexts(generations);
   };
   if (arguments.Has("jsonl") && !arguments.Has("parallel")) {
-    RETURN_IF_ERROR(GenerateInBatches(
-        session, inputs, [&](const Input& input) { return RequestFor(input, shared); }, lines_of));
+    RETURN_IF_ERROR(GenerateInBatches(session, inputs, requests, lines_of));
     return 0;
   }
   InferenceClient client(session.connection());
   RETURN_IF_ERROR(RunInOrder(
       inputs.size(), std::max<int64_t>(1, arguments.Int("parallel", 1)),
       [&](size_t i) -> absl::StatusOr<std::string> {
-        const auto generations = client.GenerateSamples(RequestFor(inputs[i], shared));
+        const auto generations = client.GenerateSamples(requests[i]);
         if (!generations.ok()) return AtInput(inputs[i], generations.status());
         return lines_of(*generations);
       },
@@ -197,6 +218,8 @@ Command GenerateCommand() {
                     "{\"ids\":[...],\"text\":\"...\",\"finish_reason\":\"stop\"} for each line"},
                    {"loractl generate --prompt='Once upon a time' --n=4 --seed=1 --output=json",
                     "{\"index\":0,\"ids\":[...],...} and three more"},
+                   {"loractl generate --prompt='Ticket: ...' --json_schema=ticket.schema.json",
+                    "JSON that satisfies the schema"},
                    {"loractl generate --ids='[1,2,3]' --max_tokens=8 --ignore_eos", ""}},
       .run = RunGenerate};
 }

@@ -6,12 +6,14 @@
 #include <filesystem>
 #include <fstream>
 #include <limits>
+#include <map>
 #include <sstream>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/synchronization/mutex.h"
 #include "client/cli/run.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -115,13 +117,12 @@ TEST_F(LoractlTest, GenerateSendsEveryParameter) {
     seen = request;
     return Echo(context, request, writer);
   };
-  ASSERT_EQ(
-      Run({"generate", "--prompt=p", "--temperature=0", "--max_tokens=9", "--top_k=3",
-           "--top_p=0.5", "--min_p=0.1", "--repetition_penalty=1.1", "--presence_penalty=0.2",
-           "--frequency_penalty=0.3", "--seed=0", "--n=1", "--stop=x", "--stop=y",
-           "--stop_ids=[7,8]", "--ignore_eos=true", "--logprobs=0", "--add_special_tokens=false",
-           "--priority=-7"}),
-      0)
+  ASSERT_EQ(Run({"generate", "--prompt=p", "--temperature=0", "--max_tokens=9", "--top_k=3",
+                 "--top_p=0.5", "--min_p=0.1", "--repetition_penalty=1.1", "--presence_penalty=0.2",
+                 "--frequency_penalty=0.3", "--seed=0", "--n=1", "--stop=x", "--stop=y",
+                 "--stop_ids=[7,8]", "--ignore_eos=true", "--logprobs=0",
+                 "--add_special_tokens=false", "--priority=-7"}),
+            0)
       << err_;
   EXPECT_TRUE(seen.has_temperature());
   EXPECT_EQ(seen.temperature(), 0);
@@ -168,6 +169,58 @@ TEST_F(LoractlTest, SeveralAnswersSayWhichOneTheyAre) {
     EXPECT_EQ(lines[i]["index"], i % 2);
     EXPECT_EQ(lines[i]["text"], i < 2 ? ":a" : ":b");
   }
+}
+
+TEST_F(LoractlTest, GenerateSendsConstraints) {
+  std::vector<v1::GenerateRequest> seen;
+  absl::Mutex mu;
+  server_.inference.generate = [&](grpc::ServerContext* context, const v1::GenerateRequest& request,
+                                   FakeInference::Writer* writer) {
+    absl::MutexLock lock(&mu);
+    seen.push_back(request);
+    return Echo(context, request, writer);
+  };
+  ASSERT_EQ(Run({"generate", "--prompt=p", "--regex=a|b"}), 0) << err_;
+  ASSERT_EQ(Run({"generate", "--prompt=p", "--json_schema={\"type\": \"null\"}"}), 0) << err_;
+  const std::string schema = WriteTemp("schema.json", "{\"type\": \"array\"}\n");
+  ASSERT_EQ(Run({"generate", "--prompt=p", "--json_schema", schema}), 0) << err_;
+  ASSERT_EQ(Run({"generate", "--prompt=p", "--json_object"}), 0) << err_;
+  ASSERT_EQ(seen.size(), 4u);
+  EXPECT_EQ(seen[0].regex(), "a|b");
+  EXPECT_EQ(seen[1].json_schema(), "{\"type\": \"null\"}");
+  EXPECT_EQ(seen[2].json_schema(), "{\"type\": \"array\"}\n");
+  EXPECT_TRUE(seen[3].json_object());
+  EXPECT_EQ(Run({"generate", "--prompt=p", "--json_object", "--regex=a"}), 2);
+  EXPECT_EQ(Run({"generate", "--prompt=p", "--json_schema=/no/such/file"}), 3);
+  EXPECT_EQ(seen.size(), 4u) << "nothing was sent";
+}
+
+TEST_F(LoractlTest, LinesHaveTheirOwnConstraints) {
+  std::map<std::string, v1::GenerateRequest> seen;
+  absl::Mutex mu;
+  server_.inference.generate_batch = [&](const v1::GenerateBatchRequest& request,
+                                         FakeInference::BatchWriter* writer) {
+    absl::MutexLock lock(&mu);
+    for (const v1::GenerateRequest& each : request.requests()) seen[each.prompt()] = each;
+    return EchoBatch(request, writer);
+  };
+  const std::string path = WriteTemp("prompts.jsonl",
+                                     "{\"prompt\":\"a\"}\n{\"prompt\":\"b\",\"regex\":\"x+\"}\n"
+                                     "{\"prompt\":\"c\",\"json_schema\":{\"type\":\"object\","
+                                     "\"properties\":{\"z\":{},\"a\":{}}}}\n"
+                                     "{\"prompt\":\"d\",\"json_object\":true}\n");
+  ASSERT_EQ(Run({"generate", "--jsonl", path, "--regex=y", "--output=json"}), 0) << err_;
+  EXPECT_EQ(seen["a"].regex(), "y");
+  EXPECT_EQ(seen["b"].regex(), "x+");
+  EXPECT_EQ(seen["c"].json_schema(), R"({"type":"object","properties":{"z":{},"a":{}}})")
+      << "in the order of the line";
+  EXPECT_TRUE(seen["d"].json_object());
+  seen.clear();
+  const std::string bad =
+      WriteTemp("bad.jsonl", "{\"prompt\":\"a\"}\n{\"prompt\":\"b\",\"regex\":1}\n");
+  EXPECT_NE(Run({"generate", "--jsonl", bad, "--output=json"}), 0);
+  EXPECT_THAT(err_, HasSubstr("bad.jsonl:2: \"regex\" must be text"));
+  EXPECT_TRUE(seen.empty()) << "nothing was sent";
 }
 
 TEST_F(LoractlTest, JsonlAnswersComeInTheOrderOfTheLinesWithTheirAdapters) {

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <memory>
 #include <optional>
+#include <regex>
 #include <string>
 #include <thread>
 #include <utility>
@@ -204,6 +205,10 @@ TEST_F(EngineTest, WrongRequestsAreRefusedBeforeTheyAreQueued) {
   request.stop_strings = {"x"};
   EXPECT_THAT(engine_->Generate(request, absl::InfiniteFuture(), sink),
               StatusIs(StatusCode::kFailedPrecondition, "tokenizer"));
+  request = Greedy(0, 4, 4);
+  request.constraint.kind = ConstraintSpec::Kind::kJsonObject;
+  EXPECT_THAT(engine_->Generate(request, absl::InfiniteFuture(), sink),
+              StatusIs(StatusCode::kFailedPrecondition, "json_object needs a tokenizer"));
   EXPECT_THAT(engine_->Generate(Greedy(0, 4, 4, "no"), absl::InfiniteFuture(), sink),
               StatusIs(StatusCode::kNotFound, "no"));
   EXPECT_THAT(engine_->Score({}, [](auto) {}), StatusIs(StatusCode::kInvalidArgument, "ids"));
@@ -389,6 +394,34 @@ TEST_F(DemoModelTest, TextIsTheDecodedIds) {
   ASSERT_TRUE(sink->result.has_value()) << sink->error;
   EXPECT_FALSE(sink->text.empty());
   EXPECT_EQ(sink->text, engine_->tokenizer()->Decode(sink->ids));
+}
+
+// Constrained and free requests decode in one batch; each gets what it asked for, and the same
+// again.
+TEST_F(DemoModelTest, ConstrainedAnswersBesideFreeOnes) {
+  const GenerateRequest free = Prompt("Question:", 24);
+  GenerateRequest tied = free;
+  tied.constraint = {ConstraintSpec::Kind::kRegex, "(yes|no)(, [a-z]{3,5}){4}"};
+  tied.max_tokens = 0;
+  const std::shared_ptr<WaitingSink> alone = Submit(free);
+  alone->ended.WaitForNotification();
+  std::vector<std::shared_ptr<WaitingSink>> frees, ties;
+  for (int i = 0; i < 4; ++i) {
+    frees.push_back(Submit(free));
+    ties.push_back(Submit(tied));
+  }
+  for (int i = 0; i < 4; ++i) {
+    frees[i]->ended.WaitForNotification();
+    ties[i]->ended.WaitForNotification();
+    EXPECT_EQ(frees[i]->text, alone->text);
+    ASSERT_OK(ties[i]->error);
+    EXPECT_EQ(ties[i]->result->finish_reason, FinishReason::kStop);
+    EXPECT_TRUE(std::regex_match(ties[i]->text, std::regex(tied.constraint.text))) << ties[i]->text;
+    EXPECT_EQ(ties[i]->text, ties[0]->text);
+  }
+  EXPECT_OK(engine_->CheckConstraint(tied.constraint));
+  EXPECT_THAT(engine_->CheckConstraint({ConstraintSpec::Kind::kRegex, "("}),
+              StatusIs(StatusCode::kInvalidArgument, "regex: at byte 0"));
 }
 
 TEST_F(DemoModelTest, StopStringsEndTheText) {
