@@ -31,6 +31,9 @@ struct ConnectOptions {
   std::string tls_key = {};
   std::string tls_server_name = {};  // expected in the server's certificate; empty: the host
 
+  // A TCP connection of its own: otherwise connections of equal options share one.
+  bool unshared = false;
+
   absl::Duration call_timeout = absl::Seconds(60);  // of calls that answer at once
   absl::Duration work_timeout = absl::Hours(1);     // of calls that compute or move files
   absl::Time deadline = absl::InfiniteFuture();     // of everything

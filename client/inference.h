@@ -31,10 +31,21 @@ class InferenceClient {
 
   // `on_delta` is called on the caller's thread with each message as it comes; false ends the
   // request (kCancelled). It may be empty. Repeated after UNAVAILABLE only while nothing has come.
-  // Internal: the stream ended without a finish, or its messages name different adapters.
+  // Internal: an answer ended without a finish, or its messages name different adapters.
   absl::StatusOr<Generation> Generate(
       const v1::GenerateRequest& request,
       const std::function<bool(const v1::GenerateResponse&)>& on_delta = nullptr);
+  // The same with the request's `n` answers, by their index.
+  absl::StatusOr<std::vector<Generation>> GenerateSamples(
+      const v1::GenerateRequest& request,
+      const std::function<bool(const v1::GenerateResponse&)>& on_delta = nullptr);
+  // Many requests in one call, which has no timeout but the connection's deadline. `on_answers` is
+  // called on the caller's thread with the position of each request that has ended, in the order in
+  // which they end, and its answers or its own error; false ends the call (kCancelled). Repeated
+  // after UNAVAILABLE only while nothing has come.
+  absl::Status GenerateBatch(
+      const v1::GenerateBatchRequest& request,
+      const std::function<bool(int, absl::StatusOr<std::vector<Generation>>)>& on_answers);
   absl::StatusOr<v1::ScoreResponse> Score(const v1::ScoreRequest& request);
   absl::StatusOr<v1::TokenizeResponse> Tokenize(const v1::TokenizeRequest& request);
   absl::StatusOr<v1::DetokenizeResponse> Detokenize(const v1::DetokenizeRequest& request);

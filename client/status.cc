@@ -42,6 +42,13 @@ absl::Status FromGrpc(const grpc::Status& status) {
   return out;
 }
 
+absl::Status FromProto(const google::rpc::Status& status) {
+  if (status.code() == 0) return absl::OkStatus();
+  absl::Status out(static_cast<absl::StatusCode>(status.code()), status.message());
+  out.SetPayload(kPayload, absl::Cord(status.SerializeAsString()));
+  return out;
+}
+
 ErrorDetails DetailsOf(const absl::Status& status) {
   ErrorDetails details;
   const auto payload = status.GetPayload(kPayload);

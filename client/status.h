@@ -13,6 +13,9 @@
 namespace grpc {
 class Status;
 }
+namespace google::rpc {
+class Status;
+}
 
 namespace lorad::client {
 
@@ -34,6 +37,8 @@ struct ErrorDetails {
 
 // Same code and message; the details become a payload. OK stays OK.
 absl::Status FromGrpc(const grpc::Status& status);
+// The same for a status inside a message, such as that of one request of a batch.
+absl::Status FromProto(const google::rpc::Status& status);
 
 ErrorDetails DetailsOf(const absl::Status& status);
 

@@ -10,6 +10,8 @@
 #include "engine/core/status_macros.h"
 #include "engine/engine_device.h"
 #include "engine/engine_memory.h"
+#include "engine/engine_parts.h"
+#include "engine/infer/constraint/constraint_compiler.h"
 #include "engine/io/tokenizer.h"
 #include "engine/lora/store.h"
 #include "engine/model/weights.h"
@@ -41,11 +43,18 @@ class ObserverRelay final : public SchedulerObserver, public AdapterStoreObserve
                                   .time_to_first_token_seconds = times.time_to_first_token_seconds,
                                   .total_seconds = times.total_seconds,
                                   .prompt_tokens = times.prompt_tokens,
+                                  .cached_tokens = times.cached_tokens,
                                   .generated_tokens = times.generated_tokens,
                                   .finish_reason = times.finish_reason});
   }
   void OnServingStep(bool prefill, int32_t rows, double seconds) override {
     if (observer_ != nullptr) observer_->OnServingStep(prefill, rows, seconds);
+  }
+  void OnTrainingSlice(SlicePhase phase, double seconds) override {
+    if (observer_ != nullptr) observer_->OnTrainingSlice(phase, seconds);
+  }
+  void OnItlTargetMissed() override {
+    if (observer_ != nullptr) observer_->OnItlTargetMissed();
   }
   void OnAdapterLoad(const char* source, const absl::Status& status, double seconds) override {
     if (observer_ != nullptr) observer_->OnAdapterLoad(source, status, seconds);
@@ -91,15 +100,24 @@ std::string LastPart(std::string path) {
 class EngineImpl final : public Engine {
  public:
   static absl::StatusOr<std::unique_ptr<Engine>> Create(const EngineConfig& config);
+  static absl::StatusOr<std::unique_ptr<Engine>> Create(const EngineConfig& config,
+                                                        EngineParts parts);
   ~EngineImpl() override;
 
   const ModelInfo& model() const override { return info_; }
   const Tokenizer* tokenizer() const override { return tokenizer_.get(); }
   EngineStats Stats() const override;
 
+  absl::Status CheckConstraint(const ConstraintSpec& constraint) const override {
+    return constraints_->Compile(constraint).status();
+  }
   absl::StatusOr<RequestId> Generate(GenerateRequest request, absl::Time deadline,
                                      std::shared_ptr<GenerateSink> sink) override {
     return scheduler_->Generate(std::move(request), deadline, std::move(sink));
+  }
+  absl::StatusOr<std::vector<RequestId>> GenerateAll(std::vector<Submission> submissions,
+                                                     absl::Time deadline) override {
+    return scheduler_->GenerateAll(std::move(submissions), deadline);
   }
   void Cancel(RequestId id) override { scheduler_->Cancel(id); }
   absl::Status Score(ScoreRequest request,
@@ -144,7 +162,10 @@ class EngineImpl final : public Engine {
       : config_(config), relay_(config.observer), device_(std::move(device)) {}
 
   absl::Status LoadModel(const QuantSpec& quant);
-  absl::Status BuildServing(const EngineMemory& memory);
+  void DescribeModel();
+  // Memory, serving and the engine's thread, over model_. `read` as in AdapterStoreOptions.
+  absl::Status Start(AdapterReader read);
+  absl::Status BuildServing(const EngineMemory& memory, AdapterReader read);
   absl::Status RunAdapterTask(AdapterTask::Kind kind, const std::string& id, absl::Time deadline);
 
   const EngineConfig config_;
@@ -152,6 +173,7 @@ class EngineImpl final : public Engine {
   const SelectedDevice device_;
   std::shared_ptr<const Model> model_;
   std::unique_ptr<const Tokenizer> tokenizer_;
+  std::unique_ptr<ConstraintCompiler> constraints_;
   ModelInfo info_;
   std::unique_ptr<KvCache> cache_;
   std::unique_ptr<Runner> runner_;
@@ -168,15 +190,27 @@ absl::StatusOr<std::unique_ptr<Engine>> EngineImpl::Create(const EngineConfig& c
   ASSIGN_OR_RETURN(SelectedDevice device, SelectDevice(config.device, config.num_threads));
   std::unique_ptr<EngineImpl> engine(new EngineImpl(config, std::move(device)));
   RETURN_IF_ERROR(engine->LoadModel(quant));
-  ASSIGN_OR_RETURN(const EngineMemory memory,
-                   PlanMemory(config, engine->model_->config(), engine->model_->quant(),
-                              *engine->device_.backend));
-  RETURN_IF_ERROR(engine->BuildServing(memory));
-  {
-    absl::MutexLock lock(&engine->thread_mu_);
-    engine->thread_ = std::thread([scheduler = engine->scheduler_.get()] { scheduler->Run(); });
-  }
+  RETURN_IF_ERROR(engine->Start(/*read=*/{}));
   return engine;
+}
+
+absl::StatusOr<std::unique_ptr<Engine>> EngineImpl::Create(const EngineConfig& config,
+                                                           EngineParts parts) {
+  RETURN_IF_ERROR(ValidateEngineConfig(config));
+  std::unique_ptr<EngineImpl> engine(new EngineImpl(config, std::move(parts.device)));
+  engine->model_ = std::move(parts.model);
+  RETURN_IF_ERROR(engine->Start(std::move(parts.read_adapter)));
+  return engine;
+}
+
+absl::Status EngineImpl::Start(AdapterReader read) {
+  DescribeModel();
+  ASSIGN_OR_RETURN(const EngineMemory memory,
+                   PlanMemory(config_, model_->config(), model_->quant(), *device_.backend));
+  RETURN_IF_ERROR(BuildServing(memory, std::move(read)));
+  absl::MutexLock lock(&thread_mu_);
+  thread_ = std::thread([scheduler = scheduler_.get()] { scheduler->Run(); });
+  return absl::OkStatus();
 }
 
 absl::Status EngineImpl::LoadModel(const QuantSpec& quant) {
@@ -191,6 +225,10 @@ absl::Status EngineImpl::LoadModel(const QuantSpec& quant) {
   } else if (!absl::IsNotFound(tokenizer.status())) {
     return tokenizer.status();
   }
+  return absl::OkStatus();
+}
+
+void EngineImpl::DescribeModel() {
   const ModelConfig& config = model_->config();
   info_.name = LastPart(config_.model_dir);
   info_.architecture = config.architecture;
@@ -202,12 +240,11 @@ absl::Status EngineImpl::LoadModel(const QuantSpec& quant) {
   info_.hidden_size = static_cast<int32_t>(config.hidden_size);
   info_.num_layers = static_cast<int32_t>(config.num_layers);
   info_.has_tokenizer = tokenizer_ != nullptr;
-  info_.device = backend.info().name;
+  info_.device = device_.backend->info().name;
   info_.device_note = device_.note;
-  return absl::OkStatus();
 }
 
-absl::Status EngineImpl::BuildServing(const EngineMemory& memory) {
+absl::Status EngineImpl::BuildServing(const EngineMemory& memory, AdapterReader read) {
   Backend& backend = *device_.backend;
   backend.allocator().SetLimit(MemoryTag::kAdapters, memory.adapters);
   backend.allocator().SetLimit(MemoryTag::kTraining, memory.training);
@@ -221,6 +258,7 @@ absl::Status EngineImpl::BuildServing(const EngineMemory& memory) {
   store.max_rank = kMaxAdapterRank;
   store.wake = [this] { scheduler_->Wake(); };
   store.observer = &relay_;
+  store.read = std::move(read);
   adapters_ = std::make_unique<AdapterStore>(model_->config(), backend, std::move(store));
 
   SchedulerOptions options;
@@ -228,11 +266,15 @@ absl::Status EngineImpl::BuildServing(const EngineMemory& memory) {
   options.serving.max_batch_tokens = config_.max_batch_tokens;
   options.serving.chunk_tokens = memory.chunk_tokens;
   options.serving.observer = &relay_;
+  options.training.itl_target = absl::Milliseconds(config_.itl_target_ms);
+  options.training.patience_steps = config_.training_patience_steps;
   options.max_queued = config_.max_queued_requests;
   options.limits.vocab = model_->config().vocab_size;
   options.limits.context_tokens = memory.context_tokens;
   options.limits.eos_ids = model_->config().eos_token_ids;
   options.limits.tokenizer = tokenizer_.get();
+  constraints_ = std::make_unique<ConstraintCompiler>(tokenizer_.get(), options.limits.vocab);
+  options.limits.constraints = constraints_.get();
   scheduler_ = std::make_unique<Scheduler>(std::move(options), *runner_, *adapters_);
   info_.context_tokens = static_cast<int32_t>(memory.context_tokens);
   return absl::OkStatus();
@@ -254,8 +296,13 @@ EngineStats EngineImpl::Stats() const {
   EngineStats stats;
   stats.queued_requests = scheduler_->queued();
   stats.running_requests = scheduler_->running();
+  stats.preemptions = scheduler_->preemptions();
   stats.kv_pages = cache_->num_pages();
   stats.kv_pages_used = cache_->used_pages();
+  stats.kv_pages_cached = cache_->cached_pages();
+  stats.prefix_query_tokens = scheduler_->prefixes().query_tokens();
+  stats.prefix_hit_tokens = scheduler_->prefixes().hit_tokens();
+  stats.prefix_evicted_tokens = cache_->evicted_tokens();
   stats.kv_page_tokens = cache_->page_tokens();
   for (int tag = 0; tag < kNumMemoryTags; ++tag)
     stats.memory[tag] = device_.backend->allocator().Usage(static_cast<MemoryTag>(tag));
@@ -265,6 +312,7 @@ EngineStats EngineImpl::Stats() const {
     stats.adapters_disk += adapter.tier == ResidentTier::kDisk;
   }
   stats.training = scheduler_->training().claimed();
+  stats.training_share = scheduler_->training_share();
   stats.healthy = scheduler_->healthy();
   return stats;
 }
@@ -315,6 +363,11 @@ absl::StatusOr<TrainingId> EngineImpl::StartTraining(const TrainingSpec& spec,
 
 absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const EngineConfig& config) {
   return EngineImpl::Create(config);
+}
+
+absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const EngineConfig& config,
+                                                     EngineParts parts) {
+  return EngineImpl::Create(config, std::move(parts));
 }
 
 absl::StatusOr<std::array<int64_t, kNumMemoryTags>> PlanEngineMemory(const EngineConfig& config) {

@@ -32,6 +32,13 @@ struct EngineConfig {
   int32_t max_batch_tokens = 2048;    // tokens of one step, prefill included
   int32_t max_running_requests = 64;  // sequences that decode together
   int32_t max_queued_requests = 1024;
+  bool prefix_cache = true;  // prompts are kept for others that begin with the same tokens
+  // What running requests should wait between two tokens while a job trains beside them, at most:
+  // 1 to 60000, or 0: no target, and in each step training takes as long as serving did.
+  double itl_target_ms = 0;
+  // With a target: served steps in a row without a training slice that was short enough, after
+  // which one is run all the same.
+  int32_t training_patience_steps = 100;
   int32_t num_threads = 0;             // of the CPU backend; 0: all cores
   EngineObserver* observer = nullptr;  // not owned; outlives the engine
 };
@@ -75,18 +82,24 @@ struct AdapterResidency {
 struct EngineStats {
   int32_t queued_requests = 0;
   int32_t running_requests = 0;
+  int64_t preemptions = 0;  // since the start: requests that gave their pages back for a time
   int64_t kv_pages = 0, kv_pages_used = 0;
+  int64_t kv_pages_cached = 0;  // hold prompts that no request uses: free for whoever needs them
+  int64_t prefix_query_tokens = 0;    // of the prompts whose answers have begun
+  int64_t prefix_hit_tokens = 0;      // of these: not run, because they were run before
+  int64_t prefix_evicted_tokens = 0;  // given up for others
   int32_t kv_page_tokens = 0;
   std::array<MemoryUsage, kNumMemoryTags> memory;  // by MemoryTag
   int32_t adapters_device = 0, adapters_host = 0, adapters_disk = 0;
   bool training = false;
+  double training_share = 0;  // of the last seconds, 0 to 1
   bool healthy = true;  // false: a device error has poisoned the engine; the process must restart
 };
 
 struct TokenTimes {  // of one finished request
   bool adapter = false;
   double queue_seconds = 0, time_to_first_token_seconds = 0, total_seconds = 0;
-  int32_t prompt_tokens = 0, generated_tokens = 0;
+  int32_t prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0;
   FinishReason finish_reason = FinishReason::kStop;
 };
 
@@ -98,6 +111,10 @@ class EngineObserver {
   virtual void OnInterToken(bool adapter, double seconds) = 0;
   virtual void OnRequestFinished(const TokenTimes& times) = 0;
   virtual void OnServingStep(bool prefill, int32_t rows, double seconds) = 0;
+  // One slice of training, with its time on the device.
+  virtual void OnTrainingSlice(SlicePhase, double /*seconds*/) {}
+  // Running requests waited longer for a token than itl_target_ms.
+  virtual void OnItlTargetMissed() {}
   // source: "disk" or "host"; the device copy is included.
   virtual void OnAdapterLoad(const char* source, const absl::Status& status, double seconds) = 0;
   virtual void OnAdapterEviction() = 0;
@@ -117,11 +134,17 @@ class Engine {
   virtual const Tokenizer* tokenizer() const = 0;
   virtual EngineStats Stats() const = 0;
 
+  // What Generate would refuse of a constraint, by name. What passes is kept for the requests to
+  // come. May take some seconds.
+  virtual absl::Status CheckConstraint(const ConstraintSpec& constraint) const = 0;
   // Serving. kInvalidArgument: a parameter out of range, prompt longer than the context.
   // kNotFound: unknown adapter. kResourceExhausted: the queue is full. kUnavailable: shutting down.
   // A request that waits past `deadline` for its first slot, or runs past it, ends with kDeadline.
   virtual absl::StatusOr<RequestId> Generate(GenerateRequest request, absl::Time deadline,
                                              std::shared_ptr<GenerateSink> sink) = 0;
+  // Several requests at once: all are accepted, or none is. Ids in the order of `submissions`.
+  virtual absl::StatusOr<std::vector<RequestId>> GenerateAll(std::vector<Submission> submissions,
+                                                             absl::Time deadline) = 0;
   // The request ends with kCancelled before the next step. No effect on an unknown or ended one.
   virtual void Cancel(RequestId id) = 0;
   // `done` is called once, on the engine thread, unless an error is returned here.

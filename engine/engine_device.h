@@ -11,7 +11,7 @@
 namespace lorad {
 
 struct SelectedDevice {
-  std::unique_ptr<Backend> backend;
+  std::shared_ptr<Backend> backend;
   std::string note;  // why "auto" did not take a GPU; empty otherwise
 };
 

@@ -33,6 +33,11 @@ struct EngineMemory {
 // kInvalidArgument names a field of the configuration, its value and range.
 absl::Status ValidateEngineConfig(const EngineConfig& config);
 
+// Tokens of a prefill chunk, at most max_batch_tokens: 256 on the CPU; on a GPU 2048, or with
+// itl_target_ms so many that one is computed in about that time, a power of two from 256 on. The
+// plan cuts it to whole pages.
+int64_t ChunkTokens(const EngineConfig& config, const DeviceInfo& device);
+
 // Weights and workspace take what they need. The cache takes kv_cache_tokens, or, when that is 0,
 // what max_running_requests sequences of full length need, but at most half of what is left; of the
 // rest a quarter is for adapters and three for training. kResourceExhausted names what is needed

@@ -161,9 +161,11 @@ absl::Status App::StartServing() {
   facts_.start_time = absl::Now();
   facts_.uploads_dir = state_dir_->UploadsPath();
   facts_.max_stream_backlog_bytes = config_.max_stream_backlog_bytes;
+  facts_.max_stream_stall = config_.max_stream_stall;
   facts_.max_queued_jobs = config_.max_queued_jobs;
   facts_.max_queued_requests = config_.engine.max_queued_requests;
   facts_.max_running_requests = config_.engine.max_running_requests;
+  facts_.itl_target = absl::Milliseconds(config_.engine.itl_target_ms);
   services_ = {.engine = engine_.get(),
                .pool = pool_.get(),
                .store = store_.get(),

@@ -41,13 +41,31 @@ ABSL_FLAG(int32_t, max_batch_tokens, 2048,
           "Tokens of one serving step, prefill included. 1..65536.");
 ABSL_FLAG(int32_t, max_running_requests, 64, "Requests that advance together. 1..4096.");
 ABSL_FLAG(int32_t, max_queued_requests, 1024, "Requests that may wait. 1..1000000.");
+ABSL_FLAG(
+    bool, prefix_cache, true,
+    "Keep the computed prompts of ended requests in the KV cache's free pages, so that others "
+    "that begin with the same tokens skip them. Answers are the same. Whole chunks of a prompt "
+    "are shared: 2048 tokens on a GPU, less with --itl_target_ms; 256 on the CPU; never more "
+    "than max_batch_tokens.");
 ABSL_FLAG(int32_t, max_queued_jobs, 64, "Jobs that may wait. 1..10000.");
+ABSL_FLAG(double, itl_target_ms, 0,
+          "What running requests should wait between two tokens while a job trains, at most, in "
+          "milliseconds: training takes what decoding leaves of it, and prompts are cut to fit. "
+          "1..60000; 0: no target, and in each step training takes as long as serving did, 10 ms "
+          "at most.");
+ABSL_FLAG(int32_t, training_patience_steps, 100,
+          "With --itl_target_ms: serving steps in a row that left no time for a slice of training, "
+          "after which one is run all the same. 1..1000000.");
 ABSL_FLAG(int32_t, num_threads, 0, "Threads of the CPU backend. 0..1024; 0: all cores.");
 ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30),
           "How long requests in flight may take after SIGTERM.");
 ABSL_FLAG(std::string, max_stream_backlog, "1MiB",
           "Output that a Generate stream may have waiting for its reader before it is cut off. "
           "1KiB..1GiB.");
+ABSL_FLAG(
+    absl::Duration, max_stream_stall, absl::Seconds(30),
+    "How long the reader of a stream may take for one message, while more waits, before it is "
+    "cut off. 100ms..1h.");
 ABSL_FLAG(std::string, log_level, "info", "debug, info, warning or error.");
 ABSL_FLAG(bool, check, false, "Check the settings, print the memory plan and exit.");
 
@@ -66,10 +84,14 @@ constexpr const char* kNames[] = {"model",
                                   "max_batch_tokens",
                                   "max_running_requests",
                                   "max_queued_requests",
+                                  "prefix_cache",
                                   "max_queued_jobs",
+                                  "itl_target_ms",
+                                  "training_patience_steps",
                                   "num_threads",
                                   "drain_timeout",
                                   "max_stream_backlog",
+                                  "max_stream_stall",
                                   "log_level"};
 
 absl::Status FlagError(absl::string_view flag, absl::string_view value, absl::string_view what) {
@@ -127,11 +149,20 @@ absl::Status ReadEngineConfig(EngineConfig& engine) {
   engine.max_batch_tokens = absl::GetFlag(FLAGS_max_batch_tokens);
   engine.max_running_requests = absl::GetFlag(FLAGS_max_running_requests);
   engine.max_queued_requests = absl::GetFlag(FLAGS_max_queued_requests);
+  engine.prefix_cache = absl::GetFlag(FLAGS_prefix_cache);
+  engine.itl_target_ms = absl::GetFlag(FLAGS_itl_target_ms);
+  engine.training_patience_steps = absl::GetFlag(FLAGS_training_patience_steps);
   engine.num_threads = absl::GetFlag(FLAGS_num_threads);
   RETURN_IF_ERROR(CheckInt("kv_cache_tokens", engine.kv_cache_tokens, 0, int64_t{1} << 40));
   RETURN_IF_ERROR(CheckInt("max_batch_tokens", engine.max_batch_tokens, 1, 65536));
   RETURN_IF_ERROR(CheckInt("max_running_requests", engine.max_running_requests, 1, 4096));
   RETURN_IF_ERROR(CheckInt("max_queued_requests", engine.max_queued_requests, 1, 1'000'000));
+  if (engine.itl_target_ms != 0 && !(engine.itl_target_ms >= 1 && engine.itl_target_ms <= 60'000)) {
+    return FlagError("itl_target_ms", absl::StrCat(engine.itl_target_ms),
+                     "is not in 1..60000, nor 0 for no target");
+  }
+  RETURN_IF_ERROR(
+      CheckInt("training_patience_steps", engine.training_patience_steps, 1, 1'000'000));
   return CheckInt("num_threads", engine.num_threads, 0, 1024);
 }
 
@@ -197,6 +228,12 @@ absl::StatusOr<ServerConfig> ConfigFromFlags() {
   if (config.max_stream_backlog_bytes < 1024 || config.max_stream_backlog_bytes > 1 << 30) {
     return FlagError("max_stream_backlog", absl::GetFlag(FLAGS_max_stream_backlog),
                      "is not in 1KiB..1GiB");
+  }
+  config.max_stream_stall = absl::GetFlag(FLAGS_max_stream_stall);
+  if (config.max_stream_stall < absl::Milliseconds(100) ||
+      config.max_stream_stall > absl::Hours(1)) {
+    return FlagError("max_stream_stall", absl::FormatDuration(config.max_stream_stall),
+                     "is not in 100ms..1h");
   }
   RETURN_IF_ERROR(ParseListenAddress("listen", config.listen).status());
   RETURN_IF_ERROR(ParseListenAddress("http_listen", config.http_listen).status());

@@ -22,6 +22,7 @@ struct ServerConfig {
   int max_queued_jobs = 64;
   absl::Duration drain_timeout = absl::Seconds(30);
   int64_t max_stream_backlog_bytes = int64_t{1} << 20;
+  absl::Duration max_stream_stall = absl::Seconds(30);
   LogLevel log_level = LogLevel::kInfo;
   bool check_only = false;
 };

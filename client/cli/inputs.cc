@@ -1,5 +1,6 @@
 #include "client/cli/inputs.h"
 
+#include <algorithm>
 #include <iostream>
 #include <iterator>
 #include <limits>
@@ -37,7 +38,10 @@ absl::StatusOr<std::vector<int32_t>> IdsOf(const nlohmann::json& json, const std
 absl::Status CheckKeys(const nlohmann::json& line, const InputKinds& kinds,
                        const std::string& where) {
   for (const Option& option : kinds.options) {
-    if (option.name == "adapter" || !line.contains(option.name)) continue;
+    const auto& taken = kinds.line_keys;
+    if (option.name == "adapter" || !line.contains(option.name) ||
+        std::find(taken.begin(), taken.end(), option.name) != taken.end())
+      continue;
     return Bad(where, absl::StrCat("\"", option.name, "\" is not taken from a line; give --",
                                    option.name));
   }
@@ -69,6 +73,12 @@ absl::StatusOr<Input> ReadLine(absl::string_view text, const InputKinds& kinds,
   if (const auto adapter = line.find("adapter"); adapter != line.end()) {
     if (!adapter->is_string() && !adapter->is_null()) return Bad(where, "\"adapter\" must be text");
     input.adapter = adapter->is_null() ? "" : adapter->get<std::string>();
+  }
+  if (!kinds.line_keys.empty()) {
+    const auto ordered = nlohmann::ordered_json::parse(text.begin(), text.end());
+    for (const std::string& key : kinds.line_keys) {
+      if (ordered.contains(key) && !ordered[key].is_null()) input.values[key] = ordered[key].dump();
+    }
   }
   return input;
 }

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "engine/device/memory.h"
 
 namespace lorad {
@@ -22,11 +23,21 @@ class Stream {
   virtual absl::Status Synchronize() = 0;
 };
 
-// A point in a stream that another stream can wait for. Thread-compatible.
+// Which stream's work the device takes first where several have work ready. kHigh: what somebody
+// waits for. Work that has begun is not interrupted. The CPU works at the call and knows none.
+enum class StreamPriority : uint8_t { kNormal, kHigh };
+
+// A point in a stream that another stream, or the host, can wait for. Thread-compatible.
 class Event {
  public:
   virtual ~Event() = default;
   virtual absl::Status Record(Stream& stream) = 0;
+  // Blocks until the recorded point is reached; at once if none was recorded. Reports the device's
+  // error if there is one.
+  virtual absl::Status Synchronize() = 0;
+  // The time from `earlier` to this one on the device's clock, to a microsecond.
+  // REQUIRES: both were recorded, and Synchronize() has returned for both.
+  virtual absl::StatusOr<absl::Duration> Since(Event& earlier) = 0;
   // Work queued on `stream` from now on starts after the recorded point.
   virtual absl::Status Wait(Stream& stream) = 0;
 };
@@ -51,7 +62,10 @@ class Backend {
   virtual DType adapter_dtype() const = 0;
 
   virtual Allocator& allocator() = 0;
-  virtual absl::StatusOr<std::unique_ptr<Stream>> CreateStream() = 0;
+  absl::StatusOr<std::unique_ptr<Stream>> CreateStream(
+      StreamPriority priority = StreamPriority::kNormal) {
+    return MakeStream(priority);
+  }
   virtual absl::StatusOr<std::unique_ptr<Event>> CreateEvent() = 0;
   // Queues a copy; host and device pointers may be on either side.
   virtual absl::Status Copy(void* to, const void* from, int64_t bytes, Stream& stream) = 0;
@@ -62,6 +76,9 @@ class Backend {
   // Queues setting `bytes` bytes to zero.
   virtual absl::Status Zero(void* data, int64_t bytes, Stream& stream) = 0;
   virtual Ops& ops() = 0;
+
+ protected:
+  virtual absl::StatusOr<std::unique_ptr<Stream>> MakeStream(StreamPriority priority) = 0;
 };
 
 struct CpuBackendOptions {

@@ -8,6 +8,7 @@
 #include "engine/core/checked_math.h"
 #include "engine/core/status_macros.h"
 #include "engine/ops/ops.h"
+#include "engine/ops/sample.h"
 
 namespace lorad {
 namespace {
@@ -114,17 +115,57 @@ PackedRows Pack(absl::Span<const SequenceRows> batch, int32_t page_tokens) {
   return packed;
 }
 
+namespace {
+
+absl::Status AllocateInputs(const PassShape& shape, Arena& arena, PassTensors& t) {
+  const int64_t tokens = shape.tokens, sequences = shape.sequences;
+  std::vector<BlockMember> members = {
+      {&t.ids, DType::kI32, {tokens}},
+      {&t.positions, DType::kI32, {tokens}},
+      {&t.slots, DType::kI64, {tokens}},
+      {&t.cu_seqlens, DType::kI32, {sequences + 1}},
+      {&t.context_lens, DType::kI32, {sequences}},
+      {&t.page_table, DType::kI32, {sequences, shape.max_pages}},
+  };
+  if (shape.output == PassOutput::kLogits)
+    members.push_back({&t.draws, DType::kU8, {sequences, sizeof(DrawParams)}});
+  if (shape.output == PassOutput::kScores) members.push_back({&t.labels, DType::kI32, {tokens}});
+  ASSIGN_OR_RETURN(t.inputs, AllocateBlock(members, arena));
+  return absl::OkStatus();
+}
+
+absl::Status AllocateDrawn(const PassShape& shape, Arena& arena, PassTensors& t) {
+  const int64_t sequences = shape.sequences;
+  std::vector<BlockMember> members = {{&t.drawn_ids, DType::kI32, {sequences}},
+                                      {&t.drawn_logprobs, DType::kF32, {sequences}}};
+  if (shape.top > 0) {
+    members.push_back({&t.top_ids, DType::kI32, {sequences, shape.top}});
+    members.push_back({&t.top_logprobs, DType::kF32, {sequences, shape.top}});
+  }
+  ASSIGN_OR_RETURN(t.drawn, AllocateBlock(members, arena));
+  return absl::OkStatus();
+}
+
+// The largest pass of each kind.
+std::array<PassShape, 3> LargestShapes(int32_t page_tokens, const RunnerLimits& limits) {
+  const int64_t max_pages = CeilDiv(limits.context_tokens, page_tokens);
+  return {{
+      {PassKind::kRowInvariant, PassOutput::kLogits, limits.max_tokens, limits.max_sequences,
+       max_pages, limits.max_rank, kMaxTopLogprobs},
+      {PassKind::kMatrix, PassOutput::kLogits, limits.max_tokens, 1, max_pages, limits.max_rank,
+       kMaxTopLogprobs},
+      {PassKind::kMatrix, PassOutput::kScores, limits.max_tokens, 1, max_pages, limits.max_rank, 0},
+  }};
+}
+
+}  // namespace
+
 absl::StatusOr<PassTensors> AllocatePass(const PassShape& shape, const ModelConfig& config,
                                          const QuantSpec& quant, Backend& backend, Arena& arena) {
   const DType dtype = backend.activation_dtype();
   const int64_t tokens = shape.tokens, sequences = shape.sequences, hidden = config.hidden_size;
   PassTensors t;
-  ASSIGN_OR_RETURN(t.ids, arena.Allocate(DType::kI32, Shape{tokens}));
-  ASSIGN_OR_RETURN(t.positions, arena.Allocate(DType::kI32, Shape{tokens}));
-  ASSIGN_OR_RETURN(t.slots, arena.Allocate(DType::kI64, Shape{tokens}));
-  ASSIGN_OR_RETURN(t.cu_seqlens, arena.Allocate(DType::kI32, Shape{sequences + 1}));
-  ASSIGN_OR_RETURN(t.context_lens, arena.Allocate(DType::kI32, Shape{sequences}));
-  ASSIGN_OR_RETURN(t.page_table, arena.Allocate(DType::kI32, Shape{sequences, shape.max_pages}));
+  RETURN_IF_ERROR(AllocateInputs(shape, arena, t));
   ASSIGN_OR_RETURN(t.x, arena.Allocate(dtype, Shape{tokens, hidden}));
   const LayerBatch batch = {.num_tokens = tokens, .for_backward = false, .ranks = {}};
   RETURN_IF_ERROR(AllocateLayerScratch(config, backend, batch, arena, t.activations));
@@ -136,8 +177,8 @@ absl::StatusOr<PassTensors> AllocatePass(const PassShape& shape, const ModelConf
   if (shape.output == PassOutput::kLogits) {
     ASSIGN_OR_RETURN(t.last, arena.Allocate(dtype, Shape{sequences, hidden}));
     ASSIGN_OR_RETURN(t.logits, arena.Allocate(dtype, Shape{sequences, config.vocab_size}));
+    RETURN_IF_ERROR(AllocateDrawn(shape, arena, t));
   } else if (shape.output == PassOutput::kScores) {
-    ASSIGN_OR_RETURN(t.labels, arena.Allocate(DType::kI32, Shape{tokens}));
     ASSIGN_OR_RETURN(t.losses, arena.Allocate(DType::kF32, Shape{tokens}));
   }
   return t;
@@ -146,15 +187,8 @@ absl::StatusOr<PassTensors> AllocatePass(const PassShape& shape, const ModelConf
 absl::StatusOr<int64_t> RunnerWorkspaceBytes(const ModelConfig& config, const QuantSpec& quant,
                                              Backend& backend, int32_t page_tokens,
                                              const RunnerLimits& limits) {
-  const int64_t max_pages = CeilDiv(limits.context_tokens, page_tokens);
-  const std::array<PassShape, 3> shapes = {{
-      {PassKind::kRowInvariant, PassOutput::kLogits, limits.max_tokens, limits.max_sequences,
-       max_pages, limits.max_rank},
-      {PassKind::kMatrix, PassOutput::kLogits, limits.max_tokens, 1, max_pages, limits.max_rank},
-      {PassKind::kMatrix, PassOutput::kScores, limits.max_tokens, 1, max_pages, limits.max_rank},
-  }};
   int64_t peak = 0;
-  for (const PassShape& shape : shapes) {
+  for (const PassShape& shape : LargestShapes(page_tokens, limits)) {
     Arena arena = Arena::Measuring("workspace");
     RETURN_IF_ERROR(AllocatePass(shape, config, quant, backend, arena).status());
     peak = std::max(peak, arena.peak_bytes());
@@ -162,6 +196,24 @@ absl::StatusOr<int64_t> RunnerWorkspaceBytes(const ModelConfig& config, const Qu
   const int64_t lora =
       LoraBatch::ScratchBytes(limits.max_tokens, limits.max_sequences, limits.max_rank, backend);
   return RoundUp(peak, Arena::kAlignment) + lora;
+}
+
+absl::StatusOr<StagingBytes> RunnerStagingBytes(const ModelConfig& config, const QuantSpec& quant,
+                                                Backend& backend, int32_t page_tokens,
+                                                const RunnerLimits& limits) {
+  StagingBytes bytes;
+  for (const PassShape& shape : LargestShapes(page_tokens, limits)) {
+    Arena arena = Arena::Measuring("workspace");
+    ASSIGN_OR_RETURN(const PassTensors t, AllocatePass(shape, config, quant, backend, arena));
+    bytes.inputs = std::max(bytes.inputs, t.inputs.size_bytes());
+    // Some rows give tokens, some logits; each is fetched by itself, at an aligned place.
+    const int64_t gaps = (shape.sequences + 1) * Arena::kAlignment;
+    const int64_t outputs = shape.output == PassOutput::kLogits
+                                ? t.drawn.size_bytes() + t.logits.size_bytes() + gaps
+                                : t.losses.size_bytes();
+    bytes.outputs = std::max(bytes.outputs, outputs);
+  }
+  return bytes;
 }
 
 }  // namespace lorad

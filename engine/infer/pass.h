@@ -9,6 +9,7 @@
 #include "absl/types/span.h"
 #include "engine/core/arena.h"
 #include "engine/core/quant_spec.h"
+#include "engine/infer/staging.h"
 #include "engine/lora/adapter.h"
 #include "engine/lora/batch.h"
 #include "engine/model/config.h"
@@ -60,17 +61,22 @@ struct PassShape {
   int64_t sequences = 0;
   int64_t max_pages = 0;  // of one sequence
   int64_t max_rank = 0;   // of the adapters; 0: base rows alone
+  int64_t top = 0;        // of kLogits: likeliest tokens that a row may ask for
 };
 
 struct PassTensors {
+  TensorView inputs;  // kU8: the block of the next eight, which one copy fills
   TensorView ids, positions, slots, cu_seqlens, context_lens, page_table;  // as in PackedRows
-  TensorView x;  // activation dtype [tokens, hidden]
+  TensorView draws;   // kU8 [sequences, sizeof(DrawParams)]; of kLogits
+  TensorView labels;  // kI32 [tokens]; of kScores
+  TensorView x;       // activation dtype [tokens, hidden]
   LayerActivations activations;
   TensorView workspace;  // kU8: scratch of the layers, the head and the loss, one after the other
   TensorView last;       // activation dtype [sequences, hidden]: each sequence's last row
   TensorView logits;     // activation dtype [sequences, vocab]
-  TensorView labels;     // kI32 [tokens]
-  TensorView losses;     // kF32 [tokens]
+  TensorView drawn;      // kU8: the block of the next four, which one copy reads
+  TensorView drawn_ids, drawn_logprobs, top_ids, top_logprobs;  // as in SampleArgs
+  TensorView losses;                                            // kF32 [tokens]
 };
 // Lays the tensors out in `arena`; over a measuring arena that gives the bytes of a pass. Needs no
 // weights, so that memory can be planned before a model is loaded.
@@ -88,6 +94,11 @@ struct RunnerLimits {
 absl::StatusOr<int64_t> RunnerWorkspaceBytes(const ModelConfig& config, const QuantSpec& quant,
                                              Backend& backend, int32_t page_tokens,
                                              const RunnerLimits& limits);
+
+// Page-locked memory that any pass takes.
+absl::StatusOr<StagingBytes> RunnerStagingBytes(const ModelConfig& config, const QuantSpec& quant,
+                                                Backend& backend, int32_t page_tokens,
+                                                const RunnerLimits& limits);
 
 }  // namespace lorad
 

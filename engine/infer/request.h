@@ -3,6 +3,7 @@
 #define LORAD_ENGINE_INFER_REQUEST_H_
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -25,14 +26,35 @@ struct SamplingParams {
   uint64_t seed = 0;  // the draw at position i is a function of (seed, i) and the logits
 };
 
+// Priorities are in [-kMaxPriority, kMaxPriority].
+inline constexpr int32_t kMaxPriority = 100;
+
+// What the text of an answer must be. The answer ends with kStop as soon as nothing more can
+// follow; before that, end-of-sequence and stop ids are drawn only where it may end. An answer that
+// is cut, by max_tokens (kLength) or by a stop string, may be incomplete.
+struct ConstraintSpec {
+  enum class Kind : uint8_t {
+    kNone,
+    kRegex,       // `text` is a pattern that matches all of it: engine/infer/constraint/regex.h
+    kJsonSchema,  // `text` is a schema: engine/infer/constraint/json_schema.h
+    kJsonObject,  // any JSON object
+  };
+  Kind kind = Kind::kNone;
+  std::string text = {};
+  bool operator==(const ConstraintSpec&) const = default;
+};
+
 struct GenerateRequest {
   std::vector<int32_t> prompt;  // at least one id, each in [0, vocab)
   std::string adapter_id;       // sha256 of a registered adapter; empty: the base model
+  std::string tenant;           // whose request it is: tenants share no prompts; empty: of none
+  int32_t priority = 0;         // a larger one goes first; see Turn in engine/sched/sequence.h
   SamplingParams sampling;
   int32_t max_tokens = 0;                 // >= 1; 0: what the context has left
   std::vector<std::string> stop_strings;  // matched in the decoded text, also across token borders
   std::vector<int32_t> stop_ids;          // besides the model's end-of-sequence ids
   bool ignore_eos = false;
+  ConstraintSpec constraint;
   int32_t logprobs = -1;  // -1: none; n >= 0: of the drawn token and the n likeliest; at most 20
 };
 
@@ -54,6 +76,7 @@ struct GenerateResult {
   FinishReason finish_reason = FinishReason::kStop;
   std::string adapter_id;  // the version that answered, from the first token to the last
   int32_t prompt_tokens = 0;
+  int32_t cached_tokens = 0;  // of the prompt: not run, because they were run before
   int32_t generated_tokens = 0;
   double queue_seconds = 0;
   double time_to_first_token_seconds = 0;
@@ -67,6 +90,12 @@ class GenerateSink {
   virtual void OnDelta(GenerateDelta delta) = 0;
   virtual void OnFinish(const GenerateResult& result) = 0;
   virtual void OnError(const absl::Status& status) = 0;
+};
+
+// A request and who hears its answer.
+struct Submission {
+  GenerateRequest request;
+  std::shared_ptr<GenerateSink> sink;
 };
 
 struct ScoreRequest {

@@ -1,5 +1,6 @@
 #include "engine/infer/runner.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <utility>
@@ -51,6 +52,42 @@ void ConvertToFloat(DType dtype, const void* from, int64_t count, float* to) {
   }
 }
 
+int64_t LargestTop(absl::Span<const DrawRequest> requests) {
+  int32_t top = 0;
+  for (const DrawRequest& request : requests)
+    if (!request.logits) top = std::max(top, request.params.top);
+  return top;
+}
+
+absl::Status CheckDraws(size_t sequences, absl::Span<const DrawRequest> requests, size_t results) {
+  if (requests.size() != sequences || results != sequences) {
+    return absl::InvalidArgumentError(absl::StrFormat("%d requests and %d results for %d sequences",
+                                                      requests.size(), results, sequences));
+  }
+  if (LargestTop(requests) <= kMaxTopLogprobs) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrFormat("a row asks for the %d likeliest tokens; at most %d can be listed",
+                      LargestTop(requests), kMaxTopLogprobs));
+}
+
+// What the op gave for packed sequence `s`. `drawn` is the block of t.drawn on the host.
+TokenLogprob TokenOf(const PassTensors& t, const char* drawn, int64_t s, int32_t top) {
+  const auto at = [&](const TensorView& member, auto type, int64_t index) {
+    const int64_t offset = static_cast<char*>(member.data) - static_cast<char*>(t.drawn.data);
+    return reinterpret_cast<const decltype(type)*>(drawn + offset)[index];
+  };
+  TokenLogprob token;
+  token.id = at(t.drawn_ids, int32_t{}, s);
+  token.logprob = at(t.drawn_logprobs, float{}, s);
+  for (int32_t i = 0; i < top; ++i) {
+    const int64_t index = s * t.top_ids.shape[1] + i;
+    const int32_t id = at(t.top_ids, int32_t{}, index);
+    if (id < 0) break;  // the vocabulary is smaller
+    token.top.emplace_back(id, at(t.top_logprobs, float{}, index));
+  }
+  return token;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Runner>> Runner::Create(std::shared_ptr<const Model> model,
@@ -60,31 +97,52 @@ absl::StatusOr<std::unique_ptr<Runner>> Runner::Create(std::shared_ptr<const Mod
                                                              backend, cache.page_tokens(), limits));
   ASSIGN_OR_RETURN(DeviceBuffer workspace,
                    backend.allocator().Allocate(bytes, MemoryTag::kWorkspace));
-  ASSIGN_OR_RETURN(std::unique_ptr<Stream> stream, backend.CreateStream());
+  ASSIGN_OR_RETURN(
+      const StagingBytes staging_bytes,
+      RunnerStagingBytes(model->config(), model->quant(), backend, cache.page_tokens(), limits));
+  ASSIGN_OR_RETURN(Staging staging, Staging::Create(staging_bytes, backend));
+  ASSIGN_OR_RETURN(std::unique_ptr<Stream> stream, backend.CreateStream(StreamPriority::kHigh));
   return std::unique_ptr<Runner>(new Runner(std::move(model), backend, cache, limits,
-                                            std::move(stream), std::move(workspace)));
+                                            std::move(stream), std::move(workspace),
+                                            std::move(staging)));
 }
 
 Runner::Runner(std::shared_ptr<const Model> model, Backend& backend, KvCache& cache,
-               const RunnerLimits& limits, std::unique_ptr<Stream> stream, DeviceBuffer workspace)
+               const RunnerLimits& limits, std::unique_ptr<Stream> stream, DeviceBuffer workspace,
+               Staging staging)
     : model_(std::move(model)),
       backend_(backend),
       cache_(cache),
       limits_(limits),
       stream_(std::move(stream)),
       workspace_(std::move(workspace)),
-      arena_("workspace", workspace_.data(), workspace_.size_bytes()) {}
+      arena_("workspace", workspace_.data(), workspace_.size_bytes()),
+      staging_(std::move(staging)) {}
+
+template <typename Function>
+absl::Status Runner::InArena(Function pass) {
+  const auto release = absl::MakeCleanup([this] { arena_.Release(0); });
+  staging_.Begin();
+  const absl::Status status = pass();
+  // What was queued before the failure still uses the arena and the staging memory. Its own error,
+  // if any, comes after the one that is reported.
+  if (!status.ok()) (void)stream_->Synchronize();
+  return status;
+}
 
 absl::Status Runner::Forward(absl::Span<const SequenceRows> batch, PassKind kind,
                              absl::Span<float> logits) {
-  const auto release = absl::MakeCleanup([this] { arena_.Release(0); });
-  return ForwardInArena(batch, kind, logits);
+  return InArena([&] { return ForwardInArena(batch, kind, logits); });
+}
+
+absl::Status Runner::Draw(absl::Span<const SequenceRows> batch, PassKind kind,
+                          absl::Span<const DrawRequest> requests, absl::Span<DrawResult> results) {
+  return InArena([&] { return DrawInArena(batch, kind, requests, results); });
 }
 
 absl::Status Runner::Score(const SequenceRows& rows, absl::Span<const int32_t> next,
                            absl::Span<float> logprobs) {
-  const auto release = absl::MakeCleanup([this] { arena_.Release(0); });
-  return ScoreInArena(rows, next, logprobs);
+  return InArena([&] { return ScoreInArena(rows, next, logprobs); });
 }
 
 absl::Status Runner::CheckLimits(absl::Span<const SequenceRows> batch, PassKind kind) const {
@@ -109,15 +167,16 @@ absl::Status Runner::CheckLimits(absl::Span<const SequenceRows> batch, PassKind 
 }
 
 absl::StatusOr<Runner::Pass> Runner::RunLayers(absl::Span<const SequenceRows> batch, PassKind kind,
-                                               PassOutput output) {
+                                               const Wanted& wanted) {
   RETURN_IF_ERROR(CheckLimits(batch, kind));
   Pass pass{.rows = Pack(batch, cache_.page_tokens()), .kind = kind, .tensors = {}, .lora = {}};
   const PassShape shape = {kind,
-                           output,
+                           wanted.output,
                            pass.rows.tokens(),
                            pass.rows.sequences(),
                            pass.rows.max_pages,
-                           limits_.max_rank};
+                           limits_.max_rank,
+                           LargestTop(wanted.draws)};
   const ModelConfig& config = model_->config();
   ASSIGN_OR_RETURN(pass.tensors, AllocatePass(shape, config, model_->quant(), backend_, arena_));
   PassTensors& t = pass.tensors;
@@ -125,7 +184,7 @@ absl::StatusOr<Runner::Pass> Runner::RunLayers(absl::Span<const SequenceRows> ba
     ASSIGN_OR_RETURN(LoraBatch lora, LoraBatch::Create(pass.rows.adapters, backend_, arena_));
     pass.lora.emplace(std::move(lora));
   }
-  RETURN_IF_ERROR(Upload(pass));
+  RETURN_IF_ERROR(Upload(pass, wanted));
   RETURN_IF_ERROR(backend_.ops().Embedding({t.ids, model_->embedding(), t.x}, *stream_));
 
   PagedLayerAttention attention(backend_, cache_, t,
@@ -141,34 +200,94 @@ absl::StatusOr<Runner::Pass> Runner::RunLayers(absl::Span<const SequenceRows> ba
   return pass;
 }
 
-absl::Status Runner::Upload(const Pass& pass) {
-  const auto copy = [this](const TensorView& to, const void* from) {
-    return backend_.Copy(to.data, from, to.size_bytes(), *stream_);
-  };
+absl::Status Runner::Upload(const Pass& pass, const Wanted& wanted) {
   const PassTensors& t = pass.tensors;
-  RETURN_IF_ERROR(copy(t.ids, pass.rows.ids.data()));
-  RETURN_IF_ERROR(copy(t.positions, pass.rows.positions.data()));
-  RETURN_IF_ERROR(copy(t.slots, pass.rows.slots.data()));
-  RETURN_IF_ERROR(copy(t.cu_seqlens, pass.rows.cu_seqlens.data()));
-  RETURN_IF_ERROR(copy(t.context_lens, pass.rows.context_lens.data()));
-  return copy(t.page_table, pass.rows.page_table.data());
+  const auto put = [&](const TensorView& member, const void* data) {
+    staging_.Put(t.inputs, member, data);
+  };
+  put(t.ids, pass.rows.ids.data());
+  put(t.positions, pass.rows.positions.data());
+  put(t.slots, pass.rows.slots.data());
+  put(t.cu_seqlens, pass.rows.cu_seqlens.data());
+  put(t.context_lens, pass.rows.context_lens.data());
+  put(t.page_table, pass.rows.page_table.data());
+  if (!wanted.labels.empty()) put(t.labels, wanted.labels.data());
+  if (!wanted.draws.empty()) {
+    std::vector<DrawParams> draws;
+    for (const int64_t index : pass.rows.order) draws.push_back(wanted.draws[index].params);
+    put(t.draws, draws.data());
+  }
+  return staging_.Upload(t.inputs, *stream_);
+}
+
+absl::StatusOr<Runner::Pass> Runner::RunToLogits(absl::Span<const SequenceRows> batch,
+                                                 PassKind kind,
+                                                 absl::Span<const DrawRequest> draws) {
+  const Wanted wanted = {.output = PassOutput::kLogits, .draws = draws, .labels = {}};
+  ASSIGN_OR_RETURN(Pass pass, RunLayers(batch, kind, wanted));
+  ASSIGN_OR_RETURN(const TensorView last, LastRows(pass));
+  RETURN_IF_ERROR(Normalise(last));
+  RETURN_IF_ERROR(Head(last, pass));
+  return pass;
 }
 
 absl::Status Runner::ForwardInArena(absl::Span<const SequenceRows> batch, PassKind kind,
                                     absl::Span<float> logits) {
-  const bool wanted = !logits.empty();
-  if (wanted && logits.size() != batch.size() * model_->config().vocab_size) {
+  if (logits.empty()) {
+    RETURN_IF_ERROR(RunLayers(batch, kind, {}).status());
+    return stream_->Synchronize();
+  }
+  if (logits.size() != batch.size() * model_->config().vocab_size) {
     return absl::InvalidArgumentError(absl::StrFormat("%d logits for %d sequences of %d each",
                                                       logits.size(), batch.size(),
                                                       model_->config().vocab_size));
   }
-  ASSIGN_OR_RETURN(const Pass pass,
-                   RunLayers(batch, kind, wanted ? PassOutput::kLogits : PassOutput::kNone));
-  if (!wanted) return stream_->Synchronize();
-  ASSIGN_OR_RETURN(const TensorView last, LastRows(pass));
-  RETURN_IF_ERROR(Normalise(last));
-  RETURN_IF_ERROR(Head(last, pass));
+  ASSIGN_OR_RETURN(const Pass pass, RunToLogits(batch, kind, {}));
   return ReadLogits(pass, logits);
+}
+
+absl::Status Runner::DrawInArena(absl::Span<const SequenceRows> batch, PassKind kind,
+                                 absl::Span<const DrawRequest> requests,
+                                 absl::Span<DrawResult> results) {
+  RETURN_IF_ERROR(CheckDraws(batch.size(), requests, results.size()));
+  ASSIGN_OR_RETURN(const Pass pass, RunToLogits(batch, kind, requests));
+  const PassTensors& t = pass.tensors;
+  const int64_t sequences = pass.rows.sequences(), vocab = model_->config().vocab_size;
+  const char* drawn = nullptr;
+  if (!std::all_of(requests.begin(), requests.end(), [](const auto& r) { return r.logits; })) {
+    RETURN_IF_ERROR(Sample(pass));
+    ASSIGN_OR_RETURN(const void* const block, staging_.Fetch(t.drawn, *stream_));
+    drawn = static_cast<const char*>(block);
+  }
+  std::vector<const void*> rows(sequences);
+  int64_t count = 0;
+  for (int64_t s = 0; s < sequences; ++s) {
+    if (!requests[pass.rows.order[s]].logits) continue;
+    ASSIGN_OR_RETURN(rows[s], staging_.Fetch(Rows(t.logits, s, s + 1), *stream_));
+    ++count;
+  }
+  RETURN_IF_ERROR(stream_->Synchronize());
+
+  logits_.resize(count * vocab);
+  float* free = logits_.data();
+  for (int64_t s = 0; s < sequences; ++s) {
+    const int64_t index = pass.rows.order[s];
+    results[index] = {};
+    if (rows[s] == nullptr) {
+      results[index].token = TokenOf(t, drawn, s, requests[index].params.top);
+      continue;
+    }
+    ConvertToFloat(t.logits.dtype, rows[s], vocab, free);
+    results[index].logits = absl::MakeConstSpan(free, vocab);
+    free += vocab;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Runner::Sample(const Pass& pass) {
+  const PassTensors& t = pass.tensors;
+  return backend_.ops().Sample(
+      {t.logits, t.draws, t.drawn_ids, t.drawn_logprobs, t.top_ids, t.top_logprobs}, *stream_);
 }
 
 // The last row of every sequence: the rows themselves where each sequence has one, a copy
@@ -204,13 +323,11 @@ absl::Status Runner::Head(const TensorView& last, const Pass& pass) {
 
 absl::Status Runner::ReadLogits(const Pass& pass, absl::Span<float> logits) {
   const TensorView& device = pass.tensors.logits;
-  const int64_t vocab = model_->config().vocab_size;
-  std::vector<char> host(device.size_bytes());
-  RETURN_IF_ERROR(backend_.Copy(host.data(), device.data, device.size_bytes(), *stream_));
+  const int64_t vocab = model_->config().vocab_size, row_bytes = vocab * SizeOf(device.dtype);
+  ASSIGN_OR_RETURN(const void* const host, staging_.Fetch(device, *stream_));
   RETURN_IF_ERROR(stream_->Synchronize());
-  const int64_t row_bytes = vocab * SizeOf(device.dtype);
   for (int64_t s = 0; s < pass.rows.sequences(); ++s) {
-    ConvertToFloat(device.dtype, host.data() + s * row_bytes, vocab,
+    ConvertToFloat(device.dtype, static_cast<const char*>(host) + s * row_bytes, vocab,
                    logits.data() + pass.rows.order[s] * vocab);
   }
   return absl::OkStatus();
@@ -222,11 +339,11 @@ absl::Status Runner::ScoreInArena(const SequenceRows& rows, absl::Span<const int
     return absl::InvalidArgumentError(absl::StrFormat(
         "%d labels and %d answers for %d tokens", next.size(), logprobs.size(), rows.ids.size()));
   }
-  ASSIGN_OR_RETURN(const Pass pass, RunLayers(absl::MakeConstSpan(&rows, 1), PassKind::kMatrix,
-                                              PassOutput::kScores));
+  const Wanted wanted = {.output = PassOutput::kScores, .draws = {}, .labels = next};
+  ASSIGN_OR_RETURN(const Pass pass,
+                   RunLayers(absl::MakeConstSpan(&rows, 1), PassKind::kMatrix, wanted));
   const PassTensors& t = pass.tensors;
   RETURN_IF_ERROR(Normalise(t.x));
-  RETURN_IF_ERROR(backend_.Copy(t.labels.data, next.data(), t.labels.size_bytes(), *stream_));
   LinearCrossEntropyArgs args;
   args.hidden = t.x;
   args.head = model_->head();
@@ -234,9 +351,12 @@ absl::Status Runner::ScoreInArena(const SequenceRows& rows, absl::Span<const int
   args.loss = t.losses;
   args.workspace = t.workspace;
   RETURN_IF_ERROR(backend_.ops().LinearCrossEntropy(args, *stream_));
-  RETURN_IF_ERROR(backend_.Copy(logprobs.data(), t.losses.data, t.losses.size_bytes(), *stream_));
+  ASSIGN_OR_RETURN(const void* const losses, staging_.Fetch(t.losses, *stream_));
   RETURN_IF_ERROR(stream_->Synchronize());
-  for (float& value : logprobs) value = value == 0 ? 0 : -value;
+  for (size_t i = 0; i < logprobs.size(); ++i) {
+    const float loss = static_cast<const float*>(losses)[i];
+    logprobs[i] = loss == 0 ? 0 : -loss;
+  }
   return absl::OkStatus();
 }
 

@@ -6,20 +6,26 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "engine/infer/draw.h"
 #include "engine/infer/pass.h"
+#include "engine/infer/staging.h"
 #include "engine/kv/kv_cache.h"
 #include "engine/model/weights.h"
 
 namespace lorad {
 
-// Owns the workspace arena of serving. Thread-compatible: belongs to the engine thread.
+// Owns the workspace arena of serving, and page-locked memory for what goes to a pass and comes
+// from it: one copy up, one for all tokens down, one wait. Thread-compatible: belongs to the engine
+// thread.
 class Runner {
  public:
-  // Takes the workspace under MemoryTag::kWorkspace. `backend` and `cache` are not owned.
+  // Takes the workspace under MemoryTag::kWorkspace, the rest under kPinned. `backend` and `cache`
+  // are not owned.
   static absl::StatusOr<std::unique_ptr<Runner>> Create(std::shared_ptr<const Model> model,
                                                         Backend& backend, KvCache& cache,
                                                         const RunnerLimits& limits);
@@ -30,6 +36,12 @@ class Runner {
   // in a matrix pass. Any other error is the device's.
   absl::Status Forward(absl::Span<const SequenceRows> batch, PassKind kind,
                        absl::Span<float> logits);
+  // The same, and draws a token after each sequence's last one; logits leave the device for those
+  // sequences alone that ask for them. `requests` and `results` are in the order of `batch`. A
+  // row whose logits are not numbers concerns its own result alone. Also kInvalidArgument:
+  // params.top > kMaxTopLogprobs.
+  absl::Status Draw(absl::Span<const SequenceRows> batch, PassKind kind,
+                    absl::Span<const DrawRequest> requests, absl::Span<DrawResult> results);
 
   // A matrix pass that scores: logprobs[i] = ln p(next[i] | everything up to ids[i]), 0 where
   // next[i] is kIgnoreLabel. `next` and `logprobs` have as many entries as rows.ids.
@@ -47,23 +59,39 @@ class Runner {
     PassTensors tensors;
     std::optional<LoraBatch> lora;
   };
+  // What a pass is to give; of the spans, in the order of the batch, those that `output` calls for.
+  struct Wanted {
+    PassOutput output = PassOutput::kNone;
+    absl::Span<const DrawRequest> draws;  // of kLogits; empty: logits alone
+    absl::Span<const int32_t> labels;     // of kScores
+  };
 
   Runner(std::shared_ptr<const Model> model, Backend& backend, KvCache& cache,
-         const RunnerLimits& limits, std::unique_ptr<Stream> stream, DeviceBuffer workspace);
+         const RunnerLimits& limits, std::unique_ptr<Stream> stream, DeviceBuffer workspace,
+         Staging staging);
 
+  // Runs `pass` and leaves nothing behind: no tensors, and no copy in flight if it failed.
+  template <typename Function>
+  absl::Status InArena(Function pass);
   absl::Status CheckLimits(absl::Span<const SequenceRows> batch, PassKind kind) const;
   // Lays out, uploads and runs embedding and layers; tensors.x is then the last layer's output.
   absl::StatusOr<Pass> RunLayers(absl::Span<const SequenceRows> batch, PassKind kind,
-                                 PassOutput output);
-  absl::Status Upload(const Pass& pass);
+                                 const Wanted& wanted);
+  absl::Status Upload(const Pass& pass, const Wanted& wanted);
+  // All up to the logits, which stay on the device.
+  absl::StatusOr<Pass> RunToLogits(absl::Span<const SequenceRows> batch, PassKind kind,
+                                   absl::Span<const DrawRequest> draws);
   absl::Status ForwardInArena(absl::Span<const SequenceRows> batch, PassKind kind,
                               absl::Span<float> logits);
+  absl::Status DrawInArena(absl::Span<const SequenceRows> batch, PassKind kind,
+                           absl::Span<const DrawRequest> requests, absl::Span<DrawResult> results);
   absl::Status ScoreInArena(const SequenceRows& rows, absl::Span<const int32_t> next,
                             absl::Span<float> logprobs);
   absl::Status Normalise(const TensorView& hidden);
   absl::StatusOr<TensorView> LastRows(const Pass& pass);
   absl::Status Head(const TensorView& last, const Pass& pass);
   absl::Status ReadLogits(const Pass& pass, absl::Span<float> logits);
+  absl::Status Sample(const Pass& pass);
 
   const std::shared_ptr<const Model> model_;
   Backend& backend_;
@@ -72,6 +100,8 @@ class Runner {
   const std::unique_ptr<Stream> stream_;
   const DeviceBuffer workspace_;
   Arena arena_;
+  Staging staging_;
+  std::vector<float> logits_;  // of the rows that DrawResult::logits shows
 };
 
 }  // namespace lorad

@@ -1,29 +1,17 @@
 #include "engine/infer/sampler.h"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
+#include <utility>
 
 #include "absl/strings/str_format.h"
-#include "engine/core/philox.h"
-#include "engine/core/status_macros.h"
+#include "engine/ops/sample.h"
 
 namespace lorad {
 namespace {
 
-// Sets the sampler's numbers apart from other users of the same seed (LoRA init, dropout).
-constexpr uint32_t kPhiloxStream = 0x73616d70;  // "samp"
-
 absl::Status OutOfRange(const char* name, double value, const char* range) {
   return absl::InvalidArgumentError(absl::StrFormat("%s is %g; it must be %s", name, value, range));
-}
-
-// Uniform in [0, 1) with 53 random bits.
-double Uniform(uint64_t seed, uint64_t step) {
-  const PhiloxBlock block = Philox4x32(seed, static_cast<uint32_t>(step),
-                                       static_cast<uint32_t>(step >> 32), kPhiloxStream, 0);
-  const uint64_t bits = uint64_t{block.words[0]} << 32 | block.words[1];
-  return static_cast<double>(bits >> 11) * 0x1p-53;
 }
 
 }  // namespace
@@ -79,89 +67,39 @@ absl::Span<const float> Sampler::Penalise(absl::Span<const float> logits) {
   return penalised_;
 }
 
-absl::StatusOr<int32_t> Sampler::Draw(absl::Span<const float> logits, uint64_t step) {
-  const absl::Span<const float> z = Penalise(logits);
-  int32_t best = -1;
-  float max = -std::numeric_limits<float>::infinity();
-  for (size_t id = 0; id < z.size(); ++id) {
-    if (z[id] > max) {
-      max = z[id];
-      best = static_cast<int32_t>(id);
-    }
-  }
-  if (best < 0 || !std::isfinite(max)) {
-    return absl::InternalError(absl::StrFormat(
-        "no finite largest logit at output token %d: the model or its adapter overflows", step));
-  }
-  if (params_.temperature == 0) return best;
-
-  candidates_.clear();
-  // What min-p drops is dropped here: it needs the largest alone. exp(-inf) is 0 and goes too.
-  const double floor = std::max(params_.min_p, std::numeric_limits<double>::min());
-  for (size_t id = 0; id < z.size(); ++id) {
-    const double weight = std::exp((double{z[id]} - max) / params_.temperature);
-    if (weight >= floor) candidates_.push_back({static_cast<int32_t>(id), z[id], weight});
-  }
-  DropUnlikely();
-  return DrawFromCandidates(step);
+// What is not a number, or not finite, stays where it is: it spoils the whole row.
+absl::Span<const float> Sampler::Mask(absl::Span<const float> logits, const TokenMask* allowed) {
+  if (allowed == nullptr) return logits;
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  masked_.resize(logits.size());
+  for (size_t id = 0; id < logits.size(); ++id)
+    masked_[id] = logits[id] < kInfinity ? -kInfinity : logits[id];
+  allowed->ForEach([&](int32_t id) { masked_[id] = logits[id]; });
+  return masked_;
 }
 
-void Sampler::DropUnlikely() {
-  const size_t k = params_.top_k;
-  if (k > 0 && k < candidates_.size()) {
-    const auto larger = [](const Candidate& a, const Candidate& b) { return a.logit > b.logit; };
-    std::nth_element(candidates_.begin(), candidates_.begin() + (k - 1), candidates_.end(), larger);
-    const float threshold = candidates_[k - 1].logit;
-    std::erase_if(candidates_, [&](const Candidate& c) { return c.logit < threshold; });
-  }
-  if (params_.top_p < 1) {
-    std::sort(candidates_.begin(), candidates_.end(), [](const Candidate& a, const Candidate& b) {
-      return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
-    });
-    double total = 0;
-    for (const Candidate& c : candidates_) total += c.weight;
-    double sum = 0;
-    size_t kept = 0;
-    while (kept < candidates_.size() && sum < params_.top_p * total)
-      sum += candidates_[kept++].weight;
-    candidates_.resize(std::max<size_t>(kept, 1));
-  }
-  // Back in order of id, so that the draw does not depend on how the candidates were found.
-  if (k > 0 || params_.top_p < 1) {
-    std::sort(candidates_.begin(), candidates_.end(),
-              [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
-  }
+DrawParams Sampler::ParamsOf(uint64_t step) const {
+  DrawParams draw = MakeDrawParams(params_.temperature, params_.top_k, params_.top_p, params_.min_p,
+                                   params_.seed);
+  draw.step = step;
+  return draw;
 }
 
-int32_t Sampler::DrawFromCandidates(uint64_t step) {
-  double total = 0;
-  for (const Candidate& c : candidates_) total += c.weight;
-  double rest = Uniform(params_.seed, step) * total;
-  for (const Candidate& c : candidates_) {
-    rest -= c.weight;
-    if (rest < 0) return c.id;
-  }
-  return candidates_.back().id;  // rounding left a rest
+absl::StatusOr<int32_t> Sampler::Draw(absl::Span<const float> logits, uint64_t step,
+                                      const TokenMask* allowed) {
+  const int32_t id = row_sampler_.Draw(Penalise(Mask(logits, allowed)), ParamsOf(step));
+  if (id < 0) return LogitsAreNotNumbers(step);
+  return id;
+}
+
+absl::Status LogitsAreNotNumbers(uint64_t step) {
+  return absl::InternalError(absl::StrFormat(
+      "no finite largest logit at output token %d: the model or its adapter overflows", step));
 }
 
 TokenLogprob LogprobOf(absl::Span<const float> logits, int32_t id, int32_t top) {
-  const double max = *std::max_element(logits.begin(), logits.end());
-  double sum = 0;
-  for (float logit : logits) sum += std::exp(double{logit} - max);
-  const double log_sum = max + std::log(sum);
-
-  TokenLogprob result{id, static_cast<float>(double{logits[id]} - log_sum), {}};
-  const size_t count = std::min<size_t>(std::max(top, 0), logits.size());
-  std::vector<int32_t> order(logits.size());
-  for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int32_t>(i);
-  std::partial_sort(order.begin(), order.begin() + count, order.end(), [&](int32_t a, int32_t b) {
-    return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
-  });
-  for (size_t i = 0; i < count; ++i) {
-    const double logprob = double{logits[order[i]]} - log_sum;
-    result.top.emplace_back(order[i], static_cast<float>(logprob));
-  }
-  return result;
+  RowSampler::Logprobs logprobs = RowSampler().LogprobsOf(logits, id, std::max(top, 0));
+  return {id, logprobs.drawn, std::move(logprobs.top)};
 }
 
 }  // namespace lorad

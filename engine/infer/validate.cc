@@ -10,7 +10,7 @@
 namespace lorad {
 namespace {
 
-constexpr int32_t kMaxLogprobs = 20;
+constexpr int32_t kMaxLogprobs = kMaxTopLogprobs;
 constexpr size_t kMaxStopStrings = 16;
 constexpr size_t kMaxStopStringBytes = 256;
 constexpr size_t kMaxStopIds = 64;
@@ -84,6 +84,10 @@ absl::Status Validate(const GenerateRequest& request, const GenerationLimits& li
   if (request.logprobs < -1 || request.logprobs > kMaxLogprobs) {
     return absl::InvalidArgumentError(absl::StrFormat(
         "logprobs is %d; it must be in [0, %d], or -1 for none", request.logprobs, kMaxLogprobs));
+  }
+  if (request.priority < -kMaxPriority || request.priority > kMaxPriority) {
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "priority is %d; it must be in [%d, %d]", request.priority, -kMaxPriority, kMaxPriority));
   }
   RETURN_IF_ERROR(ValidateStopStrings(request, limits));
   return Validate(request.sampling);

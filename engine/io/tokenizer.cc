@@ -44,6 +44,11 @@ struct Tokenizer::Parts {
 
   absl::Status Load(const nlohmann::json& json, const std::string& where);
   absl::Status LoadConfig(const nlohmann::json& json, const std::string& where);
+  // What decoding is given for the token.
+  const std::string& DecodedToken(int32_t id) const {
+    const std::string* added = added_tokens.DecodedAs(id);
+    return added != nullptr ? *added : vocabulary.token(id);
+  }
   absl::Status EncodeText(std::string_view text, bool starts_input, bool allow_special,
                           std::vector<int32_t>* ids) const;
   absl::Status EncodeSegment(std::string_view segment, bool starts_input, bool allow_special,
@@ -203,6 +208,11 @@ const std::string& Tokenizer::IdToToken(int32_t id) const {
 bool Tokenizer::IsSpecial(int32_t id) const {
   return HasToken(id) && parts_->vocabulary.IsSpecial(id);
 }
+std::string Tokenizer::TokenBytes(int32_t id) const {
+  if (!HasToken(id) || IsSpecial(id)) return "";
+  return parts_->decoder.BytesWithin(parts_->DecodedToken(id));
+}
+bool Tokenizer::TrimsEnd() const { return parts_->decoder.TrimsEnd(); }
 std::optional<int32_t> Tokenizer::bos_id() const { return parts_->bos_id; }
 std::optional<int32_t> Tokenizer::eos_id() const { return parts_->eos_id; }
 
@@ -213,7 +223,8 @@ struct IncrementalDecoder::State {
 IncrementalDecoder::IncrementalDecoder(const Tokenizer* tokenizer, const DecodeOptions& options)
     : tokenizer_(tokenizer),
       options_(options),
-      state_(std::make_unique<State>(State{tokenizer->parts_->decoder.NewState()})) {}
+      state_(std::make_unique<State>(
+          State{tokenizer->parts_->decoder.NewState(options.continues_text)})) {}
 IncrementalDecoder::~IncrementalDecoder() = default;
 IncrementalDecoder::IncrementalDecoder(IncrementalDecoder&&) noexcept = default;
 IncrementalDecoder& IncrementalDecoder::operator=(IncrementalDecoder&&) noexcept = default;
@@ -223,9 +234,7 @@ std::string IncrementalDecoder::Push(int32_t id) {
   if (!tokenizer_->HasToken(id)) return text;
   if (options_.skip_special_tokens && tokenizer_->IsSpecial(id)) return text;
   const Tokenizer::Parts& parts = *tokenizer_->parts_;
-  const std::string* added = parts.added_tokens.DecodedAs(id);
-  parts.decoder.Push(added != nullptr ? *added : parts.vocabulary.token(id), &state_->stages,
-                     &text);
+  parts.decoder.Push(parts.DecodedToken(id), &state_->stages, &text);
   return text;
 }
 

@@ -24,6 +24,9 @@ struct EncodeOptions {
 
 struct DecodeOptions {
   bool skip_special_tokens = true;
+  // The ids go on with a text, so that its start (of which some tokenizers take a space off) is not
+  // here.
+  bool continues_text = false;
 };
 
 // Supported: BPE, byte-level (GPT-2, Llama-3, Qwen2) and SentencePiece-style with byte fallback.
@@ -64,6 +67,14 @@ class Tokenizer {
   const std::string& IdToToken(int32_t id) const;
   // True for added tokens marked special: Decode skips them when told to.
   bool IsSpecial(int32_t id) const;
+
+  // What the token adds in the middle of a text, as bytes: a character may take several tokens.
+  // Empty for special tokens and ids without a token. Joined, the bytes of ids are what Decode
+  // makes of them with `continues_text`, where that is valid UTF-8; but not where byte tokens spell
+  // the file's stand-in for a space, which Decode may take for one.
+  std::string TokenBytes(int32_t id) const;
+  // Decode takes something off a text's end, so that it is not all of its tokens' bytes.
+  bool TrimsEnd() const;
 
   // From tokenizer_config.json; bos also from the post-processor's template.
   std::optional<int32_t> bos_id() const;

@@ -9,8 +9,7 @@
 namespace lorad {
 
 // Numbers of pages with reference counts: a page that several sequences share (a common prefix)
-// goes back when the last one lets go. A future prefix cache holds references of its own, keyed by
-// (base digest, adapter sha256, scale, tenant, tokens); it needs nothing else from here.
+// goes back when the last one lets go. The prefix cache holds references of its own.
 // Thread-compatible; used() and free() may be read from any thread.
 class PagePool {
  public:

@@ -75,7 +75,8 @@ void AdapterStore::StopLoading() {
 
 absl::StatusOr<std::shared_ptr<const HostAdapter>> AdapterStore::Read(
     const std::string& dir) const {
-  ASSIGN_OR_RETURN(HostAdapter adapter, ReadPeftAdapter(dir, model_));
+  ASSIGN_OR_RETURN(HostAdapter adapter,
+                   options_.read ? options_.read(dir) : ReadPeftAdapter(dir, model_));
   return std::make_shared<const HostAdapter>(std::move(adapter));
 }
 
@@ -348,16 +349,21 @@ void AdapterStore::CancelUnload(const Lease& lease) {
   lease->unloading = false;
 }
 
-bool AdapterStore::Sweep() {
-  std::vector<Lease> unused;  // freed after the lock is
-  absl::MutexLock lock(&mu_);
-  for (Lease& entry : retired_) {
-    if (entry.use_count() > 1) continue;
-    if (entry->host != nullptr) host_bytes_ -= HostBytes(*entry->host);
-    unused.push_back(std::move(entry));
+bool AdapterStore::Sweep(const std::function<void(const std::string& id)>& gone) {
+  std::vector<Lease> unused;  // freed and told of after the lock is
+  bool all = false;
+  {
+    absl::MutexLock lock(&mu_);
+    for (Lease& entry : retired_) {
+      if (entry.use_count() > 1) continue;
+      if (entry->host != nullptr) host_bytes_ -= HostBytes(*entry->host);
+      unused.push_back(std::move(entry));
+    }
+    std::erase(retired_, nullptr);
+    all = retired_.empty();
   }
-  std::erase(retired_, nullptr);
-  return retired_.empty();
+  for (const Lease& entry : unused) gone(entry->id);
+  return all;
 }
 
 }  // namespace lorad

@@ -46,11 +46,16 @@ class AdapterStoreObserver {
   virtual void OnAdapterEviction() = 0;
 };
 
+// Gives the adapter of a directory, checked against the base model. Called from any thread, and
+// more than once for a directory: it must give the same content each time.
+using AdapterReader = std::function<absl::StatusOr<HostAdapter>(const std::string& dir)>;
+
 struct AdapterStoreOptions {
   int64_t host_limit_bytes = int64_t{1} << 30;  // of host copies; the least recently used go first
   int32_t max_rank = 0;                         // what the workspace of serving is sized for
   std::function<void()> wake;                // called from any thread when TryPin may get further
   AdapterStoreObserver* observer = nullptr;  // not owned; may be null
+  AdapterReader read;  // in place of ReadPeftAdapter: adapters that are in no file; may be empty
 };
 
 // Files are read by a thread of its own, so that decoding never waits for a disk; device copies are
@@ -96,9 +101,9 @@ class AdapterStore {
   // later call returns true or CancelUnload.
   bool TryUnload(const Lease& lease);
   void CancelUnload(const Lease& lease);
-  // Frees the device copies of unregistered adapters that nobody uses any more. False while some
-  // are in use: call again.
-  bool Sweep();
+  // Frees the device copies of unregistered adapters that nobody uses any more, and tells `gone`
+  // their ids. False while some are in use: call again.
+  bool Sweep(const std::function<void(const std::string& id)>& gone);
 
  private:
   struct Counted;  // a pin that counts itself

@@ -113,39 +113,49 @@ class LayerRun {
   Stream& stream_;
 };
 
-absl::Status AttentionForward(int64_t layer, const LayerRun& run, LayerAttention& attention,
-                              LayerActivations& act, const TensorView& h, Stream& stream) {
+absl::Status QkvForward(const LayerRun& run, LayerActivations& act) {
   RETURN_IF_ERROR(run.Norm(act.x, run.weights().input_norm, act.norm, act.inv_rms1));
   std::array<LinearTerm, 3> qkv = {run.Term(P::kQ, act.q), run.Term(P::kK, act.k),
                                    run.Term(P::kV, act.v)};
   RETURN_IF_ERROR(run.Linear(LinearGroup::kQkv, act.norm, absl::MakeSpan(qkv), {}));
-  RETURN_IF_ERROR(run.RopeBoth(act.q, act.k, /*inverse=*/false));
+  return run.RopeBoth(act.q, act.k, /*inverse=*/false);
+}
+
+absl::Status OutputForward(int64_t layer, const LayerRun& run, LayerAttention& attention,
+                           LayerActivations& act, const TensorView& h, Stream& stream) {
   RETURN_IF_ERROR(attention.Attend(layer, act.q, act.k, act.v, act.o, stream));
   std::array<LinearTerm, 1> o = {run.Term(P::kO, h)};
   return run.Linear(LinearGroup::kOutput, act.o, absl::MakeSpan(o), /*residual=*/act.x);
 }
 
-absl::Status MlpForward(const LayerRun& run, LayerActivations& act, const TensorView& h,
-                        const TensorView& y, Stream& stream) {
+absl::Status GateUpForward(const LayerRun& run, LayerActivations& act, const TensorView& h) {
   RETURN_IF_ERROR(run.Norm(h, run.weights().post_attention_norm, act.norm, act.inv_rms2));
   std::array<LinearTerm, 2> gate_up = {run.Term(P::kGate, act.gate), run.Term(P::kUp, act.up)};
-  RETURN_IF_ERROR(run.Linear(LinearGroup::kGateUp, act.norm, absl::MakeSpan(gate_up), {}));
+  return run.Linear(LinearGroup::kGateUp, act.norm, absl::MakeSpan(gate_up), {});
+}
+
+absl::Status DownForward(const LayerRun& run, LayerActivations& act, const TensorView& h,
+                         const TensorView& y, Stream& stream) {
   if (y.empty()) return absl::OkStatus();
   RETURN_IF_ERROR(run.ops().SwiGlu({act.gate, act.up, act.act}, stream));
   std::array<LinearTerm, 1> down = {run.Term(P::kDown, y)};
   return run.Linear(LinearGroup::kDown, act.act, absl::MakeSpan(down), /*residual=*/h);
 }
 
-// dL/dh into dy, which holds dL/dy.
-absl::Status MlpBackward(const LayerRun& run, bool has_act, LayerActivations& act,
-                         const TensorView& dy, const MlpScratch& scratch, Stream& stream) {
-  const auto& [dact, dnorm] = scratch;
+// Gradients of gate and up into gate and up.
+absl::Status DownBackward(const LayerRun& run, bool has_act, LayerActivations& act,
+                          const TensorView& dy, const TensorView& dact, Stream& stream) {
   if (!has_act && run.Adapted({P::kDown}))
     RETURN_IF_ERROR(run.ops().SwiGlu({act.gate, act.up, act.act}, stream));
   std::array<LinearBackwardTerm, 1> down = {run.BackwardTerm(P::kDown, dy)};
   RETURN_IF_ERROR(run.LinearBackward(LinearGroup::kDown, act.act, absl::MakeSpan(down), dact));
-  RETURN_IF_ERROR(run.ops().SwiGluBackward(
-      {dact, act.gate, act.up, /*dgate=*/act.gate, /*dup=*/act.up}, stream));
+  return run.ops().SwiGluBackward({dact, act.gate, act.up, /*dgate=*/act.gate, /*dup=*/act.up},
+                                  stream);
+}
+
+// dL/dh into dy, which holds dL/dy.
+absl::Status GateUpBackward(const LayerRun& run, LayerActivations& act, const TensorView& dy,
+                            const TensorView& dnorm, Stream& stream) {
   if (run.Adapted({P::kGate, P::kUp}))
     RETURN_IF_ERROR(run.Norm(act.h, run.weights().post_attention_norm, act.norm, {}));
   std::array<LinearBackwardTerm, 2> gate_up = {run.BackwardTerm(P::kGate, act.gate),
@@ -157,10 +167,10 @@ absl::Status MlpBackward(const LayerRun& run, bool has_act, LayerActivations& ac
       stream);
 }
 
-// dL/dx into dy, which holds dL/dh.
-absl::Status AttentionBlockBackward(const LayerRun& run, const SequenceBounds& sequences,
-                                    LayerActivations& act, const TensorView& dy,
-                                    const AttentionScratch& scratch, Stream& stream) {
+// Gradients of q, k and v, before their rotation, into the scratch's.
+absl::Status OutputBackward(const LayerRun& run, const SequenceBounds& sequences,
+                            LayerActivations& act, const TensorView& dy,
+                            const AttentionScratch& scratch, Stream& stream) {
   const auto& [d_o, dq, dk, dv, dnorm] = scratch;
   std::array<LinearBackwardTerm, 1> o = {run.BackwardTerm(P::kO, dy)};
   RETURN_IF_ERROR(run.LinearBackward(LinearGroup::kOutput, act.o, absl::MakeSpan(o), d_o));
@@ -178,7 +188,13 @@ absl::Status AttentionBlockBackward(const LayerRun& run, const SequenceBounds& s
                                                .max_seqlen = sequences.max_seqlen,
                                                .workspace = run.attention_workspace()},
                                               stream));
-  RETURN_IF_ERROR(run.RopeBoth(dq, dk, /*inverse=*/true));
+  return run.RopeBoth(dq, dk, /*inverse=*/true);
+}
+
+// dL/dx into dy, which holds dL/dh.
+absl::Status QkvBackward(const LayerRun& run, LayerActivations& act, const TensorView& dy,
+                         const AttentionScratch& scratch, Stream& stream) {
+  const auto& [d_o, dq, dk, dv, dnorm] = scratch;
   if (run.Adapted({P::kQ, P::kK, P::kV}))
     RETURN_IF_ERROR(run.Norm(act.x, run.weights().input_norm, act.norm, {}));
   std::array<LinearBackwardTerm, 3> qkv = {run.BackwardTerm(P::kQ, dq), run.BackwardTerm(P::kK, dk),
@@ -207,27 +223,60 @@ float AttentionScale(const ModelConfig& config) {
 
 absl::Status LayerForward(int64_t layer, const LayerContext& context, LayerAttention& attention,
                           LayerActivations& act, TensorView y, Stream& stream) {
+  for (const LinearGroup part : kForwardParts)
+    RETURN_IF_ERROR(LayerForwardPart(part, layer, context, attention, act, y, stream));
+  return absl::OkStatus();
+}
+
+absl::Status LayerForwardPart(LinearGroup part, int64_t layer, const LayerContext& context,
+                              LayerAttention& attention, LayerActivations& act, TensorView y,
+                              Stream& stream) {
   const LayerRun run(layer, context, stream);
   // When nothing is kept for a backward pass the residual stream is built in y.
   const TensorView h = act.h.empty() ? y : act.h;
-  RETURN_IF_ERROR(AttentionForward(layer, run, attention, act, h, stream));
-  return MlpForward(run, act, h, y, stream);
+  switch (part) {
+    case LinearGroup::kQkv:
+      return QkvForward(run, act);
+    case LinearGroup::kOutput:
+      return OutputForward(layer, run, attention, act, h, stream);
+    case LinearGroup::kGateUp:
+      return GateUpForward(run, act, h);
+    case LinearGroup::kDown:
+      return DownForward(run, act, h, y, stream);
+  }
+  return absl::OkStatus();
 }
 
 absl::Status LayerBackward(int64_t layer, const LayerContext& context,
                            const SequenceBounds& sequences, const LayerBatch& batch,
                            LayerActivations& act, TensorView dy, Arena& arena, Stream& stream) {
+  for (const LinearGroup part : kBackwardParts)
+    RETURN_IF_ERROR(
+        LayerBackwardPart(part, layer, context, sequences, batch, act, dy, arena, stream));
+  return absl::OkStatus();
+}
+
+absl::Status LayerBackwardPart(LinearGroup part, int64_t layer, const LayerContext& context,
+                               const SequenceBounds& sequences, const LayerBatch& batch,
+                               LayerActivations& act, TensorView dy, Arena& arena, Stream& stream) {
   const LayerRun run(layer, context, stream);
   const ModelConfig& config = context.model.config();
-  RETURN_IF_ERROR(WithScratch(
-      arena, [&] { return AllocateMlpScratch(config, context.backend, batch, arena); },
-      [&](const MlpScratch& scratch) {
-        return MlpBackward(run, batch.keeps_act, act, dy, scratch, stream);
-      }));
+  if (part == LinearGroup::kDown || part == LinearGroup::kGateUp) {
+    return WithScratch(
+        arena, [&] { return AllocateMlpScratch(config, context.backend, batch, arena); },
+        [&](const MlpScratch& scratch) {
+          return part == LinearGroup::kDown
+                     ? DownBackward(run, batch.keeps_act, act, dy, scratch.dact, stream)
+                     : GateUpBackward(run, act, dy, scratch.dnorm, stream);
+        });
+  }
+  // Both parts lay out the same scratch at the same place: the second finds what the first left.
   return WithScratch(
       arena, [&] { return AllocateAttentionScratch(config, context.backend, batch, arena); },
       [&](const AttentionScratch& scratch) {
-        return AttentionBlockBackward(run, sequences, act, dy, scratch, stream);
+        return part == LinearGroup::kOutput
+                   ? OutputBackward(run, sequences, act, dy, scratch, stream)
+                   : QkvBackward(run, act, dy, scratch, stream);
       });
 }
 

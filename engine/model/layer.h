@@ -95,6 +95,11 @@ absl::StatusOr<TensorView> AllocateResidualGradient(const ModelConfig& config, B
 // The linear layers that share one op call: q k v; o; gate up; down.
 enum class LinearGroup : uint8_t { kQkv, kOutput, kGateUp, kDown };
 inline constexpr int kNumLinearGroups = 4;
+// A layer's parts are named after the group in each, and run in these orders.
+inline constexpr std::array<LinearGroup, kNumLinearGroups> kForwardParts = {
+    LinearGroup::kQkv, LinearGroup::kOutput, LinearGroup::kGateUp, LinearGroup::kDown};
+inline constexpr std::array<LinearGroup, kNumLinearGroups> kBackwardParts = {
+    LinearGroup::kDown, LinearGroup::kGateUp, LinearGroup::kOutput, LinearGroup::kQkv};
 
 // The workspace in parts, one for each group, so that the backward pass of a layer that was just
 // computed finds the weights that its forward pass decoded. Attention takes all but the first part:
@@ -142,6 +147,11 @@ LayerWorkspaceParts PartLayerWorkspace(const Model& model, Backend& backend, int
 // kept.
 absl::Status LayerForward(int64_t layer, const LayerContext& context, LayerAttention& attention,
                           LayerActivations& act, TensorView y, Stream& stream);
+// One part of it: of kForwardParts, in order and with the same arguments, what LayerForward does to
+// the bit. With y empty kDown does nothing.
+absl::Status LayerForwardPart(LinearGroup part, int64_t layer, const LayerContext& context,
+                              LayerAttention& attention, LayerActivations& act, TensorView y,
+                              Stream& stream);
 
 // Packed sequences, as in AttentionArgs.
 struct SequenceBounds {
@@ -160,6 +170,11 @@ absl::Status MeasureLayerBackward(const ModelConfig& config, Backend& backend,
 absl::Status LayerBackward(int64_t layer, const LayerContext& context,
                            const SequenceBounds& sequences, const LayerBatch& batch,
                            LayerActivations& act, TensorView dy, Arena& arena, Stream& stream);
+// One part of it: of kBackwardParts, in order and with the same arguments, what LayerBackward does
+// to the bit. From kOutput to kQkv the arena's free part holds data: nothing else may use it.
+absl::Status LayerBackwardPart(LinearGroup part, int64_t layer, const LayerContext& context,
+                               const SequenceBounds& sequences, const LayerBatch& batch,
+                               LayerActivations& act, TensorView dy, Arena& arena, Stream& stream);
 
 }  // namespace lorad
 

@@ -15,6 +15,7 @@
 #include "engine/ops/optimizer.h"
 #include "engine/ops/rms_norm.h"
 #include "engine/ops/rope.h"
+#include "engine/ops/sample.h"
 #include "engine/ops/swiglu.h"
 
 namespace lorad {
@@ -30,6 +31,7 @@ class InferenceOps {
   virtual absl::Status SwiGlu(const SwiGluArgs& args, Stream& stream) = 0;
   virtual absl::Status KvWrite(const KvWriteArgs& args, Stream& stream) = 0;
   virtual absl::Status PagedAttention(const PagedAttentionArgs& args, Stream& stream) = 0;
+  virtual absl::Status Sample(const SampleArgs& args, Stream& stream) = 0;
   virtual absl::Status Dequantize(const DequantizeArgs& args, Stream& stream) = 0;
 
   virtual LinearLayout PreferredLinearLayout() const = 0;

@@ -11,19 +11,42 @@ absl::Status Inbox::CheckOpen() const {
   return closed_ ? absl::UnavailableError(why_closed_) : absl::OkStatus();
 }
 
-absl::StatusOr<uint64_t> Inbox::Put(std::unique_ptr<Sequence> sequence) {
-  absl::MutexLock lock(&mu_);
-  RETURN_IF_ERROR(CheckOpen());
-  if (queued_ >= max_queued_) {
+absl::Status Inbox::CheckRoom(int64_t count) const {
+  if (queued_ + count <= max_queued_) return absl::OkStatus();
+  if (count == 1) {
     return absl::ResourceExhaustedError(absl::StrFormat(
         "%d requests are waiting and the queue holds %d; try again later", queued_, max_queued_));
   }
+  return absl::ResourceExhaustedError(
+      absl::StrFormat("%d requests are waiting and the queue holds %d, so %d more do not fit "
+                      "together; try again later, or with fewer",
+                      queued_, max_queued_, count));
+}
+
+uint64_t Inbox::Add(std::unique_ptr<Sequence> sequence) {
   ++queued_;
   pending_ = true;
   const uint64_t id = next_id_++;
   sequence->id = id;
   mail_.sequences.push_back(std::move(sequence));
   return id;
+}
+
+absl::StatusOr<uint64_t> Inbox::Put(std::unique_ptr<Sequence> sequence) {
+  absl::MutexLock lock(&mu_);
+  RETURN_IF_ERROR(CheckOpen());
+  RETURN_IF_ERROR(CheckRoom(1));
+  return Add(std::move(sequence));
+}
+
+absl::StatusOr<std::vector<uint64_t>> Inbox::PutAll(
+    std::vector<std::unique_ptr<Sequence>> sequences) {
+  absl::MutexLock lock(&mu_);
+  RETURN_IF_ERROR(CheckOpen());
+  RETURN_IF_ERROR(CheckRoom(static_cast<int64_t>(sequences.size())));
+  std::vector<uint64_t> ids;
+  for (auto& sequence : sequences) ids.push_back(Add(std::move(sequence)));
+  return ids;
 }
 
 absl::Status Inbox::Put(AdapterTask task) {

@@ -15,7 +15,7 @@
 #include "absl/time/time.h"
 #include "engine/lora/store.h"
 #include "engine/sched/sequence.h"
-#include "engine/train/job.h"
+#include "engine/train/sliced_job.h"
 
 namespace lorad {
 
@@ -30,7 +30,7 @@ struct AdapterTask {
 
 struct TrainingStart {
   uint64_t id = 0;
-  std::unique_ptr<TrainingJob> job;
+  std::unique_ptr<SlicedJob> job;
   std::shared_ptr<TrainingSink> sink;
 };
 
@@ -57,6 +57,8 @@ class Inbox {
   // Gives the sequence its id and takes it. kResourceExhausted: the queue is full, with its length.
   // kUnavailable: closed.
   absl::StatusOr<uint64_t> Put(std::unique_ptr<Sequence> sequence);
+  // All or none; ids in the order of `sequences`.
+  absl::StatusOr<std::vector<uint64_t>> PutAll(std::vector<std::unique_ptr<Sequence>> sequences);
   absl::Status Put(AdapterTask task);
   absl::Status Put(TrainingStart start);
   void Put(TrainingStop stop);
@@ -80,6 +82,8 @@ class Inbox {
 
  private:
   absl::Status CheckOpen() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status CheckRoom(int64_t count) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  uint64_t Add(std::unique_ptr<Sequence> sequence) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const int32_t max_queued_;
   mutable absl::Mutex mu_;

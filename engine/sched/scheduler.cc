@@ -21,8 +21,11 @@ constexpr absl::Duration kPoll = absl::Milliseconds(5);
 Scheduler::Scheduler(SchedulerOptions options, Runner& runner, AdapterStore& adapters)
     : options_(std::move(options)),
       adapters_(adapters),
+      model_digest_(runner.model().digest()),
       inbox_(options_.max_queued),
-      serving_(options_.serving, runner, adapters, [this] { inbox_.LeftQueue(1); }) {}
+      serving_(options_.serving, runner, adapters, [this] { inbox_.LeftQueue(1); }),
+      budget_(options_.training),
+      pacer_(training_, options_.serving.now, options_.serving.observer) {}
 
 Scheduler::~Scheduler() {
   Mail mail = inbox_.Take();
@@ -32,18 +35,41 @@ Scheduler::~Scheduler() {
 
 // ---- Any thread -------------------------------------------------------------------------------
 
-absl::StatusOr<uint64_t> Scheduler::Generate(GenerateRequest request, absl::Time deadline,
-                                             std::shared_ptr<GenerateSink> sink) {
+absl::StatusOr<std::unique_ptr<Sequence>> Scheduler::MakeSequence(Submission submission,
+                                                                  absl::Time deadline) const {
+  GenerateRequest& request = submission.request;
   RETURN_IF_ERROR(lorad::Validate(request, options_.limits));
+  ASSIGN_OR_RETURN(std::shared_ptr<const Constraint> constraint,
+                   CompileConstraint(request.constraint, options_.limits));
   auto sequence = std::make_unique<Sequence>();
   if (!request.adapter_id.empty()) {
     ASSIGN_OR_RETURN(sequence->lease, adapters_.Find(request.adapter_id));
   }
-  sequence->generation.emplace(std::move(request), options_.limits);
-  sequence->sink = std::move(sink);
+  sequence->scope = {model_digest_, request.adapter_id, std::move(request.tenant)};
+  sequence->priority = request.priority;
+  sequence->generation.emplace(std::move(request), options_.limits, std::move(constraint));
+  sequence->sink = std::move(submission.sink);
   sequence->deadline = deadline;
   sequence->arrival = absl::Now();
+  return sequence;
+}
+
+absl::StatusOr<uint64_t> Scheduler::Generate(GenerateRequest request, absl::Time deadline,
+                                             std::shared_ptr<GenerateSink> sink) {
+  ASSIGN_OR_RETURN(std::unique_ptr<Sequence> sequence,
+                   MakeSequence({std::move(request), std::move(sink)}, deadline));
   return inbox_.Put(std::move(sequence));
+}
+
+absl::StatusOr<std::vector<uint64_t>> Scheduler::GenerateAll(std::vector<Submission> submissions,
+                                                             absl::Time deadline) {
+  std::vector<std::unique_ptr<Sequence>> sequences;
+  for (Submission& submission : submissions) {
+    ASSIGN_OR_RETURN(std::unique_ptr<Sequence> sequence,
+                     MakeSequence(std::move(submission), deadline));
+    sequences.push_back(std::move(sequence));
+  }
+  return inbox_.PutAll(std::move(sequences));
 }
 
 absl::Status Scheduler::Score(ScoreRequest request, ScoreCallback done) {
@@ -91,15 +117,15 @@ void Scheduler::Run() {
 }
 
 bool Scheduler::RunOneStep() {
+  const absl::Time began = options_.serving.now();
   CarryOut(inbox_.Take());
   if (!poison_.ok()) FailEverything(poison_);  // what arrived before the inbox was closed
   serving_.ExpireDeadlines(absl::Now());
   RunAdapterTasks();
-  swept_ = adapters_.Sweep();
+  swept_ = adapters_.Sweep([this](const std::string& id) { serving_.prefixes().Forget(id); });
   CheckDrain();
-  const absl::Time began = absl::Now();
-  const bool served = Serve();
-  const bool trained = Train(served, absl::Now() - began);
+  const bool served = Serve(began);
+  const bool trained = Train(served);
   return served || trained;
 }
 
@@ -154,29 +180,41 @@ void Scheduler::CheckDrain() {
   adapter_tasks_.clear();
 }
 
-bool Scheduler::Serve() {
+bool Scheduler::Serve(absl::Time began) {
   serving_.Admit();
   PublishCounts();
-  if (serving_.running() == 0) return false;
-  const absl::Status status = serving_.Step();
-  if (!status.ok()) Poison(status);
+  if (serving_.running() == 0) {
+    budget_.OnIdle();
+    return false;
+  }
+  const absl::Status status = serving_.Step(budget_.prefill_budget());
+  if (status.ok())
+    NoteServed(began);
+  else
+    Poison(status);
   PublishCounts();
   return true;
+}
+
+void Scheduler::NoteServed(absl::Time began) {
+  ServedStep step = serving_.last_step();
+  step.began = began;
+  if (budget_.OnServed(step) && options_.serving.observer != nullptr)
+    options_.serving.observer->OnItlTargetMissed();
 }
 
 void Scheduler::PublishCounts() {
   running_.store(serving_.running(), std::memory_order_relaxed);
   preempted_.store(serving_.preempted(), std::memory_order_relaxed);
+  preemptions_.store(serving_.preemptions(), std::memory_order_relaxed);
 }
 
-bool Scheduler::Train(bool served, absl::Duration serving_time) {
+bool Scheduler::Train(bool served) {
   if (!training_.active()) return false;
-  const absl::Duration budget =
-      served ? std::min(serving_time, options_.training_slice_budget) : kTrainingAlone;
-  const absl::Time end = absl::Now() + budget;
-  do {
-    training_.Advance();
-  } while (training_.active() && absl::Now() < end && (served || !inbox_.pending()));
+  if (served)
+    budget_.OnTrained(pacer_.RunWithin(budget_.allowance()));
+  else
+    pacer_.RunAlone(kTrainingAlone, [this] { return inbox_.pending(); });
   return true;
 }
 
@@ -205,6 +243,7 @@ void Scheduler::Poison(const absl::Status& status) {
 void Scheduler::FailEverything(const absl::Status& status) {
   serving_.FailAll(status);
   training_.Fail(status);
+  pacer_.Forget();
   for (AdapterTask& task : adapter_tasks_) task.done(status);
   adapter_tasks_.clear();
 }

@@ -16,6 +16,8 @@
 #include "engine/infer/generation.h"
 #include "engine/sched/inbox.h"
 #include "engine/sched/serving.h"
+#include "engine/sched/slice_budget.h"
+#include "engine/sched/training_pacer.h"
 #include "engine/sched/training_slot.h"
 
 namespace lorad {
@@ -24,9 +26,7 @@ struct SchedulerOptions {
   ServingOptions serving;
   int32_t max_queued = 1024;
   GenerationLimits limits;
-  // Training slices of a step in which requests were served: at least one, and further ones while
-  // they have taken less than the serving half of the step and less than this.
-  absl::Duration training_slice_budget = absl::Milliseconds(10);
+  SliceBudgetOptions training;
 };
 
 // Thread-safe above the line; below it, the engine thread alone. RunOneStep needs no thread of its
@@ -40,6 +40,9 @@ class Scheduler {
 
   absl::StatusOr<uint64_t> Generate(GenerateRequest request, absl::Time deadline,
                                     std::shared_ptr<GenerateSink> sink);
+  // All or none.
+  absl::StatusOr<std::vector<uint64_t>> GenerateAll(std::vector<Submission> submissions,
+                                                    absl::Time deadline);
   void Cancel(uint64_t id) { inbox_.Cancel(id); }
   absl::Status Score(ScoreRequest request, ScoreCallback done);
   // kNotFound: unknown adapter. Otherwise task.done is called once, on the engine thread.
@@ -58,7 +61,13 @@ class Scheduler {
   // Requests that wait for a slot: the first one, or another after a preemption.
   int32_t queued() const { return inbox_.queued() + preempted_.load(std::memory_order_relaxed); }
   int32_t running() const { return running_.load(std::memory_order_relaxed); }
+  // How much of the prompts was known.
+  const PrefixReuse& prefixes() const { return serving_.prefixes(); }
+  // Sequences that gave their pages back to older ones, since the start.
+  int64_t preemptions() const { return preemptions_.load(std::memory_order_relaxed); }
   bool healthy() const { return healthy_.load(std::memory_order_relaxed); }
+  // What training took of the last seconds, 0 to 1.
+  double training_share() const { return pacer_.training_share(); }
 
   // ---- Engine thread --------------------------------------------------------------------------
 
@@ -71,31 +80,38 @@ class Scheduler {
   bool drained() const;
   // RunOneStep and WaitForWork until drained().
   void Run();
-  int64_t preemptions() const { return serving_.preemptions(); }
 
  private:
+  // Checked, with its lease.
+  absl::StatusOr<std::unique_ptr<Sequence>> MakeSequence(Submission submission,
+                                                         absl::Time deadline) const;
   void CarryOut(Mail mail);
   void RunAdapterTasks();
   bool RunAdapterTask(AdapterTask& task);
   void CheckDrain();
-  bool Serve();
+  bool Serve(absl::Time began);
+  void NoteServed(absl::Time began);
   void PublishCounts();
-  bool Train(bool served, absl::Duration serving_time);
+  bool Train(bool served);
   void Poison(const absl::Status& status);
   void FailEverything(const absl::Status& status);
 
   const SchedulerOptions options_;
   AdapterStore& adapters_;
+  const std::string model_digest_;
   Inbox inbox_;
   TrainingSlot training_;
   std::atomic<int32_t> running_{0};
   std::atomic<int32_t> preempted_{0};
+  std::atomic<int64_t> preemptions_{0};
   std::atomic<bool> healthy_{true};
   std::atomic<bool> draining_{false};
   std::atomic<int64_t> drain_deadline_nanos_{0};
 
   // Engine thread.
   Serving serving_;
+  SliceBudget budget_;
+  TrainingPacer pacer_;
   std::vector<AdapterTask> adapter_tasks_;
   absl::Status poison_;  // the device error that has stopped everything
   bool swept_ = true;    // no unregistered adapter waits to be freed

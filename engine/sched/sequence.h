@@ -2,6 +2,7 @@
 #ifndef LORAD_ENGINE_SCHED_SEQUENCE_H_
 #define LORAD_ENGINE_SCHED_SEQUENCE_H_
 
+#include <compare>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -15,12 +16,26 @@
 #include "engine/infer/pass.h"
 #include "engine/infer/request.h"
 #include "engine/kv/kv_cache.h"
+#include "engine/kv/prefix_cache.h"
 #include "engine/lora/store.h"
 
 namespace lorad {
 
 // Receives the tokens' log-probabilities, once, on the engine thread.
 using ScoreCallback = std::function<void(absl::StatusOr<ScoreResult>)>;
+
+// Who goes first: the lower one waits in front and is preempted last. A step of priority is a head
+// start of kHeadStart, so a sequence goes before all of lower priority that have not waited that
+// much longer, and is overtaken only by those that come within its own disadvantage: whatever
+// arrives, its time comes. Equal priorities are served in order of arrival.
+inline constexpr absl::Duration kHeadStart = absl::Seconds(10);
+struct Turn {
+  absl::Time time;  // of arrival, less the head start
+  uint64_t id = 0;
+
+  bool operator==(const Turn&) const = default;
+  std::weak_ordering operator<=>(const Turn&) const = default;
+};
 
 // A piece of a sequence that one forward pass takes: tokens [begin, end).
 struct Chunk {
@@ -39,6 +54,8 @@ struct Sequence {
   std::vector<int32_t> score_ids;
   std::vector<float> logprobs;  // of score_ids; the first is NaN
   ScoreCallback score_done;
+  PrefixScope scope;  // of its prompt
+  int32_t priority = 0;
 
   absl::Time deadline = absl::InfiniteFuture();
   absl::Time arrival = absl::InfinitePast();
@@ -50,7 +67,10 @@ struct Sequence {
   AdapterStore::Lease lease;  // null: base model
   AdapterStore::Pin pin;      // while it runs, unless base
   KvTable table;
-  int64_t computed = 0;  // tokens whose keys and values are in the cache
+  int64_t computed = 0;       // tokens whose keys and values are in the cache
+  int64_t cached_tokens = 0;  // of the prompt: found there before the first token of the answer
+
+  Turn turn() const { return {arrival - priority * kHeadStart, id}; }
 
   bool scores() const { return !generation.has_value(); }
   const std::vector<int32_t>& tokens() const { return scores() ? score_ids : generation->tokens(); }

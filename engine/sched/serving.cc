@@ -20,10 +20,10 @@ bool IsFatal(const absl::Status& status) {
   return !status.ok() && !absl::IsResourceExhausted(status) && !absl::IsInvalidArgument(status);
 }
 
-std::vector<uint64_t> Keys(const std::map<uint64_t, std::unique_ptr<Sequence>>& sequences) {
-  std::vector<uint64_t> keys;
-  for (const auto& [id, sequence] : sequences) keys.push_back(id);
-  return keys;
+std::vector<Turn> Turns(const std::map<Turn, std::unique_ptr<Sequence>>& sequences) {
+  std::vector<Turn> turns;
+  for (const auto& [turn, sequence] : sequences) turns.push_back(turn);
+  return turns;
 }
 
 }  // namespace
@@ -34,9 +34,12 @@ Serving::Serving(const ServingOptions& options, Runner& runner, AdapterStore& ad
       runner_(runner),
       cache_(runner.cache()),
       adapters_(adapters),
-      left_queue_(std::move(left_queue)) {
+      left_queue_(std::move(left_queue)),
+      prefixes_(cache_) {
   LORAD_CHECK(options.max_running >= 1 && options.max_running <= runner.limits().max_sequences);
   LORAD_CHECK(options.chunk_tokens >= 1 && options.chunk_tokens <= runner.limits().max_tokens);
+  LORAD_CHECK(cache_.prefix_block_tokens() == 0 ||
+              cache_.prefix_block_tokens() == options.chunk_tokens);
 }
 
 Serving::~Serving() { LORAD_CHECK(waiting_.empty() && running_.empty()); }
@@ -44,13 +47,14 @@ Serving::~Serving() { LORAD_CHECK(waiting_.empty() && running_.empty()); }
 // ---- Coming and going -------------------------------------------------------------------------
 
 void Serving::Accept(std::unique_ptr<Sequence> sequence) {
-  const uint64_t id = sequence->id;
-  waiting_[id] = std::move(sequence);
+  const Turn turn = sequence->turn();
+  waiting_[turn] = std::move(sequence);
 }
 
 void Serving::Cancel(uint64_t id) {
   for (Sequences* sequences : {&waiting_, &running_}) {
-    const auto found = sequences->find(id);
+    const auto found = std::find_if(sequences->begin(), sequences->end(),
+                                    [id](const auto& item) { return item.first.id == id; });
     if (found == sequences->end()) continue;
     Finish(*found->second, FinishReason::kCancelled);
     return;
@@ -59,8 +63,8 @@ void Serving::Cancel(uint64_t id) {
 
 void Serving::ExpireDeadlines(absl::Time now) {
   for (Sequences* sequences : {&waiting_, &running_}) {
-    for (const uint64_t id : Keys(*sequences)) {
-      Sequence& sequence = *sequences->at(id);
+    for (const Turn& turn : Turns(*sequences)) {
+      Sequence& sequence = *sequences->at(turn);
       if (sequence.deadline <= now) Finish(sequence, FinishReason::kDeadline);
     }
   }
@@ -73,20 +77,20 @@ int32_t Serving::preempted() const {
 
 absl::Time Serving::NextDeadline() const {
   absl::Time next = absl::InfiniteFuture();
-  for (const auto& [id, sequence] : waiting_) next = std::min(next, sequence->deadline);
+  for (const auto& [turn, sequence] : waiting_) next = std::min(next, sequence->deadline);
   return next;
 }
 
 void Serving::FailAll(const absl::Status& status) {
   for (Sequences* sequences : {&waiting_, &running_}) {
-    for (const uint64_t id : Keys(*sequences)) Fail(*sequences->at(id), status);
+    for (const Turn& turn : Turns(*sequences)) Fail(*sequences->at(turn), status);
   }
 }
 
-std::unique_ptr<Sequence> Serving::Remove(uint64_t id) {
+std::unique_ptr<Sequence> Serving::Remove(const Turn& turn) {
   std::unique_ptr<Sequence> sequence;
   for (Sequences* sequences : {&waiting_, &running_}) {
-    const auto found = sequences->find(id);
+    const auto found = sequences->find(turn);
     if (found == sequences->end()) continue;
     sequence = std::move(found->second);
     sequences->erase(found);
@@ -106,7 +110,7 @@ void Serving::LeaveQueue(Sequence& sequence, absl::Time now) {
 }
 
 void Serving::Finish(Sequence& running, FinishReason reason) {
-  const std::unique_ptr<Sequence> sequence = Remove(running.id);
+  const std::unique_ptr<Sequence> sequence = Remove(running.turn());
   Report(*sequence, reason);
   if (sequence->scores()) {
     sequence->score_done(absl::CancelledError("the score was cancelled"));
@@ -116,6 +120,7 @@ void Serving::Finish(Sequence& running, FinishReason reason) {
   result.finish_reason = reason;
   if (sequence->lease != nullptr) result.adapter_id = AdapterStore::Id(sequence->lease);
   result.prompt_tokens = static_cast<int32_t>(sequence->generation->prompt_tokens());
+  result.cached_tokens = static_cast<int32_t>(sequence->cached_tokens);
   result.generated_tokens = static_cast<int32_t>(sequence->generation->generated_tokens());
   result.queue_seconds = sequence->queue_seconds();
   result.time_to_first_token_seconds = sequence->time_to_first_token_seconds();
@@ -123,12 +128,12 @@ void Serving::Finish(Sequence& running, FinishReason reason) {
 }
 
 void Serving::FinishScore(Sequence& running) {
-  const std::unique_ptr<Sequence> sequence = Remove(running.id);
+  const std::unique_ptr<Sequence> sequence = Remove(running.turn());
   sequence->score_done(ScoreResult{std::move(sequence->logprobs)});
 }
 
 void Serving::Fail(Sequence& running, const absl::Status& status) {
-  const std::unique_ptr<Sequence> sequence = Remove(running.id);
+  const std::unique_ptr<Sequence> sequence = Remove(running.turn());
   Report(*sequence, FinishReason::kError);
   if (sequence->scores())
     sequence->score_done(status);
@@ -144,6 +149,7 @@ void Serving::Report(const Sequence& sequence, FinishReason reason) const {
   times.time_to_first_token_seconds = sequence.time_to_first_token_seconds();
   times.total_seconds = SecondsSince(sequence.arrival);
   times.prompt_tokens = static_cast<int32_t>(sequence.generation->prompt_tokens());
+  times.cached_tokens = static_cast<int32_t>(sequence.cached_tokens);
   times.generated_tokens = static_cast<int32_t>(sequence.generation->generated_tokens());
   times.finish_reason = reason;
   options_.observer->OnRequestFinished(times);
@@ -152,20 +158,25 @@ void Serving::Report(const Sequence& sequence, FinishReason reason) const {
 // ---- Admission and preemption -----------------------------------------------------------------
 
 void Serving::Admit() {
-  for (const uint64_t id : Keys(waiting_)) {
+  for (const Turn& turn : Turns(waiting_)) {
     if (running() >= options_.max_running) return;
-    const Admission admission = TryAdmit(*waiting_.at(id));
+    const Admission admission = TryAdmit(*waiting_.at(turn));
     if (admission == Admission::kBlocked) return;
     if (admission == Admission::kSkipped) continue;
-    running_.insert(waiting_.extract(id));
+    running_.insert(waiting_.extract(turn));
   }
 }
 
 Serving::Admission Serving::TryAdmit(Sequence& sequence) {
   // One page stays free for each running sequence, so that who is let in is not thrown out at once.
   const int64_t tokens = static_cast<int64_t>(sequence.tokens().size());
-  if (cache_.PagesFor(tokens) + running() > cache_.free_pages() && running() > 0)
+  prefixes_.Skip(sequence);
+  const int64_t missing =
+      cache_.PagesFor(tokens) - static_cast<int64_t>(sequence.table.pages().size());
+  if (missing + running() > cache_.free_pages() && running() > 0) {
+    GiveBack(sequence);
     return Admission::kBlocked;
+  }
   if (sequence.lease != nullptr) {
     const absl::StatusOr<AdapterStore::Progress> progress =
         adapters_.TryPin(sequence.lease, &sequence.pin);
@@ -173,8 +184,11 @@ Serving::Admission Serving::TryAdmit(Sequence& sequence) {
       Fail(sequence, progress.status());
       return Admission::kSkipped;
     }
-    if (*progress == AdapterStore::Progress::kLoading) return Admission::kSkipped;
-    if (*progress == AdapterStore::Progress::kNoRoom) return Admission::kBlocked;
+    if (*progress != AdapterStore::Progress::kPinned) {
+      GiveBack(sequence);
+      return *progress == AdapterStore::Progress::kLoading ? Admission::kSkipped
+                                                           : Admission::kBlocked;
+    }
   }
   LORAD_CHECK(cache_.Reserve(sequence.table, tokens));
   LeaveQueue(sequence, absl::Now());
@@ -182,80 +196,100 @@ Serving::Admission Serving::TryAdmit(Sequence& sequence) {
 }
 
 void Serving::ReserveForDecoding() {
-  for (const uint64_t id : Keys(running_)) {
-    const auto found = running_.find(id);
-    if (found == running_.end()) return;  // this one and all younger ones were preempted
+  for (const Turn& turn : Turns(running_)) {
+    const auto found = running_.find(turn);
+    if (found == running_.end()) return;  // this one and all behind it were preempted
     Sequence& sequence = *found->second;
     if (!sequence.decodes()) continue;
     while (!cache_.Reserve(sequence.table, sequence.computed + 1)) {
-      const uint64_t youngest = std::prev(running_.end())->first;
-      Preempt(youngest);
-      if (youngest == id) return;
+      const Turn last = std::prev(running_.end())->first;
+      Preempt(last);
+      if (last == turn) return;
     }
   }
 }
 
-// The pin goes too: a sequence that waits must not keep others from theirs.
-void Serving::Preempt(uint64_t id) {
-  Sequence& sequence = *running_.at(id);
+void Serving::Preempt(const Turn& turn) {
+  GiveBack(*running_.at(turn));
+  waiting_.insert(running_.extract(turn));
+  ++preemptions_;
+}
+
+// What a sequence that waits must not keep from others. Its prompt stays known as long as nobody
+// needs the pages.
+void Serving::GiveBack(Sequence& sequence) {
   cache_.Release(sequence.table);
   sequence.pin.reset();
   sequence.computed = 0;
-  waiting_.insert(running_.extract(id));
-  ++preemptions_;
+  if (sequence.first_token == absl::InfinitePast()) sequence.cached_tokens = 0;
 }
 
 // ---- Passes -----------------------------------------------------------------------------------
 
-absl::Status Serving::Step() {
-  int32_t rows = 0;
-  RETURN_IF_ERROR(Decode(&rows));
-  return Prefill(rows);
+absl::Status Serving::Step(absl::Duration prefill_budget) {
+  step_ = {.began = options_.now(), .decoded = {}, .ended = {}};
+  RETURN_IF_ERROR(Decode(&step_.decode_rows));
+  step_.decoded = options_.now();
+  RETURN_IF_ERROR(Prefill(step_.decode_rows, prefill_budget));
+  step_.ended = options_.now();
+  step_.backlog = HasBacklog();
+  return absl::OkStatus();
+}
+
+bool Serving::HasBacklog() const {
+  return waiting() > 0 || std::any_of(running_.begin(), running_.end(), [](const auto& item) {
+           return !item.second->scores() && !item.second->decodes();
+         });
 }
 
 absl::Status Serving::Decode(int32_t* rows) {
   ReserveForDecoding();
   std::vector<Sequence*> sequences;
   std::vector<SequenceRows> batch;
-  for (const auto& [id, sequence] : running_) {
+  std::vector<DrawRequest> requests;
+  for (const auto& [turn, sequence] : running_) {
     if (!sequence->decodes()) continue;
     sequences.push_back(sequence.get());
     batch.push_back(sequence->RowsOf(sequence->computed, sequence->computed + 1));
+    requests.push_back(sequence->generation->NextDraw());
   }
   *rows = static_cast<int32_t>(batch.size());
   if (batch.empty()) return absl::OkStatus();
   const absl::Time began = absl::Now();
-  const int64_t vocab = runner_.model().config().vocab_size;
-  logits_.resize(batch.size() * vocab);
+  std::vector<DrawResult> drawn(batch.size());
   const absl::Status status =
-      runner_.Forward(batch, PassKind::kRowInvariant, absl::MakeSpan(logits_));
+      runner_.Draw(batch, PassKind::kRowInvariant, requests, absl::MakeSpan(drawn));
   if (!status.ok()) return FailPass(sequences, status);
   if (options_.observer != nullptr)
     options_.observer->OnServingStep(/*prefill=*/false, *rows, SecondsSince(began));
   for (size_t i = 0; i < sequences.size(); ++i) {
     ++sequences[i]->computed;
-    Deliver(*sequences[i], absl::MakeConstSpan(logits_).subspan(i * vocab, vocab));
+    Deliver(*sequences[i], drawn[i]);
   }
   return absl::OkStatus();
 }
 
-absl::Status Serving::Prefill(int32_t decode_rows) {
-  const absl::Time began = absl::Now();
-  const int64_t budget = options_.max_batch_tokens - decode_rows;
+absl::Status Serving::Prefill(int32_t decode_rows, absl::Duration budget) {
+  const absl::Time began = options_.now();
+  const int64_t max_tokens = options_.max_batch_tokens - decode_rows;
   int64_t used = 0;
-  for (const uint64_t id : Keys(running_)) {
+  for (const Turn& turn : Turns(running_)) {
     while (true) {
-      const auto found = running_.find(id);
-      if (found == running_.end() || found->second->decodes()) break;
+      const auto found = running_.find(turn);
+      if (found == running_.end()) break;
       Sequence& sequence = *found->second;
+      prefixes_.Skip(sequence);  // others may have run its next chunks meanwhile
+      if (sequence.decodes()) break;
       if (sequence.scored()) {
         FinishScore(sequence);
         break;
       }
       const Chunk chunk = sequence.NextChunk(options_.chunk_tokens);
-      const bool late = decode_rows > 0 && absl::Now() - began > options_.prefill_budget;
-      if (used > 0 && (late || used + chunk.end - chunk.begin > budget)) return absl::OkStatus();
+      const bool late = decode_rows > 0 && options_.now() - began > budget;
+      if (used > 0 && (late || used + chunk.end - chunk.begin > max_tokens))
+        return absl::OkStatus();
       used += chunk.end - chunk.begin;
+      ++step_.chunks;
       RETURN_IF_ERROR(RunChunk(sequence, chunk));
     }
   }
@@ -265,21 +299,24 @@ absl::Status Serving::Prefill(int32_t decode_rows) {
 absl::Status Serving::RunChunk(Sequence& sequence, const Chunk& chunk) {
   const absl::Time began = absl::Now();
   absl::Status status;
+  DrawResult drawn;
   if (sequence.scores()) {
     status = ScoreChunk(sequence, chunk);
   } else {
-    logits_.resize(chunk.draws ? runner_.model().config().vocab_size : 0);
     const SequenceRows rows = sequence.RowsOf(chunk.begin, chunk.end);
-    status = runner_.Forward({rows}, chunk.kind, absl::MakeSpan(logits_));
+    status = chunk.draws ? runner_.Draw({rows}, chunk.kind, {sequence.generation->NextDraw()},
+                                        absl::MakeSpan(&drawn, 1))
+                         : runner_.Forward({rows}, chunk.kind, {});
   }
   Sequence* const concerned = &sequence;
   if (!status.ok()) return FailPass({concerned}, status);
   sequence.computed = chunk.end;
+  if (chunk.kind == PassKind::kMatrix) prefixes_.Keep(sequence);
   if (options_.observer != nullptr) {
     options_.observer->OnServingStep(
         /*prefill=*/true, static_cast<int32_t>(chunk.end - chunk.begin), SecondsSince(began));
   }
-  if (chunk.draws) Deliver(sequence, logits_);
+  if (chunk.draws) Deliver(sequence, drawn);
   return absl::OkStatus();
 }
 
@@ -296,8 +333,10 @@ absl::Status Serving::FailPass(absl::Span<Sequence* const> sequences, const absl
   return IsFatal(status) ? status : absl::OkStatus();
 }
 
-void Serving::Deliver(Sequence& sequence, absl::Span<const float> logits) {
-  absl::StatusOr<GenerateDelta> delta = sequence.generation->Advance(logits);
+void Serving::Deliver(Sequence& sequence, const DrawResult& drawn) {
+  Generation& generation = *sequence.generation;
+  absl::StatusOr<GenerateDelta> delta =
+      drawn.logits.empty() ? generation.Advance(drawn.token) : generation.Advance(drawn.logits);
   if (!delta.ok()) {
     Fail(sequence, delta.status());
     return;
@@ -314,6 +353,7 @@ void Serving::NoteToken(Sequence& sequence) {
   const absl::Time before = first ? sequence.arrival : sequence.last_token;
   if (first) sequence.first_token = now;
   sequence.last_token = now;
+  if (first) prefixes_.Count(sequence);
   if (options_.observer == nullptr) return;
   const bool adapter = sequence.lease != nullptr;
   const double seconds = absl::ToDoubleSeconds(now - before);

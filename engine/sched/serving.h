@@ -9,28 +9,33 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "engine/infer/runner.h"
 #include "engine/sched/observer.h"
+#include "engine/sched/prefix_reuse.h"
 #include "engine/sched/sequence.h"
+#include "engine/sched/slice_budget.h"
 
 namespace lorad {
 
 struct ServingOptions {
   int32_t max_running = 64;  // sequences that decode together; at most Runner's max_sequences
   int64_t max_batch_tokens = 2048;  // rows of one step, decoding and prefill
-  int64_t chunk_tokens = 256;       // prompts are cut at its multiples; at most Runner's max_tokens
-  // While rows decode, no further chunk is begun after this long: it bounds the time between two
-  // tokens. At least one chunk runs in every step.
-  absl::Duration prefill_budget = absl::Milliseconds(50);
-  SchedulerObserver* observer = nullptr;  // not owned; may be null
+  // Prompts are cut at its multiples; at most Runner's max_tokens. The blocks in which the KV cache
+  // keeps prompts, if it does, are as long.
+  int64_t chunk_tokens = 256;
+  std::function<absl::Time()> now = [] { return absl::Now(); };  // that steps are timed by
+  SchedulerObserver* observer = nullptr;                         // not owned; may be null
 };
 
-// First in, first out, except that a sequence whose adapter is still being read does not hold up
-// the ones behind it. When pages run out the youngest running sequence gives its own back and waits
-// at its old place in the queue; what it has generated stays, and is run again later with the same
-// numbers. Thread-compatible: engine thread.
+// Sequences run in order of their turn: by priority, then first in, first out (see Turn), except
+// that one whose adapter is still being read does not hold up those behind it. One whose adapter
+// finds no room does, so whatever adapters others ask for, it runs when those that run now have
+// ended. Nobody loses a slot to one that waits; when pages run out the running sequence whose turn
+// is the last gives its own back and waits at its old place in the queue. What it has generated
+// stays, and is run again later with the same numbers. Thread-compatible: engine thread.
 class Serving {
  public:
   // `left_queue` is told each time a sequence gets its first slot, or ends without one.
@@ -44,9 +49,13 @@ class Serving {
   void ExpireDeadlines(absl::Time now);
   // Moves sequences from the queue to the running ones as far as slots, pages and adapters allow.
   void Admit();
-  // Decodes one token of every sequence that is ready, then runs prefill chunks. Errors that
-  // concern one sequence end that one; an error returned here is the device's, and final.
-  absl::Status Step();
+  // Decodes one token of every sequence that is ready, then runs prefill chunks: one at least;
+  // while rows decode, no further one is begun after `prefill_budget`, which bounds the time
+  // between two tokens. Errors that concern one sequence end that one; an error returned here is
+  // the device's, and final.
+  absl::Status Step(absl::Duration prefill_budget);
+  // How the last Step() went.
+  const ServedStep& last_step() const { return step_; }
   void FailAll(const absl::Status& status);
 
   int32_t running() const { return static_cast<int32_t>(running_.size()); }
@@ -56,27 +65,31 @@ class Serving {
   // The nearest deadline of a waiting sequence.
   absl::Time NextDeadline() const;
   int64_t preemptions() const { return preemptions_; }
+  PrefixReuse& prefixes() { return prefixes_; }
+  const PrefixReuse& prefixes() const { return prefixes_; }
 
  private:
-  using Sequences = std::map<uint64_t, std::unique_ptr<Sequence>>;  // by age, the oldest first
+  using Sequences = std::map<Turn, std::unique_ptr<Sequence>>;
 
   enum class Admission { kAdmitted, kSkipped, kBlocked };
   Admission TryAdmit(Sequence& sequence);
   void ReserveForDecoding();
-  void Preempt(uint64_t id);
+  void Preempt(const Turn& turn);
+  void GiveBack(Sequence& sequence);
   absl::Status Decode(int32_t* rows);
-  absl::Status Prefill(int32_t decode_rows);
+  absl::Status Prefill(int32_t decode_rows, absl::Duration budget);
+  bool HasBacklog() const;
   absl::Status RunChunk(Sequence& sequence, const Chunk& chunk);
   absl::Status ScoreChunk(Sequence& sequence, const Chunk& chunk);
   absl::Status FailPass(absl::Span<Sequence* const> sequences, const absl::Status& status);
-  void Deliver(Sequence& sequence, absl::Span<const float> logits);
+  void Deliver(Sequence& sequence, const DrawResult& drawn);
   void NoteToken(Sequence& sequence);
 
   // Each ends the sequence, which must not be used afterwards.
   void Finish(Sequence& sequence, FinishReason reason);
   void FinishScore(Sequence& sequence);
   void Fail(Sequence& sequence, const absl::Status& status);
-  std::unique_ptr<Sequence> Remove(uint64_t id);
+  std::unique_ptr<Sequence> Remove(const Turn& turn);
   void Report(const Sequence& sequence, FinishReason reason) const;
   void LeaveQueue(Sequence& sequence, absl::Time now);
 
@@ -85,9 +98,10 @@ class Serving {
   KvCache& cache_;
   AdapterStore& adapters_;
   const std::function<void()> left_queue_;
+  PrefixReuse prefixes_;
   Sequences waiting_;
   Sequences running_;
-  std::vector<float> logits_;
+  ServedStep step_;
   int64_t preemptions_ = 0;
 };
 

@@ -58,7 +58,7 @@ bool TrainingSlot::claimed() const {
   return claimed_ != 0;
 }
 
-void TrainingSlot::Start(uint64_t id, std::unique_ptr<TrainingJob> job,
+void TrainingSlot::Start(uint64_t id, std::unique_ptr<SlicedJob> job,
                          std::shared_ptr<TrainingSink> sink) {
   LORAD_CHECK(job_ == nullptr);
   auto wrapped = std::make_shared<Sink>(this, id, std::move(sink));
@@ -77,7 +77,20 @@ void TrainingSlot::RequestStop(bool checkpoint) {
 }
 
 void TrainingSlot::Advance() {
-  if (job_ == nullptr || job_->Advance() == TrainingState::kRunning) return;
+  if (job_ == nullptr) return;
+  job_->Advance();
+  LeaveIfEnded();
+}
+
+absl::Duration TrainingSlot::AwaitSlice() {
+  if (job_ == nullptr) return absl::ZeroDuration();
+  const absl::Duration took = job_->AwaitSlice();
+  LeaveIfEnded();
+  return took;
+}
+
+void TrainingSlot::LeaveIfEnded() {
+  if (job_->state() == TrainingState::kRunning) return;
   job_.reset();
   sink_.reset();
   id_ = 0;

@@ -9,7 +9,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
-#include "engine/train/job.h"
+#include "absl/time/time.h"
+#include "engine/train/sliced_job.h"
 
 namespace lorad {
 
@@ -26,12 +27,15 @@ class TrainingSlot {
 
   // ---- Engine thread.
   // Takes the job's memory and begins; a failure goes to the sink. REQUIRES: Claim() gave `id`.
-  void Start(uint64_t id, std::unique_ptr<TrainingJob> job, std::shared_ptr<TrainingSink> sink);
+  void Start(uint64_t id, std::unique_ptr<SlicedJob> job, std::shared_ptr<TrainingSink> sink);
   // No effect on an unknown or ended job.
   void RequestStop(uint64_t id, bool checkpoint);
   void RequestStop(bool checkpoint);  // whatever runs
-  // One slice. No effect without a job.
+  // See SlicedJob; a job that ends leaves the slot. No effect without a job.
   void Advance();
+  absl::Duration AwaitSlice();
+  // REQUIRES: active().
+  Slice next_slice() const { return job_->next_slice(); }
   // Ends the job at once, without its help: the device is gone.
   void Fail(const absl::Status& status);
   bool active() const { return job_ != nullptr; }
@@ -39,13 +43,15 @@ class TrainingSlot {
  private:
   class Sink;
 
+  void LeaveIfEnded();
+
   mutable absl::Mutex mu_;
   uint64_t next_id_ ABSL_GUARDED_BY(mu_) = 1;
   uint64_t claimed_ ABSL_GUARDED_BY(mu_) = 0;  // 0: free
 
   // Engine thread.
   uint64_t id_ = 0;
-  std::unique_ptr<TrainingJob> job_;
+  std::unique_ptr<SlicedJob> job_;
   std::shared_ptr<Sink> sink_;
 };
 

@@ -26,6 +26,7 @@ void Evaluation::Begin(Arena& arena) {
   mark_ = arena.Mark();
   micro_batch_ = 0;
   in_pass_ = false;
+  read_back_due_ = false;
   sum_ = 0;
 }
 
@@ -40,15 +41,27 @@ absl::Status Evaluation::BeginPass(Stream& stream) {
 }
 
 absl::StatusOr<bool> Evaluation::Advance(Stream& stream) {
+  if (read_back_due_) return ReadBack(stream);
   if (!in_pass_) RETURN_IF_ERROR(BeginPass(stream));
   ASSIGN_OR_RETURN(in_pass_, pass_.Advance(stream));
-  if (in_pass_) return true;
+  read_back_due_ = !in_pass_;
+  return true;
+}
+
+absl::StatusOr<bool> Evaluation::ReadBack(Stream& stream) {
   ASSIGN_OR_RETURN(const double sum,
                    SumLosses(Rows(loss_, 0, batch_.num_tokens()), backend_, stream));
   sum_ += sum;
+  read_back_due_ = false;
   if (++micro_batch_ < plan_.num_micro_batches()) return true;
   arena_->Release(mark_);
   return false;
+}
+
+Slice Evaluation::next_slice() const {
+  if (read_back_due_) return {SliceKind::kReadBack};
+  // The first slice of a micro-batch makes it up: its rows are counted then.
+  return in_pass_ ? pass_.next_slice() : Slice{SliceKind::kEmbedding};
 }
 
 }  // namespace lorad

@@ -13,6 +13,7 @@
 #include "engine/train/micro_batch.h"
 #include "engine/train/model_pass.h"
 #include "engine/train/packing.h"
+#include "engine/train/slice.h"
 #include "engine/train/trainable_adapter.h"
 
 namespace lorad {
@@ -30,10 +31,13 @@ class Evaluation {
   // Queues one slice; waits for the device at the end of each micro-batch. False when done: loss()
   // is then valid.
   absl::StatusOr<bool> Advance(Stream& stream);
+  // What the next Advance() queues. REQUIRES: the evaluation is not done.
+  Slice next_slice() const;
   double loss() const { return sum_ / static_cast<double>(dataset_.report.target_tokens); }
 
  private:
   absl::Status BeginPass(Stream& stream);
+  absl::StatusOr<bool> ReadBack(Stream& stream);
 
   Backend& backend_;
   const TokenDataset& dataset_;
@@ -45,6 +49,7 @@ class Evaluation {
   int64_t mark_ = 0;
   int64_t micro_batch_ = 0;
   bool in_pass_ = false;
+  bool read_back_due_ = false;  // the pass is over, its losses are on the device
   MicroBatch batch_;
   double sum_ = 0;
 };

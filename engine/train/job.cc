@@ -23,6 +23,8 @@ class TrainingJob::Impl {
 
   absl::Status Start(std::shared_ptr<TrainingSink> sink);
   TrainingState Advance();
+  Slice next_slice() const { return run_->next_slice(); }
+  absl::Duration AwaitSlice();
   void RequestStop(bool checkpoint);
 
  private:
@@ -74,6 +76,14 @@ TrainingState TrainingJob::Impl::Advance() {
   return state_;
 }
 
+absl::Duration TrainingJob::Impl::AwaitSlice() {
+  if (state_ != TrainingState::kRunning) return absl::ZeroDuration();
+  const absl::StatusOr<absl::Duration> took = run_->AwaitSlice();
+  if (took.ok()) return *took;
+  Fail(took.status());
+  return absl::ZeroDuration();
+}
+
 void TrainingJob::Impl::RequestStop(bool checkpoint) {
   if (!checkpoint) drop_ = true;
   if (run_ != nullptr) run_->RequestStop();
@@ -100,6 +110,8 @@ absl::Status TrainingJob::Start(std::shared_ptr<TrainingSink> sink) {
   return impl_->Start(std::move(sink));
 }
 TrainingState TrainingJob::Advance() { return impl_->Advance(); }
+Slice TrainingJob::next_slice() const { return impl_->next_slice(); }
+absl::Duration TrainingJob::AwaitSlice() { return impl_->AwaitSlice(); }
 void TrainingJob::RequestStop(bool checkpoint) { impl_->RequestStop(checkpoint); }
 
 absl::StatusOr<DatasetReport> ValidateDatasetFile(const std::string& path, int32_t max_seq_length,

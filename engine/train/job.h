@@ -8,17 +8,10 @@
 #include "engine/device/backend.h"
 #include "engine/io/tokenizer.h"
 #include "engine/model/weights.h"
+#include "engine/train/sliced_job.h"
 #include "engine/train/spec.h"
 
 namespace lorad {
-
-enum class TrainingState {
-  kReady,     // created; holds no device memory
-  kRunning,   // between two slices
-  kFinished,  // OnFinish was called
-  kStopped,   // OnStopped was called
-  kFailed,    // OnError was called
-};
 
 // From creation to the PEFT directory at the end: optimiser steps, evaluation, checkpoints, early
 // stopping. The adapter that comes out is the one with the lowest eval loss if there is an eval
@@ -27,7 +20,7 @@ enum class TrainingState {
 //
 // Create() may run on any thread, beside serving: it touches host memory alone. After that the
 // object is thread-compatible and belongs to the thread that owns the backend.
-class TrainingJob {
+class TrainingJob final : public SlicedJob {
  public:
   // Checks everything that can be checked before a step runs: each hyperparameter, target modules,
   // ranks, the warm start, both datasets (read and tokenised here), directories, a checkpoint to
@@ -41,27 +34,19 @@ class TrainingJob {
                                                              std::shared_ptr<const Model> model,
                                                              const Tokenizer* tokenizer,
                                                              Backend& backend);
-  ~TrainingJob();
+  ~TrainingJob() override;
   TrainingJob(const TrainingJob&) = delete;
   TrainingJob& operator=(const TrainingJob&) = delete;
 
   const TrainingPlan& plan() const;
-  TrainingState state() const;
 
-  // Takes the job's one block of device memory, loads the adapter or the checkpoint to resume, and
-  // calls OnStart. An error is returned and also given to OnError; the job is then kFailed.
-  // REQUIRES: state() is kReady.
-  absl::Status Start(std::shared_ptr<TrainingSink> sink);
-
-  // Does one slice and returns: the embedding of a micro-batch; one layer forward; the loss of some
-  // rows; one layer backward; an optimiser update; a checkpoint. Errors end the job by OnError. The
-  // memory is given back when the job ends. No effect unless kRunning.
-  TrainingState Advance();
-
-  // With `checkpoint`: the running optimiser step is finished, a checkpoint is written (if the spec
-  // names a directory), then OnStopped. Without: the next Advance() drops the running step. A later
-  // call may turn the first kind into the second.
-  void RequestStop(bool checkpoint);
+  // See SlicedJob.
+  absl::Status Start(std::shared_ptr<TrainingSink> sink) override;
+  TrainingState Advance() override;
+  Slice next_slice() const override;
+  absl::Duration AwaitSlice() override;
+  TrainingState state() const override;
+  void RequestStop(bool checkpoint) override;
 
  private:
   class Impl;

@@ -49,6 +49,7 @@ absl::StatusOr<std::unique_ptr<JobRun>> JobRun::Create(const JobSetup& setup, Ba
 absl::Status JobRun::Allocate() {
   const int64_t bytes = setup_.plan.peak_bytes;
   ASSIGN_OR_RETURN(stream_, backend_.CreateStream());
+  ASSIGN_OR_RETURN(marks_, SliceMarks::Create(backend_));
   ASSIGN_OR_RETURN(block_, backend_.allocator().Allocate(bytes, MemoryTag::kTraining));
   arena_.emplace("training", block_.data(), bytes);
   ASSIGN_OR_RETURN(
@@ -111,44 +112,74 @@ double JobRun::Seconds() const {
 
 absl::StatusOr<JobRun::Progress> JobRun::Advance() {
   slice_begin_ = absl::Now();
-  Progress progress = Progress::kRunning;
+  RETURN_IF_ERROR(marks_->Begin(*stream_));
+  ASSIGN_OR_RETURN(const Progress progress, Run());
+  RETURN_IF_ERROR(marks_->End(*stream_));
+  seconds_ = Seconds();
+  return progress;
+}
+
+absl::StatusOr<absl::Duration> JobRun::AwaitSlice() {
+  slice_begin_ = absl::Now();
+  ASSIGN_OR_RETURN(const absl::Duration took, marks_->AwaitOldest());
+  seconds_ = Seconds();
+  return took;
+}
+
+absl::StatusOr<JobRun::Progress> JobRun::Run() {
   switch (phase_) {
-    case Phase::kNext: {
-      ASSIGN_OR_RETURN(progress, Next());
-      break;
-    }
+    case Phase::kNext:
+      return Next();
     case Phase::kStep:
       RETURN_IF_ERROR(AdvanceStep());
       break;
     case Phase::kEvaluation:
       RETURN_IF_ERROR(AdvanceEvaluation());
       break;
+    case Phase::kSaving:
+    case Phase::kFinishing:
+      return AwaitFiles();
   }
-  seconds_ = Seconds();
-  return progress;
+  return Progress::kRunning;
+}
+
+Slice JobRun::next_slice() const {
+  switch (phase_) {
+    case Phase::kNext:
+      return {SavesNext() || EndsNext() ? SliceKind::kSnapshot : SliceKind::kPrepare};
+    case Phase::kStep:
+      return step_->next_slice();
+    case Phase::kEvaluation:
+      break;
+    case Phase::kSaving:
+    case Phase::kFinishing:
+      return {SliceKind::kWrite};
+  }
+  return stop_ ? Slice{SliceKind::kPrepare} : evaluation_->next_slice();
+}
+
+bool JobRun::SavesNext() const {
+  const bool unsaved = !setup_.spec.checkpoint_dir.empty() && saved_step_ != progress_.step;
+  return unsaved && (stop_ || (progress_.evaluated && (save_due_ || AllStepsDone())));
+}
+
+bool JobRun::EndsNext() const {
+  return !stop_ && progress_.evaluated && !SavesNext() && AllStepsDone();
 }
 
 absl::StatusOr<JobRun::Progress> JobRun::Next() {
-  const bool saves = !setup_.spec.checkpoint_dir.empty() && saved_step_ != progress_.step;
-  if (stop_) {
-    if (saves) RETURN_IF_ERROR(SaveCheckpoint());
-    return Progress::kStopped;
-  }
   seconds_ = 0;
-  if (!progress_.evaluated) {
+  if (SavesNext())
+    RETURN_IF_ERROR(BeginCheckpoint());
+  else if (stop_)
+    return Progress::kStopped;
+  else if (EndsNext())
+    RETURN_IF_ERROR(BeginFinish());
+  else if (!progress_.evaluated)
     BeginEvaluation();
-    return Progress::kRunning;
-  }
-  if (saves && (save_due_ || AllStepsDone())) {
-    RETURN_IF_ERROR(SaveCheckpoint());
-    return Progress::kRunning;
-  }
-  if (!AllStepsDone()) {
+  else
     RETURN_IF_ERROR(BeginStep());
-    return Progress::kRunning;
-  }
-  RETURN_IF_ERROR(Finish());
-  return Progress::kFinished;
+  return Progress::kRunning;
 }
 
 absl::Status JobRun::BeginStep() {
@@ -251,20 +282,22 @@ absl::Status JobRun::OnEvaluationDone() {
   return absl::OkStatus();
 }
 
-absl::Status JobRun::SaveCheckpoint() {
+absl::Status JobRun::BeginCheckpoint() {
   TrainableAdapter& adapter = memory_->adapter;
   TrainingSnapshot snapshot{
       .progress = progress_, .adapter = setup_.initial, .moments = {}, .best = best_};
   RETURN_IF_ERROR(adapter.GetWeights(snapshot.adapter, *stream_));
   ASSIGN_OR_RETURN(snapshot.moments, adapter.GetMoments(*stream_));
-  ASSIGN_OR_RETURN(const CheckpointReport report,
-                   WriteCheckpoint(setup_.spec.checkpoint_dir, setup_.identity, snapshot));
-  saved_step_ = progress_.step;
-  sink_.OnCheckpoint(report);
+  phase_ = Phase::kSaving;
+  files_.Start([this, snapshot = std::move(snapshot)]() -> absl::Status {
+    ASSIGN_OR_RETURN(checkpoint_,
+                     WriteCheckpoint(setup_.spec.checkpoint_dir, setup_.identity, snapshot));
+    return absl::OkStatus();
+  });
   return absl::OkStatus();
 }
 
-absl::Status JobRun::Finish() {
+absl::Status JobRun::BeginFinish() {
   HostAdapter adapter = setup_.initial;
   if (best_) {
     adapter = *best_;
@@ -272,15 +305,30 @@ absl::Status JobRun::Finish() {
     RETURN_IF_ERROR(memory_->adapter.GetWeights(adapter, *stream_));
     if (evaluation_) sink_.OnWarning("no eval loss was finite: the last adapter is returned");
   }
-  RETURN_IF_ERROR(WriteOutput(adapter, setup_.model->config(), setup_.spec.output_dir));
-  result_.adapter_id = AdapterDigest(adapter);
   result_.output_dir = setup_.spec.output_dir;
   result_.steps = progress_.step;
   result_.final_loss = progress_.last_loss;
   result_.best_eval_loss = progress_.best_eval_loss;
   result_.best_step = best_ ? progress_.best_step : progress_.step;
   result_.stopped_early = progress_.step < setup_.plan.steps;
+  phase_ = Phase::kFinishing;
+  files_.Start([this, adapter = std::move(adapter)]() -> absl::Status {
+    RETURN_IF_ERROR(WriteOutput(adapter, setup_.model->config(), setup_.spec.output_dir));
+    result_.adapter_id = AdapterDigest(adapter);
+    return absl::OkStatus();
+  });
   return absl::OkStatus();
+}
+
+absl::StatusOr<JobRun::Progress> JobRun::AwaitFiles() {
+  const std::optional<absl::Status> done = files_.Await(absl::Milliseconds(1));
+  if (!done) return Progress::kRunning;
+  RETURN_IF_ERROR(*done);
+  if (phase_ == Phase::kFinishing) return Progress::kFinished;
+  phase_ = Phase::kNext;
+  saved_step_ = progress_.step;
+  sink_.OnCheckpoint(checkpoint_);
+  return Progress::kRunning;
 }
 
 }  // namespace lorad

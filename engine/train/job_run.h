@@ -11,10 +11,13 @@
 #include "absl/time/time.h"
 #include "engine/core/arena.h"
 #include "engine/device/backend.h"
+#include "engine/train/background_task.h"
 #include "engine/train/checkpoint.h"
 #include "engine/train/data_stream.h"
 #include "engine/train/evaluation.h"
 #include "engine/train/job_setup.h"
+#include "engine/train/slice.h"
+#include "engine/train/slice_marks.h"
 #include "engine/train/spec.h"
 #include "engine/train/step.h"
 #include "engine/train/training_memory.h"
@@ -41,6 +44,9 @@ class JobRun {
 
   // One slice.
   absl::StatusOr<Progress> Advance();
+  // See SlicedJob.
+  Slice next_slice() const;
+  absl::StatusOr<absl::Duration> AwaitSlice();
   // Stops, with a checkpoint, before the next optimiser step or evaluation.
   void RequestStop() { stop_ = true; }
 
@@ -48,12 +54,13 @@ class JobRun {
   int64_t saved_step() const { return saved_step_; }        // of the newest checkpoint; -1: none
 
  private:
-  enum class Phase : uint8_t { kNext, kStep, kEvaluation };
+  enum class Phase : uint8_t { kNext, kStep, kEvaluation, kSaving, kFinishing };
 
   JobRun(const JobSetup& setup, Backend& backend, TrainingSink& sink);
   absl::Status Allocate();
   absl::Status Restore();
 
+  absl::StatusOr<Progress> Run();  // a slice, by phase
   absl::StatusOr<Progress> Next();
   absl::Status BeginStep();
   absl::Status AdvanceStep();
@@ -63,10 +70,13 @@ class JobRun {
   void BeginEvaluation();
   absl::Status AdvanceEvaluation();
   absl::Status OnEvaluationDone();
-  absl::Status SaveCheckpoint();
-  absl::Status Finish();
+  absl::Status BeginCheckpoint();
+  absl::Status BeginFinish();
+  absl::StatusOr<Progress> AwaitFiles();
 
-  double Seconds() const;  // of the running step or evaluation, in slices alone
+  double Seconds() const;  // of the running step or evaluation: queueing and waiting for slices
+  bool SavesNext() const;  // in kNext: a checkpoint is what comes
+  bool EndsNext() const;   // in kNext: the result is what comes
   bool AllStepsDone() const;
   bool EvaluationDue() const;
   bool CheckpointDue() const;
@@ -76,6 +86,7 @@ class JobRun {
   TrainingSink& sink_;
 
   std::unique_ptr<Stream> stream_;
+  std::optional<SliceMarks> marks_;  // in the stream
   DeviceBuffer block_;
   std::unique_ptr<InputOffload> offload_;  // its copies use the block
   std::optional<Arena> arena_;
@@ -91,9 +102,11 @@ class JobRun {
   bool save_due_ = false;
   int64_t saved_step_ = -1;
   absl::Time slice_begin_;
-  double seconds_ = 0;  // of the running step or evaluation, the running slice left out
+  double seconds_ = 0;  // of the running step or evaluation, the running call left out
   double learning_rate_ = 0;
+  CheckpointReport checkpoint_;  // the files' thread writes these two
   TrainingResult result_;
+  BackgroundTask files_;  // of kSaving and kFinishing; uses what stands above
 };
 
 }  // namespace lorad

@@ -159,7 +159,8 @@ LayerBatch ModelPass::Batch(int64_t num_tokens) const {
 }
 
 int64_t ModelPass::LossRows(int64_t num_tokens) const {
-  // A slice of the loss, forward and backward through the head, costs what a layer forward costs.
+  // A slice of the loss, forward and backward through the head, costs about what a layer's largest
+  // part does: half of the layer forward.
   const ModelConfig& config = model_.config();
   int64_t layer_parameters = 0;
   for (const Projection p : kAllProjections)
@@ -167,7 +168,7 @@ int64_t ModelPass::LossRows(int64_t num_tokens) const {
   constexpr int64_t kLeastRows = 512;  // below it the head's matrix product is bound by its weights
   const int64_t head_parameters = config.vocab_size * config.hidden_size;
   const double rows = static_cast<double>(num_tokens) * static_cast<double>(layer_parameters) /
-                      (2.0 * static_cast<double>(head_parameters));
+                      (4.0 * static_cast<double>(head_parameters));
   return std::clamp(static_cast<int64_t>(rows), std::min(kLeastRows, num_tokens), num_tokens);
 }
 
@@ -204,22 +205,29 @@ bool ModelPass::BeginsSegment(int64_t layer) const {
 }
 
 void ModelPass::DrawUpSlices() {
-  using Kind = Slice::Kind;
+  using Kind = Work::Kind;
   const int64_t num_layers = model_.config().num_layers, tokens = input_.batch->num_tokens();
   slices_.clear();
   next_ = 0;
-  slices_.push_back({Kind::kEmbedding});
-  for (int64_t layer = 0; layer < num_layers; ++layer) slices_.push_back({Kind::kForward, layer});
+  slices_.push_back({Kind::kEmbedding, {SliceKind::kEmbedding, tokens}});
+  for (int64_t layer = 0; layer < num_layers; ++layer)
+    for (const LinearGroup part : kForwardParts)
+      slices_.push_back({Kind::kForward, {ForwardSliceOf(part), tokens}, layer, 0, part});
   const int64_t rows = LossRows(tokens);
-  for (int64_t row = 0; row < tokens; row += rows)
-    slices_.push_back({Kind::kLoss, row, std::min(row + rows, tokens)});
+  for (int64_t row = 0; row < tokens; row += rows) {
+    const int64_t row_end = std::min(row + rows, tokens);
+    slices_.push_back({Kind::kLoss, {SliceKind::kLoss, row_end - row}, row, row_end});
+  }
   if (!backward_) return;
   for (int64_t end = num_layers; end > lora_.lowest_layer();) {
     const int64_t begin = segments_.Begin(end - 1);
     for (int64_t layer = begin; end < num_layers && layer < end; ++layer)
-      slices_.push_back({Kind::kRecompute, layer});
+      for (const LinearGroup part : kForwardParts)
+        if (part != LinearGroup::kDown || !EndsSegment(layer))
+          slices_.push_back({Kind::kRecompute, {ForwardSliceOf(part), tokens}, layer, 0, part});
     for (int64_t layer = end - 1; layer >= std::max(begin, lora_.lowest_layer()); --layer)
-      slices_.push_back({Kind::kBackward, layer});
+      for (const LinearGroup part : kBackwardParts)
+        slices_.push_back({Kind::kBackward, {BackwardSliceOf(part), tokens}, layer, 0, part});
     end = begin;
   }
 }
@@ -253,21 +261,21 @@ absl::StatusOr<bool> ModelPass::Advance(Stream& stream) {
   return ++next_ < slices_.size();
 }
 
-absl::Status ModelPass::Run(const Slice& slice, Stream& stream) {
-  switch (slice.kind) {
-    case Slice::Kind::kEmbedding:
+absl::Status ModelPass::Run(const Work& work, Stream& stream) {
+  switch (work.kind) {
+    case Work::Kind::kEmbedding:
       return Embed(stream);
-    case Slice::Kind::kForward:
-      return ForwardSlice(slice.begin, stream);
-    case Slice::Kind::kLoss: {
-      RETURN_IF_ERROR(Loss(slice.begin, slice.end, stream));
-      const bool last = slice.end == input_.batch->num_tokens();
+    case Work::Kind::kForward:
+      return ForwardSlice(work.begin, work.part, stream);
+    case Work::Kind::kLoss: {
+      RETURN_IF_ERROR(Loss(work.begin, work.end, stream));
+      const bool last = work.end == input_.batch->num_tokens();
       return last && backward_ ? FinalNormBackward(stream) : absl::OkStatus();
     }
-    case Slice::Kind::kRecompute:
-      return RecomputeSlice(slice.begin, stream);
-    case Slice::Kind::kBackward:
-      return Backward(slice.begin, stream);
+    case Work::Kind::kRecompute:
+      return RecomputeSlice(work.begin, work.part, stream);
+    case Work::Kind::kBackward:
+      return Backward(work.begin, work.part, stream);
   }
   return absl::OkStatus();
 }
@@ -279,21 +287,23 @@ absl::Status ModelPass::Embed(Stream& stream) {
   return stores ? offload_->Store(0, xs_[0], stream) : absl::OkStatus();
 }
 
-absl::Status ModelPass::ForwardSlice(int64_t layer, Stream& stream) {
+absl::Status ModelPass::ForwardSlice(int64_t layer, LinearGroup part, Stream& stream) {
   const int64_t next = layer + 1;
   LayerSet& set = backward_ && segments_.IsLast(layer) ? KeptSet(layer) : sets_[0];
   const bool offloads = offloads_ && BeginsSegment(next);
   const int64_t segment = offloads ? segments_.Index(next) : 0;
   // The next input takes the window of the one two segments before it.
-  if (offloads && segment >= 2) RETURN_IF_ERROR(offload_->Wait(segment - 2, stream));
-  RETURN_IF_ERROR(Forward(layer, set, xs_[next], stream));
+  if (offloads && part == kForwardParts.front() && segment >= 2)
+    RETURN_IF_ERROR(offload_->Wait(segment - 2, stream));
+  RETURN_IF_ERROR(Forward(layer, part, set, xs_[next], stream));
+  if (part != kForwardParts.back()) return absl::OkStatus();
   if (offloads && offload_->GoesOut(segment))
     RETURN_IF_ERROR(offload_->Store(segment, xs_[next], stream));
   return next == model_.config().num_layers ? FinalNorm(stream) : absl::OkStatus();
 }
 
-absl::Status ModelPass::RecomputeSlice(int64_t layer, Stream& stream) {
-  if (offloads_ && BeginsSegment(layer)) {
+absl::Status ModelPass::RecomputeSlice(int64_t layer, LinearGroup part, Stream& stream) {
+  if (offloads_ && BeginsSegment(layer) && part == kForwardParts.front()) {
     const int64_t segment = segments_.Index(layer);
     // Nothing below the lowest adapted layer is computed again.
     const bool more = segment > 0 && layer > lora_.lowest_layer();
@@ -301,8 +311,8 @@ absl::Status ModelPass::RecomputeSlice(int64_t layer, Stream& stream) {
       RETURN_IF_ERROR(offload_->Fetch(segment - 1, xs_[segments_.Begin(layer - 1)], stream));
     if (offload_->GoesOut(segment)) RETURN_IF_ERROR(offload_->Wait(segment, stream));
   }
-  const bool ends_segment = layer + 1 == segments_.End(layer);
-  return Forward(layer, KeptSet(layer), ends_segment ? TensorView{} : xs_[layer + 1], stream);
+  return Forward(layer, part, KeptSet(layer), EndsSegment(layer) ? TensorView{} : xs_[layer + 1],
+                 stream);
 }
 
 ModelPass::LayerSet& ModelPass::Bind(int64_t layer, LayerSet& set) {
@@ -323,13 +333,14 @@ LayerContext ModelPass::Context(int64_t layer) {
           .decoded = parts_ && decoded_layer_ == layer};
 }
 
-absl::Status ModelPass::Forward(int64_t layer, LayerSet& set, TensorView y, Stream& stream) {
+absl::Status ModelPass::Forward(int64_t layer, LinearGroup part, LayerSet& set, TensorView y,
+                                Stream& stream) {
   Bind(layer, set);
   const LayerContext context = Context(layer);
   PackedAttention attention(backend_.ops(), sequences_, set.act.lse,
                             AttentionScale(model_.config()), AttentionWorkspace(context));
   decoded_layer_ = layer;
-  return LayerForward(layer, context, attention, set.act, y, stream);
+  return LayerForwardPart(part, layer, context, attention, set.act, y, stream);
 }
 
 absl::Status ModelPass::FinalNorm(Stream& stream) {
@@ -363,12 +374,12 @@ absl::Status ModelPass::FinalNormBackward(Stream& stream) {
                                         stream);
 }
 
-absl::Status ModelPass::Backward(int64_t layer, Stream& stream) {
+absl::Status ModelPass::Backward(int64_t layer, LinearGroup part, Stream& stream) {
   LayerSet& set = Bind(layer, KeptSet(layer));
   const LayerContext context = Context(layer);
-  decoded_layer_ = -1;
-  return LayerBackward(layer, context, sequences_, Batch(input_.batch->num_tokens()), set.act,
-                       hidden_, *arena_, stream);
+  if (part == kBackwardParts.back()) decoded_layer_ = -1;
+  return LayerBackwardPart(part, layer, context, sequences_, Batch(input_.batch->num_tokens()),
+                           set.act, hidden_, *arena_, stream);
 }
 
 }  // namespace lorad

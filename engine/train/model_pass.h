@@ -15,6 +15,7 @@
 #include "engine/train/activation_checkpointing.h"
 #include "engine/train/input_offload.h"
 #include "engine/train/micro_batch.h"
+#include "engine/train/slice.h"
 #include "engine/train/trainable_adapter.h"
 #include "engine/train/training_lora.h"
 
@@ -35,10 +36,10 @@ struct PassInput {
   LoraDropout dropout;                // probability, seed and step
 };
 
-// A list of slices that Begin() draws up and Advance() works off: embedding, each layer, the loss
-// of some rows, and then, segment by segment from the last, the layers computed again and their
-// backward passes. Between two slices nothing but this object's part of the arena is in use, so
-// other work may be queued on the device. Thread-compatible.
+// A list of slices that Begin() draws up and Advance() works off: embedding, the four parts of each
+// layer, the loss of some rows, and then, segment by segment from the last, the layers computed
+// again and their backward passes. Between two slices nothing but this object's part of the arena
+// is in use, so other work may be queued on the device. Thread-compatible.
 class ModelPass {
  public:
   // Nothing is owned.
@@ -54,6 +55,8 @@ class ModelPass {
   absl::Status Begin(const PassInput& input, Arena& arena, Stream& stream);
   // Queues one slice. False when it was the last.
   absl::StatusOr<bool> Advance(Stream& stream);
+  // What the next Advance() queues. REQUIRES: one is left.
+  Slice next_slice() const { return slices_[next_].slice; }
 
  private:
   // The activations of one layer, and what its adapters leave for the backward pass.
@@ -61,11 +64,13 @@ class ModelPass {
     LayerActivations act;
     TrainingLora::LayerXa xa;
   };
-  struct Slice {
+  struct Work {
     enum class Kind : uint8_t { kEmbedding, kForward, kLoss, kRecompute, kBackward };
     Kind kind;
-    int64_t begin = 0;  // layer, or first row
-    int64_t end = 0;    // end of the rows
+    Slice slice;
+    int64_t begin = 0;                     // layer, or first row
+    int64_t end = 0;                       // end of the rows
+    LinearGroup part = LinearGroup::kQkv;  // of the layer
   };
 
   absl::Status Layout(int64_t num_tokens, int64_t num_samples, Arena& arena);
@@ -76,19 +81,21 @@ class ModelPass {
   void DrawUpSlices();
   absl::Status Upload(Stream& stream);
 
-  absl::Status Run(const Slice& slice, Stream& stream);
+  absl::Status Run(const Work& work, Stream& stream);
   absl::Status Embed(Stream& stream);
-  // Runs a layer forward; what will be computed again is not kept.
-  absl::Status ForwardSlice(int64_t layer, Stream& stream);
-  absl::Status RecomputeSlice(int64_t layer, Stream& stream);
+  // Runs a part of a layer forward; what will be computed again is not kept.
+  absl::Status ForwardSlice(int64_t layer, LinearGroup part, Stream& stream);
+  absl::Status RecomputeSlice(int64_t layer, LinearGroup part, Stream& stream);
   // The layer's activations go to `set`, its output to `y`; y empty: computed again.
-  absl::Status Forward(int64_t layer, LayerSet& set, TensorView y, Stream& stream);
+  absl::Status Forward(int64_t layer, LinearGroup part, LayerSet& set, TensorView y,
+                       Stream& stream);
   absl::Status FinalNorm(Stream& stream);
   absl::Status Loss(int64_t row_begin, int64_t row_end, Stream& stream);
   absl::Status FinalNormBackward(Stream& stream);
-  absl::Status Backward(int64_t layer, Stream& stream);
+  absl::Status Backward(int64_t layer, LinearGroup part, Stream& stream);
 
   bool BeginsSegment(int64_t layer) const;
+  bool EndsSegment(int64_t layer) const { return layer + 1 == segments_.End(layer); }
   LayerSet& Bind(int64_t layer, LayerSet& set);
   LayerSet& KeptSet(int64_t layer) { return sets_[layer - segments_.Begin(layer)]; }
   // Of `layer`, to be run next.
@@ -125,7 +132,7 @@ class ModelPass {
   // layer whose weights lie decoded there.
   std::optional<LayerWorkspaceParts> parts_;
   int64_t decoded_layer_ = -1;
-  std::vector<Slice> slices_;
+  std::vector<Work> slices_;
   size_t next_ = 0;
 };
 

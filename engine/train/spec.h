@@ -121,6 +121,12 @@ struct TrainingResult {
   bool stopped_early = false;
 };
 
+// What a slice of a job's work belongs to.
+enum class SlicePhase : uint8_t { kForward, kLoss, kBackward, kOptimizer, kCheckpoint, kOther };
+inline constexpr int kNumSlicePhases = 6;
+inline constexpr const char* kSlicePhaseNames[kNumSlicePhases] = {
+    "forward", "loss", "backward", "optimizer", "checkpoint", "other"};
+
 // Receives a job's progress on the engine thread, in order. May block for a durable write of a few
 // milliseconds, no longer. Exactly one of OnFinish, OnStopped and OnError is called, last.
 class TrainingSink {

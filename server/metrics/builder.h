@@ -49,6 +49,9 @@ inline prometheus::Histogram& NewHistogram(prometheus::Registry& registry, const
 // Seconds. Tokens and engine steps: from 1 ms, as vLLM's; below, the scrape is the noise.
 inline const Buckets kTokenSeconds = {.001, .0025, .005, .01, .025, .05, .1, .25,
                                       .5,   1,     2.5,  5,   10,   20,  40, 80};
+// Slices of training are made to be a few milliseconds at most.
+inline const Buckets kSliceSeconds = {.0001, .00025, .0005, .001, .002, .003, .005,
+                                      .0075, .01,    .02,   .05,  .25,  1};
 inline const Buckets kCallSeconds = {.001, .0025, .005, .01, .025, .05, .1,  .25, .5,
                                      1,    2.5,   5,    10,  30,   60,  300, 600};
 inline const Buckets kTransactionSeconds = {.0001, .00025, .0005, .001, .0025, .005,

@@ -78,7 +78,9 @@ std::string Metrics::Render() {
   const absl::Time start = absl::Now();
   state_->gauges.UpdateProcess();
   if (state_->sources.engine != nullptr) {
-    state_->gauges.UpdateEngine(state_->sources.engine->Stats());
+    const EngineStats stats = state_->sources.engine->Stats();
+    state_->gauges.UpdateEngine(stats);
+    state_->training.SetShare(stats.training_share);
   }
   if (state_->sources.adapters != nullptr) {
     state_->gauges.SetAdaptersStored(state_->sources.adapters->NumAdapters());
@@ -105,6 +107,10 @@ void Metrics::OnRequestFinished(const TokenTimes& times) {
 void Metrics::OnServingStep(bool prefill, int32_t rows, double seconds) {
   state_->serving.OnServingStep(prefill, rows, seconds);
 }
+void Metrics::OnTrainingSlice(SlicePhase phase, double seconds) {
+  state_->training.OnSlice(phase, seconds);
+}
+void Metrics::OnItlTargetMissed() { state_->training.OnItlTargetMissed(); }
 void Metrics::OnAdapterLoad(const char* source, const absl::Status& status, double seconds) {
   state_->serving.OnAdapterLoad(source, status, seconds);
 }

@@ -53,6 +53,8 @@ class Metrics : public EngineObserver,
   void OnInterToken(bool adapter, double seconds) override;
   void OnRequestFinished(const TokenTimes& times) override;
   void OnServingStep(bool prefill, int32_t rows, double seconds) override;
+  void OnTrainingSlice(SlicePhase phase, double seconds) override;
+  void OnItlTargetMissed() override;
   void OnAdapterLoad(const char* source, const absl::Status& status, double seconds) override;
   void OnAdapterEviction() override;
   // JobObserver.

@@ -31,6 +31,7 @@ class ServingMetrics {
     prometheus::Histogram* queue;
     prometheus::Histogram* total;
     prometheus::Counter* prompt_tokens;
+    prometheus::Counter* cached_tokens;
     prometheus::Counter* generated_tokens;
   };
   void MakeKinds(prometheus::Registry& registry);

@@ -17,6 +17,11 @@ namespace {
 
 double Seconds(const timeval& time) { return time.tv_sec + 1e-6 * time.tv_usec; }
 
+// To what is counted elsewhere.
+void SetCounter(prometheus::Counter& counter, double value) {
+  counter.Increment(value - counter.Value());
+}
+
 }  // namespace
 
 StateMetrics::StateMetrics(prometheus::Registry& registry, std::string state_dir)
@@ -37,10 +42,19 @@ void StateMetrics::MakeEngine(prometheus::Registry& registry) {
   queue_limit_ = &NewGauge(registry, "lorad_inference_queue_limit", "Requests that may wait.");
   running_requests_ =
       &NewGauge(registry, "lorad_inference_running_requests", "Requests that advance together.");
-  auto& blocks = GaugeFamily(registry, "lorad_kv_cache_blocks", "Pages of the KV cache by state.");
+  auto& blocks = GaugeFamily(registry, "lorad_kv_cache_blocks",
+                             "Pages of the KV cache by state; cached ones hold prompts of ended "
+                             "requests and are given up as soon as others are wanted.");
   kv_used_ = &blocks.Add({{"state", "used"}});
+  kv_cached_ = &blocks.Add({{"state", "cached"}});
   kv_free_ = &blocks.Add({{"state", "free"}});
   kv_usage_ = &NewGauge(registry, "lorad_kv_cache_usage_ratio", "Used pages over all; 0 to 1.");
+  prefix_queries_ = &NewCounter(registry, "lorad_prefix_cache_queries_total",
+                                "Prompt tokens that were looked up in the prefix cache.");
+  prefix_hits_ = &NewCounter(registry, "lorad_prefix_cache_hits_total",
+                             "Prompt tokens that the prefix cache had and that were not computed.");
+  prefix_evictions_ = &NewCounter(registry, "lorad_prefix_cache_evictions_total",
+                                  "Tokens that the prefix cache gave up for running requests.");
   auto& adapters = GaugeFamily(registry, "lorad_adapters_loaded",
                                "Adapters by the fastest memory that holds their weights.");
   const char* const tiers[] = {"gpu", "host", "disk"};
@@ -82,7 +96,7 @@ void StateMetrics::UpdateProcess() {
   rusage usage = {};
   if (::getrusage(RUSAGE_SELF, &usage) == 0) {
     const double seconds = Seconds(usage.ru_utime) + Seconds(usage.ru_stime);
-    cpu_seconds_->Increment(seconds - cpu_seconds_->Value());
+    SetCounter(*cpu_seconds_, seconds);
   }
   int64_t virtual_pages = 0, resident_pages = 0;
   if (std::ifstream("/proc/self/statm") >> virtual_pages >> resident_pages) {
@@ -103,9 +117,13 @@ void StateMetrics::UpdateEngine(const EngineStats& stats) {
   queue_requests_->Set(stats.queued_requests);
   running_requests_->Set(stats.running_requests);
   kv_used_->Set(static_cast<double>(stats.kv_pages_used));
-  kv_free_->Set(static_cast<double>(stats.kv_pages - stats.kv_pages_used));
+  kv_cached_->Set(static_cast<double>(stats.kv_pages_cached));
+  kv_free_->Set(static_cast<double>(stats.kv_pages - stats.kv_pages_used - stats.kv_pages_cached));
   kv_usage_->Set(stats.kv_pages > 0 ? static_cast<double>(stats.kv_pages_used) / stats.kv_pages
                                     : 0);
+  SetCounter(*prefix_queries_, static_cast<double>(stats.prefix_query_tokens));
+  SetCounter(*prefix_hits_, static_cast<double>(stats.prefix_hit_tokens));
+  SetCounter(*prefix_evictions_, static_cast<double>(stats.prefix_evicted_tokens));
   adapters_[0]->Set(stats.adapters_device);
   adapters_[1]->Set(stats.adapters_host);
   adapters_[2]->Set(stats.adapters_disk);

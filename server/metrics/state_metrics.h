@@ -35,8 +35,12 @@ class StateMetrics {
   prometheus::Gauge* queue_limit_;
   prometheus::Gauge* running_requests_;
   prometheus::Gauge* kv_used_;
+  prometheus::Gauge* kv_cached_;
   prometheus::Gauge* kv_free_;
   prometheus::Gauge* kv_usage_;
+  prometheus::Counter* prefix_queries_;
+  prometheus::Counter* prefix_hits_;
+  prometheus::Counter* prefix_evictions_;
   std::array<prometheus::Gauge*, 3> adapters_;  // device, host, disk
   prometheus::Gauge* adapters_stored_;
   std::array<prometheus::Gauge*, kNumMemoryTags> memory_;

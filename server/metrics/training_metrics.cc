@@ -25,6 +25,7 @@ double UnixNow() { return absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch())
 TrainingMetrics::TrainingMetrics(prometheus::Registry& registry) {
   MakeJobs(registry);
   MakeGauges(registry);
+  MakeSlices(registry);
   steps_ = &NewCounter(registry, "lorad_training_steps_total", "Optimiser steps done.");
   tokens_ = &NewCounter(registry, "lorad_training_tokens_total", "Tokens trained on.");
   target_tokens_ = &NewCounter(registry, "lorad_training_target_tokens_total",
@@ -68,6 +69,18 @@ void TrainingMetrics::MakeJobs(prometheus::Registry& registry) {
   recovered_ = {&recovered.Add({{"outcome", "resumed"}}), &recovered.Add({{"outcome", "failed"}})};
   queue_seconds_ = &NewHistogram(registry, "lorad_job_queue_seconds",
                                  "From a job's submission to its start.", kJobSeconds);
+}
+
+void TrainingMetrics::MakeSlices(prometheus::Registry& registry) {
+  auto& seconds = HistogramFamily(
+      registry, "lorad_training_slice_seconds",
+      "Time on the device of one slice of training, between which requests are served.");
+  for (int phase = 0; phase < kNumSlicePhases; ++phase)
+    slice_seconds_[phase] = &seconds.Add({{"phase", kSlicePhaseNames[phase]}}, kSliceSeconds);
+  share_ = &NewGauge(registry, "lorad_training_share",
+                     "What training took of the device's time in the last 5 seconds; 0 to 1.");
+  itl_exceeded_ = &NewCounter(registry, "lorad_itl_budget_exceeded_total",
+                              "Decoding passes whose tokens came later than --itl_target_ms.");
 }
 
 void TrainingMetrics::MakeGauges(prometheus::Registry& registry) {

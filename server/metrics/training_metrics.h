@@ -22,12 +22,18 @@ class TrainingMetrics {
   void OnJobRecovered(bool resumed) { recovered_[resumed ? 0 : 1]->Increment(); }
   void OnJobQueued(double seconds) { queue_seconds_->Observe(seconds); }
   void OnStep(const StepReport& report);
+  void OnSlice(SlicePhase phase, double seconds) {
+    slice_seconds_[static_cast<size_t>(phase)]->Observe(seconds);
+  }
+  void OnItlTargetMissed() { itl_exceeded_->Increment(); }
+  void SetShare(double share) { share_->Set(share); }
   void OnEval(const EvalReport& report);
   void OnCheckpoint(const CheckpointReport& report);
 
  private:
   void MakeJobs(prometheus::Registry& registry);
   void MakeGauges(prometheus::Registry& registry);
+  void MakeSlices(prometheus::Registry& registry);
 
   std::map<v1::JobState, prometheus::Gauge*> jobs_;
   // By result and reason.
@@ -50,6 +56,10 @@ class TrainingMetrics {
   prometheus::Gauge* progress_;
   prometheus::Gauge* last_step_;
   prometheus::Counter* evals_;
+
+  std::array<prometheus::Histogram*, kNumSlicePhases> slice_seconds_;
+  prometheus::Gauge* share_;
+  prometheus::Counter* itl_exceeded_;
 
   prometheus::Histogram* checkpoint_seconds_;
   prometheus::Gauge* checkpoint_bytes_;

@@ -104,6 +104,8 @@ grpc::ServerUnaryReactor* AdminServiceImpl::GetServerInfo(grpc::CallbackServerCo
   limits.set_max_queued_jobs(facts.max_queued_jobs);
   limits.set_max_queued_requests(facts.max_queued_requests);
   limits.set_max_running_requests(facts.max_running_requests);
+  if (facts.itl_target > absl::ZeroDuration())
+    *limits.mutable_itl_target() = ToProto(facts.itl_target);
   response->set_draining(services_->draining->load());
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(grpc::Status::OK);

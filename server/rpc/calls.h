@@ -18,6 +18,9 @@ namespace lorad::server {
 
 // kResourceExhausted with RetryInfo: the pool's queue is full.
 absl::Status PoolOverloaded();
+// What the engine says of a full queue, with RetryInfo and the reason QUEUE_FULL; other statuses
+// unchanged.
+absl::Status AtQueue(absl::Status status);
 
 // Runs `work`, which returns absl::Status and fills the response, on the pool.
 template <typename Work>

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "engine/core/status_macros.h"
 #include "server/base/errors.h"
 #include "server/rpc/text.h"
@@ -16,6 +17,7 @@ constexpr int kMaxStops = 16;
 constexpr size_t kMaxStopBytes = 256;
 constexpr int kMaxStopIds = 64;
 constexpr int32_t kMaxLogprobs = 20;
+constexpr int kMaxSamples = 16;
 
 absl::Status OutOfRange(absl::string_view field, double value, absl::string_view bound) {
   return FieldError(field, absl::StrCat(value, " is not ", bound));
@@ -80,6 +82,35 @@ absl::Status ReadStops(const v1::GenerateRequest& request, const Engine& engine,
   return absl::OkStatus();
 }
 
+absl::Status ReadConstraint(const v1::GenerateRequest& request, const Engine& engine,
+                            GenerateRequest& out) {
+  absl::string_view field;
+  switch (request.constraint_case()) {
+    case v1::GenerateRequest::kRegex:
+      field = "regex";
+      out.constraint = {ConstraintSpec::Kind::kRegex, request.regex()};
+      break;
+    case v1::GenerateRequest::kJsonSchema:
+      field = "json_schema";
+      out.constraint = {ConstraintSpec::Kind::kJsonSchema, request.json_schema()};
+      break;
+    case v1::GenerateRequest::kJsonObject:
+      if (!request.json_object()) return absl::OkStatus();
+      field = "json_object";
+      out.constraint = {ConstraintSpec::Kind::kJsonObject, ""};
+      break;
+    case v1::GenerateRequest::CONSTRAINT_NOT_SET:
+      return absl::OkStatus();
+  }
+  RETURN_IF_ERROR(RequireTokenizer(engine, field).status());
+  const absl::Status status = engine.CheckConstraint(out.constraint);
+  if (!absl::IsInvalidArgument(status)) return status;
+  // The engine names the field, too.
+  absl::string_view what = status.message();
+  absl::ConsumePrefix(&what, absl::StrCat(field, ": "));
+  return FieldError(field, what);
+}
+
 absl::Status ReadPrompt(const v1::GenerateRequest& request, const Engine& engine,
                         GenerateRequest& out) {
   absl::string_view field = "prompt_ids";
@@ -120,10 +151,36 @@ absl::StatusOr<GenerateRequest> ToEngine(const v1::GenerateRequest& request, con
     return OutOfRange("logprobs", out.logprobs, absl::StrCat("in 0..", kMaxLogprobs));
   }
   out.ignore_eos = request.ignore_eos();
+  out.priority = request.priority();
+  if (out.priority < -kMaxPriority || out.priority > kMaxPriority) {
+    return OutOfRange("priority", out.priority,
+                      absl::StrCat("in ", -kMaxPriority, "..", kMaxPriority));
+  }
   ASSIGN_OR_RETURN(out.sampling, ReadSampling(request));
   RETURN_IF_ERROR(ReadStops(request, engine, out));
+  RETURN_IF_ERROR(ReadConstraint(request, engine, out));
   RETURN_IF_ERROR(ReadPrompt(request, engine, out));
   return out;
+}
+
+absl::StatusOr<int> SampleCount(const v1::GenerateRequest& request, int32_t max_queued_requests) {
+  if (request.n() < 0 || request.n() > kMaxSamples) {
+    return OutOfRange("n", request.n(), absl::StrCat("in 1..", kMaxSamples));
+  }
+  if (request.n() > max_queued_requests) {
+    return FieldError(
+        "n", absl::StrCat(request.n(), " answers never fit the queue of ", max_queued_requests,
+                          " (--max_queued_requests) together; ask for fewer"));
+  }
+  return request.n() == 0 ? 1 : request.n();
+}
+
+uint64_t SampleSeed(uint64_t seed, int index) {
+  if (index == 0) return seed;
+  uint64_t z = seed + static_cast<uint64_t>(index) * 0x9e3779b97f4a7c15;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+  return z ^ (z >> 31);
 }
 
 }  // namespace lorad::server

@@ -7,6 +7,7 @@
 #include "engine/core/status_macros.h"
 #include "server/base/errors.h"
 #include "server/rpc/calls.h"
+#include "server/rpc/generate_batch_call.h"
 #include "server/rpc/generate_call.h"
 #include "server/rpc/text.h"
 
@@ -44,8 +45,14 @@ absl::StatusOr<std::vector<int32_t>> ScoreIds(const v1::ScoreRequest& request,
 
 grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceServiceImpl::Generate(
     grpc::CallbackServerContext* context, const v1::GenerateRequest* request) {
-  auto call =
-      std::make_shared<GenerateCall>(services_, request, absl::FromChrono(context->deadline()));
+  auto call = std::make_shared<GenerateCall>(services_, context, request);
+  call->Start();
+  return call.get();  // holds itself
+}
+
+grpc::ServerWriteReactor<v1::GenerateBatchResponse>* InferenceServiceImpl::GenerateBatch(
+    grpc::CallbackServerContext* context, const v1::GenerateBatchRequest* request) {
+  auto call = std::make_shared<GenerateBatchCall>(services_, context, *request);
   call->Start();
   return call.get();  // holds itself
 }
@@ -72,14 +79,14 @@ absl::Status InferenceServiceImpl::StartScore(const v1::ScoreRequest& request,
   score.adapter_id = std::move(adapter.id);
   response->set_adapter(adapter.ref);
   response->mutable_ids()->Assign(score.ids.begin(), score.ids.end());
-  return services_->engine->Score(std::move(score), [response,
-                                                     reactor](absl::StatusOr<ScoreResult> result) {
+  const auto done = [response, reactor](absl::StatusOr<ScoreResult> result) {
     if (result.ok()) {
       // The first has no prediction; the wire leaves it out.
       response->mutable_logprobs()->Assign(result->logprobs.begin() + 1, result->logprobs.end());
     }
     reactor->Finish(ToGrpc(result.status()));
-  });
+  };
+  return AtQueue(services_->engine->Score(std::move(score), done));
 }
 
 grpc::ServerUnaryReactor* InferenceServiceImpl::Tokenize(grpc::CallbackServerContext* context,

@@ -36,8 +36,11 @@ struct ServerFacts {
   int32_t max_queued_jobs = 0;
   int32_t max_queued_requests = 0;
   int32_t max_running_requests = 0;
-  // Output that a Generate call may have waiting for its reader before it is cut off.
+  absl::Duration itl_target;  // zero: none
+  // Output that a stream may have waiting for its reader, and how long the reader may take for one
+  // message, before it is cut off.
   int64_t max_stream_backlog_bytes = int64_t{1} << 20;
+  absl::Duration max_stream_stall = absl::Seconds(30);
 };
 
 // Not owned; all outlive the gRPC server.

@@ -5,6 +5,7 @@
 // through buffers larger than the L2 cache. `bytes` is what the kernel must read and write once.
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -13,12 +14,15 @@
 #include <string>
 #include <vector>
 
+#include "engine/core/float16.h"
 #include "engine/ops/adamw_scalars.h"
 #include "engine/ops/cuda/dequantize.h"
 #include "engine/ops/cuda/dropout.h"
 #include "engine/ops/cuda/elementwise.h"
 #include "engine/ops/cuda/lora_operands.h"
 #include "engine/ops/cuda/optimizer.h"
+#include "engine/ops/cuda/sample.h"
+#include "engine/ops/sample.h"
 #include "tests/bench/kernel_timer.h"
 
 namespace lorad::bench {
@@ -40,6 +44,7 @@ class Bench : private KernelTimer {
     SwiGlu();
     Rows();
     CrossEntropy();
+    Sample();
     Dequantize();
     Lora();
     Dropout();
@@ -53,6 +58,8 @@ class Bench : private KernelTimer {
   void SwiGlu();
   void Rows();
   void CrossEntropy();
+  void Sample();
+  void SampleRows(const std::string& name, const DrawParams& params, int64_t rows);
   void Dequantize();
   void DequantizeGroup(const std::string& name, const std::vector<int64_t>& rows, int64_t columns,
                        int bits, bool double_quant);
@@ -180,6 +187,41 @@ void Bench::CrossEntropy() {
                                                     loss.at<float>(0), 1e-3f, gradient, tokens_,
                                                     kVocab, kVocab, stream());
            });
+  }
+}
+
+// Decoding rows draw their tokens: logits like a model's, a few units wide.
+void Bench::SampleRows(const std::string& name, const DrawParams& params, int64_t rows) {
+  const double bytes = 2.0 * static_cast<double>(rows * kVocab);
+  const int sets = std::min(Sets(bytes), 8);
+  Memory logits(2 * rows * kVocab, sets), draws(sizeof(DrawParams) * rows, 1);
+  const Memory ids(4 * rows, 1), logprobs(4 * rows, 1);
+  const Memory top_ids(4 * rows * kMaxTopLogprobs, 1), top_logprobs(4 * rows * kMaxTopLogprobs, 1);
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal(0, 3);
+  std::vector<BFloat16> values(rows * kVocab);
+  for (BFloat16& value : values) value = ToBFloat16(normal(random));
+  for (int s = 0; s < sets; ++s) logits.Set(s, values);
+  std::vector<DrawParams> all(rows, params);
+  for (int64_t r = 0; r < rows; ++r) all[r].seed = r;
+  draws.Set(0, all);
+  const cuda::SampleOutputs outputs = {ids.at<int32_t>(0), logprobs.at<float>(0),
+                                       top_ids.at<int32_t>(0), top_logprobs.at<float>(0),
+                                       kMaxTopLogprobs};
+  Report(name + "_" + std::to_string(rows), bytes, sets, [&](int s) {
+    return cuda::LaunchSample(logits.at<BFloat16>(s), kVocab, rows, kVocab, draws.at<DrawParams>(0),
+                              outputs, stream());
+  });
+}
+
+void Bench::Sample() {
+  DrawParams listed = MakeDrawParams(0.7, 50, 0.95, 0, 0);
+  listed.top = kMaxTopLogprobs;
+  for (const int64_t rows : {1, 64}) {
+    SampleRows("sample_greedy", MakeDrawParams(0, 0, 1, 0, 0), rows);
+    SampleRows("sample_all", MakeDrawParams(1, 0, 1, 0, 0), rows);
+    SampleRows("sample_top_k_top_p", MakeDrawParams(0.7, 50, 0.95, 0, 0), rows);
+    SampleRows("sample_top_k_top_p_logprobs", listed, rows);
   }
 }
 

@@ -12,10 +12,8 @@
 //   share_of_bound  tflops / --peak_tflops: the dense bf16 peak of H100 and H200 SXM unless it is
 //                   given, on the CPU what its FMA units reach in fp32
 //   outside_bytes   what the driver says is gone beyond lorad's own count: context, code, libraries
-#include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <fstream>
 #include <memory>
 #include <string>
 #include <thread>
@@ -25,28 +23,19 @@
 #include "absl/status/status.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
 #include "engine/core/status_macros.h"
-#include "engine/model/random_model.h"
-#include "engine/quant/quant.h"
-#include "nlohmann/json.hpp"
 #include "tests/bench/bench_train_options.h"
 #include "tests/bench/bench_train_run.h"
 #include "tests/bench/fma_peak.h"
+#include "tests/bench/json_lines.h"
+#include "tests/bench/shapes.h"
 
 namespace lorad::bench {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 // NVIDIA's data sheet, H100 and H200 SXM: bf16, dense, fp32 sums.
 constexpr double kHopperTflops = 989;
-
-double Percentile(std::vector<double> values, double p) {
-  std::sort(values.begin(), values.end());
-  return values[static_cast<size_t>(p * static_cast<double>(values.size() - 1) + 0.5)];
-}
 
 Json CaseJson(const TrainCase& of, const std::string& device) {
   return {{"shape", of.shape},
@@ -126,7 +115,7 @@ class Bench {
         all = false;
       }
       json["command_line"] = command_line_;
-      RETURN_IF_ERROR(Print(json.dump()));
+      RETURN_IF_ERROR(PrintLine(json, options_.output));
     }
     return all;
   }
@@ -168,24 +157,12 @@ class Bench {
     const std::string key = absl::StrCat(one.shape, " ", one.base, " ", one.seed);
     if (model_ != nullptr && key == model_key_) return absl::OkStatus();
     model_.reset();  // before the next one: both might not fit
-    ASSIGN_OR_RETURN(const ModelConfig config, ShapeConfig(one.shape));
-    ASSIGN_OR_RETURN(const QuantSpec quant, ParseQuantSpec(one.base == "bf16" ? "none" : one.base));
     const auto begin = std::chrono::steady_clock::now();
-    ASSIGN_OR_RETURN(model_, RandomModel(config, quant, one.seed, *backend_));
+    ASSIGN_OR_RETURN(model_, ShapeModel(one.shape, one.base, one.seed, *backend_));
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
     model_seconds_ = seconds.count();
     model_key_ = key;
     return absl::OkStatus();
-  }
-
-  absl::Status Print(const std::string& line) {
-    std::printf("%s\n", line.c_str());
-    std::fflush(stdout);
-    if (options_.output.empty()) return absl::OkStatus();
-    std::ofstream file(options_.output, std::ios::app);
-    file << line << "\n" << std::flush;
-    if (file.good()) return absl::OkStatus();
-    return absl::UnavailableError(absl::StrCat("cannot write ", options_.output));
   }
 
   BenchOptions options_;
@@ -196,14 +173,6 @@ class Bench {
   std::string model_key_;
   double model_seconds_ = 0;
 };
-
-// As a shell takes it, but for quotes within.
-std::string CommandLine(const std::vector<std::string>& words) {
-  return absl::StrJoin(words, " ", [](std::string* out, const std::string& word) {
-    const bool plain = word.find(' ') == std::string::npos;
-    absl::StrAppend(out, plain ? word : absl::StrCat("'", word, "'"));
-  });
-}
 
 absl::StatusOr<bool> Main(const std::vector<std::string>& words) {
   ASSIGN_OR_RETURN(BenchOptions options, ParseBenchOptions({words.begin() + 1, words.end()}));

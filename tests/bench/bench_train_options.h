@@ -7,13 +7,12 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "engine/model/config.h"
 
 namespace lorad::bench {
 
 // One measurement. Each member is the flag of its name.
 struct TrainCase {
-  std::string shape = "llama3-8b";     // see ShapeConfig
+  std::string shape = "llama3-8b";     // see ShapeModel
   std::string base = "nf4";            // bf16, or what ParseQuantSpec takes
   int32_t rank = 16;                   // LoraSpec::r
   double alpha = 0;                    // 0: twice the rank
@@ -40,9 +39,6 @@ struct BenchOptions {
 // the other arguments in these members; without any, the other arguments are the one case.
 // kInvalidArgument names the argument and what is known.
 absl::StatusOr<BenchOptions> ParseBenchOptions(const std::vector<std::string>& arguments);
-
-// The published shape of that name, or that of a config.json, given by its path or its folder's.
-absl::StatusOr<ModelConfig> ShapeConfig(const std::string& shape);
 
 }  // namespace lorad::bench
 

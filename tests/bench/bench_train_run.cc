@@ -1,20 +1,14 @@
 #include "tests/bench/bench_train_run.h"
 
-#include <stdlib.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <filesystem>
 #include <numeric>
 #include <optional>
-#include <random>
-#include <system_error>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "engine/core/status_macros.h"
 #include "engine/io/file.h"
@@ -22,44 +16,13 @@
 #include "engine/train/job_setup.h"
 #include "engine/train/micro_batch.h"
 #include "engine/train/step.h"
+#include "tests/bench/random_rows.h"
+#include "tests/bench/scratch_dir.h"
 
 namespace lorad::bench {
 namespace {
 
 constexpr double kLearningRate = 1e-4;
-
-// A folder for the files that a job wants; gone at the end with all in it.
-class ScratchDir {
- public:
-  ScratchDir() : path_((std::filesystem::temp_directory_path() / "bench_train-XXXXXX").string()) {
-    if (::mkdtemp(path_.data()) == nullptr) path_.clear();
-  }
-  ~ScratchDir() {
-    std::error_code ignored;
-    if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
-  }
-  ScratchDir(const ScratchDir&) = delete;
-  ScratchDir& operator=(const ScratchDir&) = delete;
-
-  bool ok() const { return !path_.empty(); }
-  std::string File(const char* name) const { return path_ + "/" + name; }
-
- private:
-  std::string path_;
-};
-
-// Rows of random tokens, each a sample with all of it in the loss.
-std::string RandomRows(const TrainCase& options, int64_t vocab_size) {
-  std::mt19937_64 random(options.seed);
-  std::string lines;
-  for (int64_t row = 0; row < options.batch; ++row) {
-    std::vector<uint64_t> ids(options.seq);
-    for (uint64_t& id : ids) id = random() % static_cast<uint64_t>(vocab_size);
-    const std::string list = absl::StrJoin(ids, ",");
-    absl::StrAppend(&lines, "{\"input_ids\":[", list, "],\"labels\":[", list, "]}\n");
-  }
-  return lines;
-}
 
 TrainingSpec MakeSpec(const TrainCase& options, const ScratchDir& dir) {
   TrainingSpec spec;
@@ -85,8 +48,9 @@ absl::StatusOr<std::unique_ptr<JobSetup>> Prepare(const TrainCase& options,
   const ScratchDir dir;
   if (!dir.ok()) return absl::UnavailableError("cannot make a folder for temporary files");
   const TrainingSpec spec = MakeSpec(options, dir);
-  RETURN_IF_ERROR(
-      WriteFileAtomically(spec.train_path, RandomRows(options, model->config().vocab_size)));
+  RETURN_IF_ERROR(WriteFileAtomically(
+      spec.train_path,
+      RandomRows(options.batch, options.seq, model->config().vocab_size, options.seed)));
   return PrepareJob(spec, std::move(model), /*tokenizer=*/nullptr, backend);
 }
 

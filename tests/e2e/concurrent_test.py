@@ -21,8 +21,10 @@ class ConcurrentTest(harness.LoradTest):
         self.two = self.server.json("adapter", "import", "two", harness.GOLDEN / "adapter_step8")["adapter"]["ref"]
 
     def generate(self, name, requests, parallel, *flags):
+        """`parallel` Generate calls at a time; None: one GenerateBatch."""
         path = self.write_jsonl(name, requests)
-        return self.server.json_lines("generate", f"--jsonl={path}", f"--parallel={parallel}", "--temperature=0",
+        how = [] if parallel is None else [f"--parallel={parallel}"]
+        return self.server.json_lines("generate", f"--jsonl={path}", *how, "--temperature=0",
                                       f"--max_tokens={TOKENS}", "--ignore_eos=true", *flags)
 
     def start_job(self):
@@ -55,6 +57,10 @@ class ConcurrentTest(harness.LoradTest):
             together = self.generate("together.jsonl", requests, STREAMS)
             for i, (alone, beside) in enumerate(zip(solo, together)):
                 self.assertEqual(beside, alone, f"request {i} of round {repeat}: {requests[i]}")
+        for i, (alone, batched) in enumerate(zip(solo, self.generate("batch.jsonl", requests, None))):
+            self.assertEqual(batched, alone, f"request {i} in a batch: {requests[i]}")
+        each = self.generate("samples.jsonl", requests[:6], None, "--n=3")
+        self.assertEqual(each, [{"index": i, **alone} for alone in solo[:6] for i in range(3)])
         self.assert_trained_meanwhile(before, self.job(job_id))
         samples = watching.stop()
         peak = max(sample["running_requests"] for sample in samples)

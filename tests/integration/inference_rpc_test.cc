@@ -1,12 +1,13 @@
-// InferenceService and AdapterService over a channel: answers, errors, swaps, slow and lost
-// readers.
+// InferenceService and AdapterService over a channel: answers, errors, swaps, lost readers.
 #include <atomic>
 #include <map>
+#include <regex>
 #include <thread>
 
 #include "absl/time/clock.h"
 #include "engine/io/sha256.h"
 #include "gmock/gmock.h"
+#include "nlohmann/json.hpp"
 #include "tests/integration/server_fixture.h"
 
 namespace lorad::server {
@@ -24,6 +25,7 @@ TEST_F(ServerTest, GenerateStreamsTextIdsAndUsage) {
   EXPECT_THAT(answer.adapters, ElementsAre(""));
   EXPECT_EQ(answer.finish.finish_reason(), v1::FINISH_REASON_LENGTH);
   EXPECT_EQ(answer.finish.usage().prompt_tokens(), 5);
+  EXPECT_EQ(answer.finish.usage().cached_tokens(), 2) << "the fake knows half of every prompt";
   EXPECT_EQ(answer.finish.usage().generated_tokens(), 20);
 }
 
@@ -55,6 +57,9 @@ TEST_F(ServerTest, GenerateRefusesWhatIsWrongByName) {
   request.set_logprobs(21);
   EXPECT_GRPC(Generate(request).status, INVALID_ARGUMENT, "logprobs: 21");
   request = Prompt("x", "", 5);
+  request.set_priority(101);
+  EXPECT_GRPC(Generate(request).status, INVALID_ARGUMENT, "priority: 101 is not in -100..100");
+  request = Prompt("x", "", 5);
   request.add_stop("");
   EXPECT_GRPC(Generate(request).status, INVALID_ARGUMENT, "stop");
   request.Clear();
@@ -64,9 +69,51 @@ TEST_F(ServerTest, GenerateRefusesWhatIsWrongByName) {
   EXPECT_FALSE(Generate(request).status.ok());
 }
 
+TEST_F(ServerTest, ConstrainedAnswersAreWhatWasAsked) {
+  v1::GenerateRequest request = Prompt("hello", "", 200);
+  request.set_regex("(red|green|blue)-[0-9]{3}");
+  Answer answer = Generate(request);
+  ASSERT_GRPC_OK(answer.status);
+  EXPECT_TRUE(std::regex_match(answer.text, std::regex("(red|green|blue)-[0-9]{3}")))
+      << answer.text;
+  EXPECT_EQ(answer.finish.finish_reason(), v1::FINISH_REASON_STOP);
+  request.set_json_schema(R"({"type":"object","properties":{"z":{"enum":[1,"two"]},"a":{"type":
+      "integer","minimum":10,"maximum":99}},"required":["z","a"]})");
+  answer = Generate(request);
+  ASSERT_GRPC_OK(answer.status);
+  const auto json = nlohmann::json::parse(answer.text, nullptr, /*allow_exceptions=*/false);
+  ASSERT_TRUE(json.is_object()) << answer.text;
+  EXPECT_GE(json.at("a"), 10);
+  EXPECT_LE(json.at("a"), 99);
+  EXPECT_LT(answer.text.find("\"z\""), answer.text.find("\"a\"")) << "in the schema's order";
+  request.set_max_tokens(4);
+  answer = Generate(request);
+  ASSERT_GRPC_OK(answer.status);
+  EXPECT_EQ(answer.finish.finish_reason(), v1::FINISH_REASON_LENGTH);
+  request.set_json_object(true);
+  answer = Generate(request);
+  ASSERT_GRPC_OK(answer.status);
+  EXPECT_EQ(answer.text[0], '{');
+  request.set_json_object(false);
+  EXPECT_EQ(Generate(request).text, Expected("hello", "", 4)) << "no constraint";
+}
+
+TEST_F(ServerTest, AConstraintThatIsNotSupportedIsRefusedByName) {
+  v1::GenerateRequest request = Prompt("hello", "", 20);
+  request.set_regex("a(?=b)");
+  EXPECT_GRPC(Generate(request).status, INVALID_ARGUMENT, "regex: at byte 1: lookahead");
+  EXPECT_EQ(Reason(Generate(request).status), "INVALID_FIELD");
+  request.set_json_schema(R"({"items":{"uniqueItems":true}})");
+  EXPECT_GRPC(Generate(request).status, INVALID_ARGUMENT,
+              "json_schema: at #/items: the keyword \"uniqueItems\"");
+}
+
 TEST_F(ServerTest, AFullQueueSaysSo) {
   script_->max_queued = 0;
-  EXPECT_GRPC(Generate(Prompt("x", "", 1)).status, RESOURCE_EXHAUSTED, "queue is full");
+  const grpc::Status status = Generate(Prompt("x", "", 1)).status;
+  EXPECT_GRPC(status, RESOURCE_EXHAUSTED, "queue is full");
+  EXPECT_EQ(Reason(status), "QUEUE_FULL");
+  EXPECT_EQ(RetryDelay(status), absl::Seconds(1));
 }
 
 TEST_F(ServerTest, ScoreTokenizeDetokenize) {
@@ -119,45 +166,6 @@ TEST_F(ServerTest, ACancelledCallStopsTheEngine) {
   EXPECT_GRPC(reader->Finish(), CANCELLED, "");
   EXPECT_TRUE(AwaitMetric("lorad_inference_requests_total{finish_reason=\"cancelled\"} 1"));
   EXPECT_TRUE(AwaitMetric("lorad_inference_running_requests 0"));
-}
-
-// A reader that does not read holds a bounded amount of output, and is told why it was cut off; the
-// others do not notice.
-TEST_F(ServerTest, ASlowReaderIsCutOffAndHurtsNobody) {
-  app_.reset();
-  config_.max_stream_backlog_bytes = 4096;
-  StartServer();
-  // About 170 KiB of output, 64 KiB of which HTTP/2's flow control takes unread.
-  v1::GenerateRequest request = Prompt("x", "", 511);
-  request.set_logprobs(20);
-  grpc::ChannelArguments arguments;
-  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 1024);
-  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
-  const auto channel = grpc::CreateCustomChannel(app_->grpc_address(),
-                                                 grpc::InsecureChannelCredentials(), arguments);
-  const auto stub = v1::InferenceService::NewStub(channel);
-  std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
-  std::vector<std::unique_ptr<grpc::ClientReader<v1::GenerateResponse>>> readers;
-  for (int i = 0; i < 4; ++i) {
-    contexts.push_back(Context());
-    readers.push_back(stub->Generate(contexts.back().get(), request));
-  }
-  for (int i = 0; i < 20; ++i) {
-    const Answer answer = Generate(Prompt("hello", "", 50));
-    ASSERT_GRPC_OK(answer.status);
-    ASSERT_EQ(answer.text, Expected("hello", "", 50));
-  }
-  for (auto& reader : readers) {
-    v1::GenerateResponse response;
-    std::string text;
-    while (reader->Read(&response)) text += response.text();
-    const grpc::Status status = reader->Finish();
-    EXPECT_GRPC(status, RESOURCE_EXHAUSTED, "more than 4096 bytes");
-    EXPECT_EQ(Reason(status), "SLOW_READER");
-    EXPECT_EQ(text, Expected("x", "", 511).substr(0, text.size())) << "what came is right";
-    EXPECT_LT(text.size(), 511u);
-  }
 }
 
 TEST_F(ServerTest, AdaptersAreImportedAndExportedUnchanged) {

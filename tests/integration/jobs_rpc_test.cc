@@ -185,6 +185,17 @@ TEST_F(ServerTest, AnUploadWithoutMetadataIsRefused) {
   EXPECT_GRPC(empty->Finish(), INVALID_ARGUMENT, "stream was empty");
 }
 
+TEST_F(ServerTest, ServerInfoTellsTheItlTarget) {
+  v1::ServerInfo info;
+  ASSERT_GRPC_OK(admin_->GetServerInfo(Context().get(), {}, &info));
+  EXPECT_FALSE(info.limits().has_itl_target());
+  config_.engine.itl_target_ms = 1012.5;
+  Restart();
+  ASSERT_GRPC_OK(admin_->GetServerInfo(Context().get(), {}, &info));
+  EXPECT_EQ(info.limits().itl_target().seconds(), 1);
+  EXPECT_EQ(info.limits().itl_target().nanos(), 12'500'000);
+}
+
 TEST_F(ServerTest, ServerInfoAndStats) {
   v1::ServerInfo info;
   ASSERT_GRPC_OK(admin_->GetServerInfo(Context().get(), {}, &info));

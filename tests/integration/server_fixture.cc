@@ -29,15 +29,25 @@ std::string Reason(const grpc::Status& status) {
   return reason;
 }
 
+std::optional<absl::Duration> RetryDelay(const grpc::Status& status) {
+  google::rpc::Status proto;
+  proto.ParseFromString(status.error_details());
+  for (const auto& detail : proto.details()) {
+    google::rpc::RetryInfo info;
+    if (!detail.UnpackTo(&info)) continue;
+    return absl::Seconds(info.retry_delay().seconds()) +
+           absl::Nanoseconds(info.retry_delay().nanos());
+  }
+  return std::nullopt;
+}
+
 void ServerTest::StartServer() {
   config_.state_dir = dir_.File("state");
   config_.listen = "127.0.0.1:0";
   config_.http_listen = "127.0.0.1:0";
   config_.drain_timeout = absl::Seconds(10);
-  absl::StatusOr<std::unique_ptr<App>> app = App::Start(config_, [this](
-                                                                     const EngineConfig& config) {
-    return absl::StatusOr<std::unique_ptr<Engine>>(std::make_unique<FakeEngine>(config, script_));
-  });
+  absl::StatusOr<std::unique_ptr<App>> app =
+      App::Start(config_, [this](const EngineConfig& config) { return MakeEngine(config); });
   ASSERT_TRUE(app.ok()) << app.status();
   app_ = *std::move(app);
   grpc::ChannelArguments arguments;
@@ -136,23 +146,55 @@ std::vector<v1::JobEvent> ServerTest::Watch(const std::string& job_id, int64_t a
   return events;
 }
 
+absl::StatusOr<std::unique_ptr<Engine>> ServerTest::MakeEngine(const EngineConfig& config) {
+  return std::make_unique<FakeEngine>(config, script_);
+}
+
+void Answer::Add(const v1::GenerateResponse& response) {
+  EXPECT_EQ(finish.finish_reason(), v1::FINISH_REASON_UNSPECIFIED) << "more after the finish";
+  messages += 1;
+  text += response.text();
+  ids.insert(ids.end(), response.ids().begin(), response.ids().end());
+  if (std::find(adapters.begin(), adapters.end(), response.adapter()) == adapters.end()) {
+    adapters.push_back(response.adapter());
+  }
+  if (response.has_finish()) finish = response.finish();
+}
+
 Answer ServerTest::Generate(const v1::GenerateRequest& request) {
-  Answer answer;
+  return GenerateSamples(request)[0];
+}
+
+std::vector<Answer> ServerTest::GenerateSamples(const v1::GenerateRequest& request) {
+  std::vector<Answer> answers(static_cast<size_t>(std::max(1, request.n())));
   const auto context = Context();
   const auto reader = inference_->Generate(context.get(), request);
   v1::GenerateResponse response;
-  while (reader->Read(&response)) {
-    answer.messages += 1;
-    answer.text += response.text();
-    answer.ids.insert(answer.ids.end(), response.ids().begin(), response.ids().end());
-    if (std::find(answer.adapters.begin(), answer.adapters.end(), response.adapter()) ==
-        answer.adapters.end()) {
-      answer.adapters.push_back(response.adapter());
-    }
-    if (response.has_finish()) answer.finish = response.finish();
+  while (reader->Read(&response)) answers.at(response.index()).Add(response);
+  const grpc::Status status = reader->Finish();
+  for (Answer& answer : answers) answer.status = status;
+  return answers;
+}
+
+grpc::Status ServerTest::GenerateBatch(const v1::GenerateBatchRequest& request,
+                                       std::vector<std::vector<Answer>>& answers) {
+  answers.clear();
+  for (const v1::GenerateRequest& each : request.requests()) {
+    answers.emplace_back(static_cast<size_t>(std::clamp(each.n(), 1, 16)));
   }
-  answer.status = reader->Finish();
-  return answer;
+  const auto context = Context();
+  const auto reader = inference_->GenerateBatch(context.get(), request);
+  v1::GenerateBatchResponse message;
+  while (reader->Read(&message)) {
+    std::vector<Answer>& mine = answers.at(message.request_index());
+    EXPECT_TRUE(mine[0].status.ok()) << "more after the error";
+    if (message.has_response()) mine.at(message.response().index()).Add(message.response());
+    if (!message.has_error()) continue;
+    const grpc::Status error(static_cast<grpc::StatusCode>(message.error().code()),
+                             message.error().message(), message.error().SerializeAsString());
+    for (Answer& answer : mine) answer.status = error;
+  }
+  return reader->Finish();
 }
 
 v1::GenerateRequest ServerTest::Prompt(const std::string& prompt, const std::string& adapter,

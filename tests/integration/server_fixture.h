@@ -3,6 +3,7 @@
 #define LORAD_TESTS_INTEGRATION_SERVER_FIXTURE_H_
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,7 +26,10 @@ std::unique_ptr<grpc::ClientContext> Context();
 // The one ErrorInfo's reason in a status.
 std::string Reason(const grpc::Status& status);
 
-// What a Generate stream brought.
+// When a status says to try again, if it does.
+std::optional<absl::Duration> RetryDelay(const grpc::Status& status);
+
+// What a Generate stream brought for one answer.
 struct Answer {
   std::string text;
   std::vector<int32_t> ids;
@@ -33,6 +37,8 @@ struct Answer {
   int messages = 0;
   v1::GenerateFinish finish;
   grpc::Status status;
+
+  void Add(const v1::GenerateResponse& response);
 };
 
 class ServerTest : public ::testing::Test {
@@ -41,6 +47,8 @@ class ServerTest : public ::testing::Test {
   void TearDown() override { script_->hold_training = false; }
 
   void StartServer();
+  // The fake one, unless a test has another.
+  virtual absl::StatusOr<std::unique_ptr<Engine>> MakeEngine(const EngineConfig& config);
   // Ends gracefully, then starts again on the same state directory.
   void Restart() {
     app_.reset();
@@ -60,6 +68,11 @@ class ServerTest : public ::testing::Test {
   std::vector<v1::JobEvent> Watch(const std::string& job_id, int64_t after_seq = 0,
                                   size_t limit = 1'000'000, grpc::Status* status = nullptr);
   Answer Generate(const v1::GenerateRequest& request);
+  // By index; all bear the call's status.
+  std::vector<Answer> GenerateSamples(const v1::GenerateRequest& request);
+  // By request and index; the call's status is returned, each answer bears its request's.
+  grpc::Status GenerateBatch(const v1::GenerateBatchRequest& request,
+                             std::vector<std::vector<Answer>>& answers);
   static v1::GenerateRequest Prompt(const std::string& prompt, const std::string& adapter,
                                     int max_tokens);
   // What the fake answers.

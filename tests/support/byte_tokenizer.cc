@@ -24,7 +24,7 @@ std::string Utf8(char32_t c) {  // below U+0800
 
 }  // namespace
 
-std::unique_ptr<const Tokenizer> MakeByteTokenizer() {
+std::string ByteTokenizerJson() {
   nlohmann::json vocab = nlohmann::json::object();
   int next = 0;
   for (int byte = 0; byte < 256; ++byte) vocab[Utf8(Spelling(byte, next))] = byte;
@@ -58,7 +58,11 @@ std::unique_ptr<const Tokenizer> MakeByteTokenizer() {
                                  {"byte_fallback", false},
                                  {"vocab", vocab},
                                  {"merges", nlohmann::json::array()}}}};
-  auto tokenizer = Tokenizer::FromJson(json.dump(), "", "byte tokenizer");
+  return json.dump();
+}
+
+std::unique_ptr<const Tokenizer> MakeByteTokenizer() {
+  auto tokenizer = Tokenizer::FromJson(ByteTokenizerJson(), "", "byte tokenizer");
   if (!tokenizer.ok()) {
     std::fprintf(stderr, "byte tokenizer: %s\n", tokenizer.status().ToString().c_str());
     std::abort();

@@ -3,12 +3,15 @@
 #define LORAD_TESTS_SUPPORT_BYTE_TOKENIZER_H_
 
 #include <memory>
+#include <string>
 
 #include "engine/io/tokenizer.h"
 
 namespace lorad {
 
 std::unique_ptr<const Tokenizer> MakeByteTokenizer();
+// Its tokenizer.json.
+std::string ByteTokenizerJson();
 
 }  // namespace lorad
 

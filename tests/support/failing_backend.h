@@ -84,7 +84,6 @@ class FailingBackend final : public Backend {
   DType activation_dtype() const override { return base_->activation_dtype(); }
   DType adapter_dtype() const override { return base_->adapter_dtype(); }
   Allocator& allocator() override { return allocator_; }
-  absl::StatusOr<std::unique_ptr<Stream>> CreateStream() override { return base_->CreateStream(); }
   absl::StatusOr<std::unique_ptr<Event>> CreateEvent() override { return base_->CreateEvent(); }
   absl::Status Copy(void* to, const void* from, int64_t bytes, Stream& stream) override {
     return gate_.Do([&] { return base_->Copy(to, from, bytes, stream); });
@@ -95,6 +94,10 @@ class FailingBackend final : public Backend {
   Ops& ops() override { return ops_; }
 
  private:
+  absl::StatusOr<std::unique_ptr<Stream>> MakeStream(StreamPriority priority) override {
+    return base_->CreateStream(priority);
+  }
+
   const std::unique_ptr<Backend> base_;
   FailingAllocator allocator_;
   WorkGate gate_;

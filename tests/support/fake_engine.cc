@@ -96,6 +96,7 @@ FakeEngine::FakeEngine(const EngineConfig& config, std::shared_ptr<FakeScript> s
   model_.context_tokens = kContext;
   model_.has_tokenizer = true;
   model_.device = "cpu";
+  constraints_ = std::make_unique<ConstraintCompiler>(tokenizer_.get(), model_.vocab_size);
   serve_thread_ = std::thread([this] { ServeLoop(); });
 }
 
@@ -118,11 +119,35 @@ EngineStats FakeEngine::Stats() const {
 
 absl::StatusOr<RequestId> FakeEngine::Generate(GenerateRequest request, absl::Time deadline,
                                                std::shared_ptr<GenerateSink> sink) {
+  ASSIGN_OR_RETURN(const std::vector<RequestId> ids,
+                   GenerateAll({{std::move(request), std::move(sink)}}, deadline));
+  return ids[0];
+}
+
+absl::StatusOr<std::vector<RequestId>> FakeEngine::GenerateAll(std::vector<Submission> submissions,
+                                                               absl::Time deadline) {
   absl::MutexLock lock(&mu_);
   if (stopping_) return absl::UnavailableError("the engine has stopped");
-  if (static_cast<int>(running_.size()) >= script_->max_queued) {
+  if (static_cast<int>(running_.size() + submissions.size()) > script_->max_queued) {
     return absl::ResourceExhaustedError("the request queue is full");
   }
+  std::vector<std::shared_ptr<Running>> accepted;
+  for (Submission& submission : submissions) {
+    ASSIGN_OR_RETURN(auto running, MakeRunning(std::move(submission), deadline));
+    accepted.push_back(std::move(running));
+  }
+  std::vector<RequestId> ids;
+  for (const auto& running : accepted) {
+    ids.push_back(running->id = next_id_++);
+    running_.push_back(running);
+  }
+  script_->most_running = std::max(script_->most_running.load(), static_cast<int>(running_.size()));
+  return ids;
+}
+
+absl::StatusOr<std::shared_ptr<FakeEngine::Running>> FakeEngine::MakeRunning(Submission submission,
+                                                                             absl::Time deadline) {
+  GenerateRequest& request = submission.request;
   if (!request.adapter_id.empty()) {
     const auto it = adapters_.find(request.adapter_id);
     if (it == adapters_.end()) return absl::NotFoundError("unknown adapter");
@@ -132,9 +157,10 @@ absl::StatusOr<RequestId> FakeEngine::Generate(GenerateRequest request, absl::Ti
     request.max_tokens = kContext - static_cast<int32_t>(request.prompt.size());
   }
   auto running = std::make_shared<Running>();
-  *running = {next_id_++, std::move(request), deadline, std::move(sink), absl::Now()};
-  running_.push_back(running);
-  return running->id;
+  *running = {0, std::move(request), deadline, std::move(submission.sink), absl::Now()};
+  ASSIGN_OR_RETURN(running->constraint, constraints_->Compile(running->request.constraint));
+  if (running->constraint != nullptr) running->place = running->constraint->Start();
+  return running;
 }
 
 void FakeEngine::Cancel(RequestId id) {
@@ -156,16 +182,26 @@ void FakeEngine::ServeLoop() {
       if (running_.empty()) return;
       round.assign(running_.begin(), running_.end());
     }
-    for (const auto& running : round) {
-      if (!Advance(*running)) continue;
-      absl::MutexLock lock(&mu_);
-      std::erase(running_, running);
-    }
+    for (const auto& running : round) Advance(*running);
     absl::SleepFor(absl::Microseconds(script_->token_delay_us.load()));
   }
 }
 
-bool FakeEngine::Advance(Running& running) {
+int32_t FakeEngine::NextToken(Running& running) const {
+  const GenerateRequest& request = running.request;
+  int32_t token = FakeToken(request.adapter_id, request.prompt, running.done++);
+  if (script_->seeded) {
+    token = 'a' + static_cast<int32_t>((token - 'a' + request.sampling.seed % 26) % 26);
+  }
+  if (running.constraint == nullptr) return token;
+  std::vector<int32_t> allowed;
+  running.constraint->Allowed(running.place)->ForEach([&](int32_t id) { allowed.push_back(id); });
+  const int32_t id = allowed[static_cast<size_t>(token) % allowed.size()];
+  running.constraint->Advance(id, &running.place);
+  return id;
+}
+
+void FakeEngine::Advance(Running& running) {
   bool cancelled;
   {
     absl::MutexLock lock(&mu_);
@@ -175,12 +211,13 @@ bool FakeEngine::Advance(Running& running) {
   GenerateResult result;
   result.adapter_id = request.adapter_id;
   result.prompt_tokens = static_cast<int32_t>(request.prompt.size());
+  result.cached_tokens = result.prompt_tokens / 2;
   result.finish_reason = cancelled                        ? FinishReason::kCancelled
                          : absl::Now() > running.deadline ? FinishReason::kDeadline
                                                           : FinishReason::kLength;
   if (result.finish_reason == FinishReason::kLength && running.done < request.max_tokens) {
     GenerateDelta delta;
-    const int32_t id = FakeToken(request.adapter_id, request.prompt, running.done++);
+    const int32_t id = NextToken(running);
     delta.ids = {id};
     delta.text = tokenizer_->Decode(delta.ids);
     if (request.logprobs >= 0) {
@@ -192,16 +229,22 @@ bool FakeEngine::Advance(Running& running) {
                               absl::ToDoubleSeconds(absl::Now() - running.start));
     }
     running.sink->OnDelta(std::move(delta));
-    if (running.done < request.max_tokens) return false;
+    const bool complete = running.constraint != nullptr && running.place.complete;
+    if (complete) result.finish_reason = FinishReason::kStop;
+    if (!complete && running.done < request.max_tokens) return;
   }
   result.generated_tokens = static_cast<int32_t>(running.done);
   if (observer_ != nullptr) {
-    observer_->OnRequestFinished(
-        {!request.adapter_id.empty(), 0, 0, absl::ToDoubleSeconds(absl::Now() - running.start),
-         result.prompt_tokens, result.generated_tokens, result.finish_reason});
+    observer_->OnRequestFinished({!request.adapter_id.empty(), 0, 0,
+                                  absl::ToDoubleSeconds(absl::Now() - running.start),
+                                  result.prompt_tokens, result.cached_tokens,
+                                  result.generated_tokens, result.finish_reason});
+  }
+  {
+    absl::MutexLock lock(&mu_);  // its place is free when it hears of its end
+    std::erase_if(running_, [&](const auto& each) { return each.get() == &running; });
   }
   running.sink->OnFinish(result);
-  return true;
 }
 
 absl::Status FakeEngine::Score(ScoreRequest request,

@@ -15,6 +15,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "engine/engine.h"
+#include "engine/infer/constraint/constraint_compiler.h"
 #include "engine/io/tokenizer.h"
 
 namespace lorad {
@@ -27,10 +28,12 @@ struct FakeScript {
   std::atomic<bool> hold_training = false;  // steps wait while it is set
   std::atomic<bool> healthy = true;
   std::atomic<int> max_queued = 1024;  // requests at once; more are kResourceExhausted
+  std::atomic<bool> seeded = false;    // the seed, modulo 26, is added to each letter's place
+  std::atomic<int> most_running = 0;   // set by the engine: the most requests that it had at once
 };
 
-// Token i of an answer: the byte FakeToken gives. The tokenizer maps bytes to ids 0..255; 256 ends
-// a text and is never generated.
+// Token i of an answer: the byte FakeToken gives, for no seed or seed 0. The tokenizer maps bytes
+// to ids 0..255; 256 ends a text and is never generated.
 int32_t FakeToken(const std::string& adapter_id, const std::vector<int32_t>& prompt, int64_t i);
 
 // Writes a PEFT directory that the fake accepts; the content decides its id, which is returned.
@@ -46,8 +49,15 @@ class FakeEngine : public Engine {
   const Tokenizer* tokenizer() const override { return tokenizer_.get(); }
   EngineStats Stats() const override ABSL_LOCKS_EXCLUDED(mu_);
 
+  absl::Status CheckConstraint(const ConstraintSpec& constraint) const override {
+    return constraints_->Compile(constraint).status();
+  }
+  // A constrained answer is drawn among the allowed tokens, and ends as soon as it may.
   absl::StatusOr<RequestId> Generate(GenerateRequest request, absl::Time deadline,
                                      std::shared_ptr<GenerateSink> sink) override
+      ABSL_LOCKS_EXCLUDED(mu_);
+  absl::StatusOr<std::vector<RequestId>> GenerateAll(std::vector<Submission> submissions,
+                                                     absl::Time deadline) override
       ABSL_LOCKS_EXCLUDED(mu_);
   void Cancel(RequestId id) override ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status Score(ScoreRequest request,
@@ -84,11 +94,17 @@ class FakeEngine : public Engine {
     absl::Time start = absl::InfinitePast();
     int64_t done = 0;
     bool cancelled = false;
+    std::shared_ptr<const Constraint> constraint = nullptr;  // null: none
+    Constraint::State place = {};
   };
 
   void ServeLoop() ABSL_LOCKS_EXCLUDED(mu_);
-  // One token for `running`; true when it has ended.
-  bool Advance(Running& running);
+  // Checked and resolved, without an id.
+  absl::StatusOr<std::shared_ptr<Running>> MakeRunning(Submission submission, absl::Time deadline)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // One token for `running`, or its end.
+  void Advance(Running& running) ABSL_LOCKS_EXCLUDED(mu_);
+  int32_t NextToken(Running& running) const;
   void Train(TrainingSpec spec, std::shared_ptr<TrainingSink> sink);
   absl::Status Checkpoint(const TrainingSpec& spec, int64_t step, TrainingSink& sink);
 
@@ -96,6 +112,7 @@ class FakeEngine : public Engine {
   const std::shared_ptr<FakeScript> script_;
   ModelInfo model_;
   std::unique_ptr<const Tokenizer> tokenizer_;
+  std::unique_ptr<ConstraintCompiler> constraints_;
 
   mutable absl::Mutex mu_;
   std::deque<std::shared_ptr<Running>> running_ ABSL_GUARDED_BY(mu_);

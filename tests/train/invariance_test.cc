@@ -27,7 +27,7 @@ constexpr ActivationCheckpointing kPolicies[] = {{.layers_per_segment = 1},
 
 struct StepResult {
   StepOutcome outcome;
-  std::vector<float> gradient;
+  std::vector<float> gradient, params;
   int64_t peak_bytes = 0;
   int slices = 0;
 };
@@ -45,7 +45,7 @@ class InvarianceTest : public testing::Test {
         module.b[i] = 0.01f * static_cast<float>(static_cast<int>(i * 7 % 11) - 5);
   }
 
-  // One optimiser step over these groups of samples, one micro-batch each, with rate 0.
+  // One optimiser step over these groups of samples, one micro-batch each.
   StepResult Step(const std::vector<std::vector<uint32_t>>& groups,
                   const ActivationCheckpointing& checkpointing, float dropout) {
     StepResult result;
@@ -63,6 +63,7 @@ class InvarianceTest : public testing::Test {
     input.dropout.probability = dropout;
     input.dropout.seed = 9;
     input.dropout.step = 4;
+    input.learning_rate = learning_rate_;
     TokenCounts tokens;
     for (const MicroBatch& batch : input.micro_batches) {
       tokens.micro_batch = std::max(tokens.micro_batch, batch.num_tokens());
@@ -70,24 +71,25 @@ class InvarianceTest : public testing::Test {
     }
     PassOptions pass{.backward = true, .checkpointing = checkpointing, .dropout = dropout > 0};
     ASSIGN_OR_RETURN(const TrainingMemoryNeeds needs,
-                     MeasureTrainingMemory(model, backend, adapter_, pass, tokens));
+                     MeasureTrainingMemory(model, backend, adapter_, pass, tokens, kind_));
     ASSIGN_OR_RETURN(const DeviceBuffer block,
                      backend.allocator().Allocate(needs.peak_bytes, MemoryTag::kTraining));
     Arena arena("test", block.data(), block.size_bytes());
-    ASSIGN_OR_RETURN(TrainingMemory memory, LayOutTrainingMemory(adapter_, backend, tokens, arena));
+    ASSIGN_OR_RETURN(TrainingMemory memory,
+                     LayOutTrainingMemory(adapter_, backend, tokens, arena, kind_));
     ASSIGN_OR_RETURN(const std::unique_ptr<Stream> stream, backend.CreateStream());
     RETURN_IF_ERROR(memory.adapter.SetWeights(adapter_, *stream));
     ASSIGN_OR_RETURN(
         const std::unique_ptr<InputOffload> offload,
         CreateInputOffload(model.config(), backend, checkpointing, tokens.micro_batch));
     pass.offload = offload.get();
-    TrainStep step(model, backend, memory.adapter, pass, OptimizerOptions{}, memory.loss,
-                   memory.norm);
+    TrainStep step(model, backend, memory.adapter, pass, optimizer_, memory.loss, memory.norm);
     RETURN_IF_ERROR(step.Begin(std::move(input), arena, *stream));
     for (bool more = true; more; ++result.slices) {
       ASSIGN_OR_RETURN(more, step.Advance(*stream));
     }
     result.outcome = step.outcome();
+    ASSIGN_OR_RETURN(result.params, memory.adapter.ToHost(memory.adapter.params(), *stream));
     ASSIGN_OR_RETURN(result.gradient, memory.adapter.ToHost(memory.adapter.grads(), *stream));
     // The plan allows for samples of two tokens, the least there can be, in cu_seqlens.
     EXPECT_LE(arena.peak_bytes(), needs.peak_bytes);
@@ -137,6 +139,9 @@ class InvarianceTest : public testing::Test {
   TrainingFixture fixture_{"llama-gqa"};
   TokenDataset data_;
   HostAdapter adapter_;
+  double learning_rate_ = 0;
+  OptimizerOptions optimizer_;
+  OptimizerKind kind_ = OptimizerKind::kAdamW;
 };
 
 // Sums of 12 samples' gradients in another order: fp32 rounding, 6e-8 a term, far below 1e-5.
@@ -195,11 +200,28 @@ TEST_F(InvarianceTest, PackedAndUnpackedLossesAreEqual) {
   }
 }
 
-// A slice is at most a layer's work, so that decoding can run in between.
+// A slice is at most a part of a layer, so that decoding can run in between.
 TEST_F(InvarianceTest, AStepIsManySlices) {
   const StepResult step = Step(InGroups(12, 12), kAllKept, 0);
-  // Embedding, 3 layers forward, at least one of loss, 3 layers back, the update.
-  EXPECT_GE(step.slices, 9);
+  // Embedding, 3 layers of 4 parts forward, at least one of loss, 3 layers of 4 parts back, reading
+  // back, the update.
+  EXPECT_GE(step.slices, 1 + 12 + 1 + 12 + 1 + 1);
+}
+
+TEST_F(InvarianceTest, AnUpdateInPartsIsBitEqual) {
+  learning_rate_ = 1e-2;
+  for (const OptimizerKind kind : {OptimizerKind::kAdamW, OptimizerKind::kAdamW8Bit}) {
+    kind_ = kind;
+    optimizer_ = {};
+    const StepResult whole = Step(InGroups(12, 12), kAllKept, 0);
+    const auto elements = static_cast<int64_t>(whole.params.size());
+    for (const int64_t size : {256, 1024, 5 * 256}) {
+      optimizer_.slice_elements = size;
+      const StepResult parts = Step(InGroups(12, 12), kAllKept, 0);
+      EXPECT_EQ(parts.params, whole.params);
+      EXPECT_EQ(parts.slices, whole.slices - 1 + (elements + size - 1) / size);
+    }
+  }
 }
 
 }  // namespace

@@ -2,12 +2,14 @@
 #include "engine/train/job.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <string>
 #include <vector>
 
+#include "absl/time/clock.h"
 #include "engine/io/file.h"
 #include "engine/lora/peft.h"
 #include "gmock/gmock.h"
@@ -41,6 +43,38 @@ class JobTest : public testing::Test {
 
   TrainingFixture fixture_{"llama-gqa"};
 };
+
+// Slices that are waited for one by one give the same adapter as those that are not, and each is of
+// the kind that it was said to be.
+TEST_F(JobTest, SlicesAreNamedAndTimed) {
+  const std::string expected = AdapterOf(ResumableSpec());
+  std::array<int64_t, kNumSliceKinds> counts{};
+  absl::Duration total;
+  int64_t updates_before_a_step = 0;
+  const absl::Time began = absl::Now();
+  const auto sink = fixture_.Run(ResumableSpec(), [&](TrainingJob& job, const RecordingSink& seen) {
+    const absl::Duration took = job.AwaitSlice();
+    EXPECT_GE(took, absl::ZeroDuration());
+    total += took;
+    const SliceKind next = job.next_slice().kind;
+    EXPECT_GE(job.next_slice().tokens, 1);
+    ++counts[static_cast<int>(next)];
+    // The last update of a step is what makes it done.
+    if (next == SliceKind::kUpdate) updates_before_a_step = static_cast<int64_t>(seen.steps.size());
+    return false;
+  });
+  ASSERT_TRUE(sink->result.has_value()) << sink->error;
+  EXPECT_EQ(sink->result->adapter_id, expected);
+  EXPECT_EQ(updates_before_a_step, sink->result->steps - 1);
+  for (int kind = 0; kind < kNumSliceKinds; ++kind) EXPECT_GT(counts[kind], 0) << kind;
+  EXPECT_EQ(counts[static_cast<int>(SliceKind::kUpdate)], sink->result->steps);
+  EXPECT_EQ(counts[static_cast<int>(SliceKind::kSnapshot)],
+            static_cast<int64_t>(sink->checkpoints.size()) + 1);  // and the result
+  EXPECT_LE(total, absl::Now() - began);
+  double in_steps = 0;
+  for (const StepReport& step : sink->steps) in_steps += step.seconds;
+  EXPECT_LE(in_steps, absl::ToDoubleSeconds(absl::Now() - began));
+}
 
 TEST_F(JobTest, ReportsWhatHappens) {
   TrainingSpec spec = ResumableSpec();

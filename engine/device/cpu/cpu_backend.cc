@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "engine/core/arena.h"
 #include "engine/core/checked_math.h"
 #include "engine/core/status_macros.h"
@@ -49,8 +50,18 @@ class CpuStream final : public Stream {
 
 class CpuEvent final : public Event {
  public:
-  absl::Status Record(Stream&) override { return absl::OkStatus(); }
+  absl::Status Record(Stream&) override {
+    recorded_ = absl::Now();
+    return absl::OkStatus();
+  }
+  absl::Status Synchronize() override { return absl::OkStatus(); }
+  absl::StatusOr<absl::Duration> Since(Event& earlier) override {
+    return recorded_ - static_cast<CpuEvent&>(earlier).recorded_;
+  }
   absl::Status Wait(Stream&) override { return absl::OkStatus(); }
+
+ private:
+  absl::Time recorded_ = absl::InfinitePast();
 };
 
 int64_t HostMemoryBytes() {
@@ -69,9 +80,6 @@ class CpuBackend final : public Backend {
   DType activation_dtype() const override { return dtype_; }
   DType adapter_dtype() const override { return dtype_; }
   Allocator& allocator() override { return allocator_; }
-  absl::StatusOr<std::unique_ptr<Stream>> CreateStream() override {
-    return std::make_unique<CpuStream>();
-  }
   absl::StatusOr<std::unique_ptr<Event>> CreateEvent() override {
     return std::make_unique<CpuEvent>();
   }
@@ -86,6 +94,10 @@ class CpuBackend final : public Backend {
   Ops& ops() override { return *ops_; }
 
  private:
+  absl::StatusOr<std::unique_ptr<Stream>> MakeStream(StreamPriority) override {
+    return std::make_unique<CpuStream>();
+  }
+
   const DeviceInfo info_{.name = "cpu", .kind = "cpu", .memory_bytes = HostMemoryBytes()};
   const DType dtype_;
   CpuAllocator allocator_;

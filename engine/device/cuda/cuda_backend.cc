@@ -30,9 +30,6 @@ class CudaBackend final : public Backend {
   DType adapter_dtype() const override { return DType::kF32; }
   Allocator& allocator() override { return allocator_; }
 
-  absl::StatusOr<std::unique_ptr<Stream>> CreateStream() override {
-    return cuda::CudaStream::Create(device_);
-  }
   absl::StatusOr<std::unique_ptr<Event>> CreateEvent() override {
     return cuda::CudaEvent::Create(device_);
   }
@@ -52,6 +49,10 @@ class CudaBackend final : public Backend {
   Ops& ops() override { return *ops_; }
 
  private:
+  absl::StatusOr<std::unique_ptr<Stream>> MakeStream(StreamPriority priority) override {
+    return cuda::CudaStream::Create(device_, priority);
+  }
+
   CudaBackend(int device, DeviceInfo info)
       : device_(device), info_(std::move(info)), allocator_(device) {}
 

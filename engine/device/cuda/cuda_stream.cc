@@ -6,11 +6,17 @@
 
 namespace lorad::cuda {
 
-absl::StatusOr<std::unique_ptr<CudaStream>> CudaStream::Create(int device) {
+absl::StatusOr<std::unique_ptr<CudaStream>> CudaStream::Create(int device,
+                                                               StreamPriority priority) {
   RETURN_IF_ERROR(ToStatus(cudaSetDevice(device), "cudaSetDevice"));
+  int least = 0, greatest = 0;  // the greatest is the lower number
+  RETURN_IF_ERROR(ToStatus(cudaDeviceGetStreamPriorityRange(&least, &greatest),
+                           "cudaDeviceGetStreamPriorityRange"));
   cudaStream_t handle = nullptr;
-  RETURN_IF_ERROR(ToStatus(cudaStreamCreateWithFlags(&handle, cudaStreamNonBlocking),
-                           "cudaStreamCreateWithFlags"));
+  RETURN_IF_ERROR(
+      ToStatus(cudaStreamCreateWithPriority(&handle, cudaStreamNonBlocking,
+                                            priority == StreamPriority::kHigh ? greatest : least),
+               "cudaStreamCreateWithPriority"));
   return absl::WrapUnique(new CudaStream(device, handle));
 }
 
@@ -29,8 +35,7 @@ absl::Status CudaStream::Synchronize() {
 absl::StatusOr<std::unique_ptr<CudaEvent>> CudaEvent::Create(int device) {
   RETURN_IF_ERROR(ToStatus(cudaSetDevice(device), "cudaSetDevice"));
   cudaEvent_t handle = nullptr;
-  RETURN_IF_ERROR(ToStatus(cudaEventCreateWithFlags(&handle, cudaEventDisableTiming),
-                           "cudaEventCreateWithFlags"));
+  RETURN_IF_ERROR(ToStatus(cudaEventCreate(&handle), "cudaEventCreate"));
   return absl::WrapUnique(new CudaEvent(handle));
 }
 
@@ -38,6 +43,18 @@ CudaEvent::~CudaEvent() { LogIfError(cudaEventDestroy(handle_), "cudaEventDestro
 
 absl::Status CudaEvent::Record(Stream& stream) {
   return ToStatus(cudaEventRecord(handle_, Handle(stream)), "cudaEventRecord");
+}
+
+absl::Status CudaEvent::Synchronize() {
+  return ToStatus(cudaEventSynchronize(handle_), "cudaEventSynchronize");
+}
+
+absl::StatusOr<absl::Duration> CudaEvent::Since(Event& earlier) {
+  float milliseconds = 0;
+  RETURN_IF_ERROR(ToStatus(
+      cudaEventElapsedTime(&milliseconds, static_cast<CudaEvent&>(earlier).handle_, handle_),
+      "cudaEventElapsedTime"));
+  return absl::Milliseconds(double{milliseconds});
 }
 
 absl::Status CudaEvent::Wait(Stream& stream) {

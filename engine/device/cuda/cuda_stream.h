@@ -21,7 +21,7 @@ class StreamState {
 
 class CudaStream final : public Stream {
  public:
-  static absl::StatusOr<std::unique_ptr<CudaStream>> Create(int device);
+  static absl::StatusOr<std::unique_ptr<CudaStream>> Create(int device, StreamPriority priority);
   CudaStream(const CudaStream&) = delete;
   CudaStream& operator=(const CudaStream&) = delete;
   ~CudaStream() override;
@@ -46,6 +46,8 @@ class CudaEvent final : public Event {
   ~CudaEvent() override;
 
   absl::Status Record(Stream& stream) override;
+  absl::Status Synchronize() override;
+  absl::StatusOr<absl::Duration> Since(Event& earlier) override;
   absl::Status Wait(Stream& stream) override;
 
  private:

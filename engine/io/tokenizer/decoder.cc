@@ -1,5 +1,6 @@
 #include "engine/io/tokenizer/decoder.h"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -135,6 +136,46 @@ absl::Status Decoder::AddMetaspace(const nlohmann::json& json, const std::string
   }
   stages_.emplace_back(std::move(metaspace));
   return absl::OkStatus();
+}
+
+Decoder::State Decoder::NewState(bool continues) const {
+  State state(stages_.size());
+  for (StageState& stage : state) {
+    stage.tokens = continues;
+    stage.text_seen = continues;
+  }
+  return state;
+}
+
+std::string Decoder::BytesWithin(std::string_view token) const { return BytesFrom(0, token); }
+
+std::string Decoder::BytesFrom(size_t index, std::string_view token) const {
+  if (index == stages_.size()) return std::string(token);
+  const Stage& stage = stages_[index];
+  if (std::holds_alternative<JoinWithSpaces>(stage)) {
+    return BytesFrom(index + 1, " ") + BytesFrom(index + 1, token);
+  }
+  if (std::holds_alternative<ByteFallback>(stage)) {
+    // The later stages see a byte only within its run.
+    if (const std::optional<char> byte = ByteOfToken(token)) return std::string(1, *byte);
+  } else if (const auto* replace = std::get_if<Replace>(&stage)) {
+    return BytesFrom(index + 1, ReplaceLiteral(token, replace->pattern, replace->content));
+  } else if (std::holds_alternative<ByteLevel>(stage)) {
+    std::string bytes;
+    if (AppendByteLevelBytes(token, &bytes)) return BytesFrom(index + 1, bytes);
+  } else if (const auto* strip = std::get_if<Strip>(&stage); strip != nullptr && !strip->fused) {
+    return BytesFrom(index + 1, StripToken(token, strip->content, strip->start, strip->stop));
+  } else if (const auto* metaspace = std::get_if<Metaspace>(&stage)) {
+    return BytesFrom(index + 1, ReplaceLiteral(token, metaspace->replacement, " "));
+  }
+  return BytesFrom(index + 1, token);
+}
+
+bool Decoder::TrimsEnd() const {
+  return std::any_of(stages_.begin(), stages_.end(), [](const Stage& stage) {
+    const auto* strip = std::get_if<Strip>(&stage);
+    return strip != nullptr && strip->fused && strip->stop > 0;
+  });
 }
 
 void Decoder::Push(std::string_view token, State* state, std::string* out) const {

@@ -36,10 +36,17 @@ class Decoder {
   // joins tokens with spaces. kUnimplemented names another type, or an order that cannot stream.
   static absl::StatusOr<Decoder> FromJson(const nlohmann::json* json, const std::string& where);
 
-  State NewState() const { return State(stages_.size()); }
+  // `continues`: of text that goes on after other text, so that nothing counts as its start.
+  State NewState(bool continues = false) const;
   // Appends to `out` what `token` settles. `out` stays valid UTF-8.
   void Push(std::string_view token, State* state, std::string* out) const;
-  // Appends the rest.
+  // What `token` adds to a text that goes on before and after it; bytes of a character may be its
+  // neighbours'. Push gives the same bytes, in the end, but for runs of byte tokens that spell what
+  // a later stage replaces.
+  std::string BytesWithin(std::string_view token) const;
+  // Something is taken off the end of the whole text.
+  bool TrimsEnd() const;
+  // Appends the rest. The state is then that of NewState().
   void Finish(State* state, std::string* out) const;
 
  private:
@@ -66,6 +73,7 @@ class Decoder {
   absl::Status AddStrip(const nlohmann::json& json, const std::string& where);
   absl::Status AddMetaspace(const nlohmann::json& json, const std::string& where);
 
+  std::string BytesFrom(size_t index, std::string_view token) const;
   // Gives `token` to stage `index` and on; past the last one it is text.
   void Run(size_t index, std::string_view token, State* state, std::string* out) const;
   void FlushBytes(size_t index, State* state, std::string* out) const;

@@ -109,6 +109,12 @@ class CpuOps final : public Ops {
     cpu::PagedAttention<T>(args, pool_);
     return absl::OkStatus();
   }
+  absl::Status Sample(const SampleArgs& args, Stream&) override {
+    RETURN_IF_ERROR(Validate(args));
+    RETURN_IF_ERROR(CheckIs<T>("sample", "logits", args.logits));
+    cpu::Sample<T>(args, pool_);
+    return absl::OkStatus();
+  }
   absl::Status Dequantize(const DequantizeArgs& args, Stream&) override {
     RETURN_IF_ERROR(Validate(args));
     switch (args.out.dtype) {

@@ -15,6 +15,7 @@
 #include "engine/ops/optimizer.h"
 #include "engine/ops/rms_norm.h"
 #include "engine/ops/rope.h"
+#include "engine/ops/sample.h"
 #include "engine/ops/swiglu.h"
 
 namespace lorad::cpu {
@@ -43,6 +44,8 @@ template <typename T>
 void PagedAttention(const PagedAttentionArgs& args, ThreadPool& pool);
 template <typename T>
 void KvWrite(const KvWriteArgs& args);
+template <typename T>
+void Sample(const SampleArgs& args, ThreadPool& pool);
 template <typename T>
 void LinearCrossEntropy(const LinearCrossEntropyArgs& args, ThreadPool& pool);
 template <typename T>

@@ -17,6 +17,7 @@
 #include "engine/ops/cuda/optimizer_ops.h"
 #include "engine/ops/cuda/packed_attention.h"
 #include "engine/ops/cuda/paged_attention_ops.h"
+#include "engine/ops/cuda/sample.h"
 #include "engine/ops/cuda/stream_scratch.h"
 
 namespace lorad::cuda {
@@ -39,6 +40,17 @@ constexpr int kReservedStreams = 2;
 
 const BFloat16* Values(const ConstTensorView& view) { return view.as<BFloat16>(); }
 BFloat16* Values(const TensorView& view) { return view.as<BFloat16>(); }
+
+SampleOutputs ToSampleOutputs(const SampleArgs& args) {
+  SampleOutputs outputs;
+  outputs.ids = args.ids.as<int32_t>();
+  outputs.logprobs = args.logprobs.as<float>();
+  if (args.top_ids.empty()) return outputs;
+  outputs.top_ids = args.top_ids.as<int32_t>();
+  outputs.top_logprobs = args.top_logprobs.as<float>();
+  outputs.top_columns = static_cast<int>(args.top_ids.shape[1]);
+  return outputs;
+}
 
 class CudaOps final : public Ops {
  public:
@@ -140,6 +152,15 @@ class CudaOps final : public Ops {
     ASSIGN_OR_RETURN(const LinearScratch scratch, scratch_.For(AsCuda(stream)));
     return cuda::PagedAttention(args, scratch.stream, scratch.lt_workspace,
                                 static_cast<int64_t>(scratch.lt_workspace_bytes));
+  }
+  absl::Status Sample(const SampleArgs& args, Stream& stream) override {
+    RETURN_IF_ERROR(Validate(args));
+    RETURN_IF_ERROR(CheckBFloat16("sample", "logits", args.logits));
+    return ToStatus(
+        LaunchSample(Values(args.logits), args.logits.stride(), args.logits.shape[0],
+                     args.logits.shape[1], static_cast<const DrawParams*>(args.params.data),
+                     ToSampleOutputs(args), Handle(stream)),
+        "sample");
   }
   absl::Status Dequantize(const DequantizeArgs& args, Stream& stream) override {
     RETURN_IF_ERROR(Validate(args));

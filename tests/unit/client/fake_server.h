@@ -108,6 +108,8 @@ struct FakeAdapters final : v1::AdapterService::Service {
 struct FakeInference final : v1::InferenceService::Service {
   using Writer = grpc::ServerWriter<v1::GenerateResponse>;
   std::function<grpc::Status(grpc::ServerContext*, const v1::GenerateRequest&, Writer*)> generate;
+  using BatchWriter = grpc::ServerWriter<v1::GenerateBatchResponse>;
+  std::function<grpc::Status(const v1::GenerateBatchRequest&, BatchWriter*)> generate_batch;
   std::function<grpc::Status(const v1::ScoreRequest&, v1::ScoreResponse*)> score;
   std::function<grpc::Status(const v1::TokenizeRequest&, v1::TokenizeResponse*)> tokenize;
   std::function<grpc::Status(const v1::DetokenizeRequest&, v1::DetokenizeResponse*)> detokenize;
@@ -115,6 +117,11 @@ struct FakeInference final : v1::InferenceService::Service {
   grpc::Status Generate(grpc::ServerContext* context, const v1::GenerateRequest* request,
                         Writer* writer) override {
     return generate ? generate(context, *request, writer) : grpc::Status(grpc::UNIMPLEMENTED, "");
+  }
+  grpc::Status GenerateBatch(grpc::ServerContext*, const v1::GenerateBatchRequest* request,
+                             BatchWriter* writer) override {
+    return generate_batch ? generate_batch(*request, writer)
+                          : grpc::Status(grpc::UNIMPLEMENTED, "");
   }
   grpc::Status Score(grpc::ServerContext*, const v1::ScoreRequest* request,
                      v1::ScoreResponse* reply) override {

@@ -1,15 +1,19 @@
 // Whole command lines against a fake server: the forms that scripts rely on, exit codes, messages.
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <limits>
+#include <map>
 #include <sstream>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/synchronization/mutex.h"
 #include "client/cli/run.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -62,8 +66,7 @@ class LoractlTest : public ::testing::Test {
 };
 
 // Answers with the prompt's ids reversed and the adapter's name as text.
-grpc::Status Echo(grpc::ServerContext*, const v1::GenerateRequest& request,
-                  FakeInference::Writer* writer) {
+v1::GenerateResponse EchoOf(const v1::GenerateRequest& request) {
   v1::GenerateResponse reply;
   reply.set_adapter(request.adapter());
   reply.set_text(absl::StrCat(request.adapter(), ":", request.prompt()));
@@ -71,7 +74,31 @@ grpc::Status Echo(grpc::ServerContext*, const v1::GenerateRequest& request,
     reply.add_ids(request.prompt_ids().ids(i));
   reply.mutable_finish()->set_finish_reason(request.max_tokens() == 1 ? v1::FINISH_REASON_LENGTH
                                                                       : v1::FINISH_REASON_STOP);
-  writer->Write(reply);
+  return reply;
+}
+
+grpc::Status Echo(grpc::ServerContext*, const v1::GenerateRequest& request,
+                  FakeInference::Writer* writer) {
+  v1::GenerateResponse reply = EchoOf(request);
+  for (int i = std::max(1, request.n()); i-- > 0;) {  // the order of indexes is not promised
+    reply.set_index(i);
+    writer->Write(reply);
+  }
+  return grpc::Status::OK;
+}
+
+// Answers the last request first.
+grpc::Status EchoBatch(const v1::GenerateBatchRequest& request,
+                       FakeInference::BatchWriter* writer) {
+  for (int i = request.requests_size(); i-- > 0;) {
+    v1::GenerateBatchResponse message;
+    message.set_request_index(i);
+    *message.mutable_response() = EchoOf(request.requests(i));
+    for (int sample = 0; sample < std::max(1, request.requests(i).n()); ++sample) {
+      message.mutable_response()->set_index(sample);
+      writer->Write(message);
+    }
+  }
   return grpc::Status::OK;
 }
 
@@ -92,8 +119,9 @@ TEST_F(LoractlTest, GenerateSendsEveryParameter) {
   };
   ASSERT_EQ(Run({"generate", "--prompt=p", "--temperature=0", "--max_tokens=9", "--top_k=3",
                  "--top_p=0.5", "--min_p=0.1", "--repetition_penalty=1.1", "--presence_penalty=0.2",
-                 "--frequency_penalty=0.3", "--seed=0", "--stop=x", "--stop=y", "--stop_ids=[7,8]",
-                 "--ignore_eos=true", "--logprobs=0", "--add_special_tokens=false"}),
+                 "--frequency_penalty=0.3", "--seed=0", "--n=1", "--stop=x", "--stop=y",
+                 "--stop_ids=[7,8]", "--ignore_eos=true", "--logprobs=0",
+                 "--add_special_tokens=false", "--priority=-7"}),
             0)
       << err_;
   EXPECT_TRUE(seen.has_temperature());
@@ -105,33 +133,138 @@ TEST_F(LoractlTest, GenerateSendsEveryParameter) {
   EXPECT_EQ(seen.repetition_penalty(), 1.1);
   EXPECT_EQ(seen.presence_penalty(), 0.2);
   EXPECT_EQ(seen.frequency_penalty(), 0.3);
+  EXPECT_EQ(seen.priority(), -7);
   EXPECT_TRUE(seen.has_seed());
+  EXPECT_EQ(seen.n(), 1);
   EXPECT_THAT(seen.stop(), ElementsAre("x", "y"));
   EXPECT_THAT(seen.stop_ids(), ElementsAre(7, 8));
   EXPECT_TRUE(seen.ignore_eos());
   EXPECT_TRUE(seen.has_logprobs());
   EXPECT_FALSE(seen.add_special_tokens());
   // What was not given is not sent, so that the server's defaults hold.
+  // Not 0, to which its lower half would cut it.
+  ASSERT_EQ(Run({"generate", "--prompt=p", "--priority=4294967296"}), 0);
+  EXPECT_EQ(seen.priority(), std::numeric_limits<int32_t>::max());
   ASSERT_EQ(Run({"generate", "--prompt=p"}), 0);
+  EXPECT_EQ(seen.priority(), 0);
   EXPECT_FALSE(seen.has_temperature() || seen.has_top_p() || seen.has_seed() ||
                seen.has_logprobs() || seen.has_add_special_tokens() ||
                seen.has_repetition_penalty());
 }
 
+TEST_F(LoractlTest, SeveralAnswersSayWhichOneTheyAre) {
+  server_.inference.generate = Echo;
+  ASSERT_EQ(Run({"generate", "--ids=[1,2]", "--n=2", "--output=json"}), 0) << err_;
+  EXPECT_EQ(out_,
+            "{\"index\":0,\"ids\":[2,1],\"text\":\":\",\"finish_reason\":\"stop\"}\n"
+            "{\"index\":1,\"ids\":[2,1],\"text\":\":\",\"finish_reason\":\"stop\"}\n");
+  ASSERT_EQ(Run({"generate", "--prompt=hi", "--n=2"}), 0) << err_;
+  EXPECT_EQ(out_, ":hi\n:hi\n");
+  server_.inference.generate_batch = EchoBatch;
+  const std::string path = WriteTemp("n.jsonl", "{\"prompt\":\"a\"}\n{\"prompt\":\"b\"}\n");
+  ASSERT_EQ(Run({"generate", "--jsonl", path, "--n=2", "--output=json"}), 0) << err_;
+  const auto lines = JsonLines();
+  ASSERT_EQ(lines.size(), 4u);
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_EQ(lines[i]["index"], i % 2);
+    EXPECT_EQ(lines[i]["text"], i < 2 ? ":a" : ":b");
+  }
+}
+
+TEST_F(LoractlTest, GenerateSendsConstraints) {
+  std::vector<v1::GenerateRequest> seen;
+  absl::Mutex mu;
+  server_.inference.generate = [&](grpc::ServerContext* context, const v1::GenerateRequest& request,
+                                   FakeInference::Writer* writer) {
+    absl::MutexLock lock(&mu);
+    seen.push_back(request);
+    return Echo(context, request, writer);
+  };
+  ASSERT_EQ(Run({"generate", "--prompt=p", "--regex=a|b"}), 0) << err_;
+  ASSERT_EQ(Run({"generate", "--prompt=p", "--json_schema={\"type\": \"null\"}"}), 0) << err_;
+  const std::string schema = WriteTemp("schema.json", "{\"type\": \"array\"}\n");
+  ASSERT_EQ(Run({"generate", "--prompt=p", "--json_schema", schema}), 0) << err_;
+  ASSERT_EQ(Run({"generate", "--prompt=p", "--json_object"}), 0) << err_;
+  ASSERT_EQ(seen.size(), 4u);
+  EXPECT_EQ(seen[0].regex(), "a|b");
+  EXPECT_EQ(seen[1].json_schema(), "{\"type\": \"null\"}");
+  EXPECT_EQ(seen[2].json_schema(), "{\"type\": \"array\"}\n");
+  EXPECT_TRUE(seen[3].json_object());
+  EXPECT_EQ(Run({"generate", "--prompt=p", "--json_object", "--regex=a"}), 2);
+  EXPECT_EQ(Run({"generate", "--prompt=p", "--json_schema=/no/such/file"}), 3);
+  EXPECT_EQ(seen.size(), 4u) << "nothing was sent";
+}
+
+TEST_F(LoractlTest, LinesHaveTheirOwnConstraints) {
+  std::map<std::string, v1::GenerateRequest> seen;
+  absl::Mutex mu;
+  server_.inference.generate_batch = [&](const v1::GenerateBatchRequest& request,
+                                         FakeInference::BatchWriter* writer) {
+    absl::MutexLock lock(&mu);
+    for (const v1::GenerateRequest& each : request.requests()) seen[each.prompt()] = each;
+    return EchoBatch(request, writer);
+  };
+  const std::string path = WriteTemp("prompts.jsonl",
+                                     "{\"prompt\":\"a\"}\n{\"prompt\":\"b\",\"regex\":\"x+\"}\n"
+                                     "{\"prompt\":\"c\",\"json_schema\":{\"type\":\"object\","
+                                     "\"properties\":{\"z\":{},\"a\":{}}}}\n"
+                                     "{\"prompt\":\"d\",\"json_object\":true}\n");
+  ASSERT_EQ(Run({"generate", "--jsonl", path, "--regex=y", "--output=json"}), 0) << err_;
+  EXPECT_EQ(seen["a"].regex(), "y");
+  EXPECT_EQ(seen["b"].regex(), "x+");
+  EXPECT_EQ(seen["c"].json_schema(), R"({"type":"object","properties":{"z":{},"a":{}}})")
+      << "in the order of the line";
+  EXPECT_TRUE(seen["d"].json_object());
+  seen.clear();
+  const std::string bad =
+      WriteTemp("bad.jsonl", "{\"prompt\":\"a\"}\n{\"prompt\":\"b\",\"regex\":1}\n");
+  EXPECT_NE(Run({"generate", "--jsonl", bad, "--output=json"}), 0);
+  EXPECT_THAT(err_, HasSubstr("bad.jsonl:2: \"regex\" must be text"));
+  EXPECT_TRUE(seen.empty()) << "nothing was sent";
+}
+
 TEST_F(LoractlTest, JsonlAnswersComeInTheOrderOfTheLinesWithTheirAdapters) {
   server_.inference.generate = Echo;
+  server_.inference.generate_batch = EchoBatch;
   std::string content;
   for (int i = 0; i < 50; ++i) {
     absl::StrAppend(&content, "{\"prompt\":\"", i, "\"", i % 2 ? ",\"adapter\":\"odd\"" : "",
                     "}\n");
   }
   const std::string path = WriteTemp("prompts.jsonl", content);
-  ASSERT_EQ(Run({"generate", "--jsonl", path, "--adapter=even", "--output=json"}), 0) << err_;
-  const auto lines = JsonLines();
-  ASSERT_EQ(lines.size(), 50u);
-  for (int i = 0; i < 50; ++i) {
-    EXPECT_EQ(lines[i]["text"], absl::StrCat(i % 2 ? "odd:" : "even:", i));
+  for (const char* how : {"--output=json", "--parallel=7"}) {  // in a batch, and one by one
+    ASSERT_EQ(Run({"generate", "--jsonl", path, "--adapter=even", "--output=json", how}), 0)
+        << err_;
+    const auto lines = JsonLines();
+    ASSERT_EQ(lines.size(), 50u);
+    for (int i = 0; i < 50; ++i) {
+      EXPECT_EQ(lines[i]["text"], absl::StrCat(i % 2 ? "odd:" : "even:", i));
+    }
   }
+}
+
+TEST_F(LoractlTest, AFileThatIsLargerThanABatchGoesInSeveral) {
+  std::vector<int> sizes;
+  server_.inference.generate_batch = [&](const v1::GenerateBatchRequest& request,
+                                         FakeInference::BatchWriter* writer) {
+    sizes.push_back(request.requests_size());
+    return EchoBatch(request, writer);
+  };
+  std::string content;
+  for (int i = 0; i < 5000; ++i) absl::StrAppend(&content, "{\"prompt\":\"", i, "\"}\n");
+  ASSERT_EQ(Run({"generate", "--jsonl", WriteTemp("many.jsonl", content), "--output=json"}), 0);
+  EXPECT_THAT(sizes, ElementsAre(4096, 904));
+  const auto lines = JsonLines();
+  ASSERT_EQ(lines.size(), 5000u);
+  for (int i = 0; i < 5000; ++i) ASSERT_EQ(lines[i]["text"], absl::StrCat(":", i));
+  // By bytes, too: three prompts of 3 MiB do not share a message of 8 MiB.
+  sizes.clear();
+  content.clear();
+  for (int i = 0; i < 3; ++i) {
+    absl::StrAppend(&content, "{\"prompt\":\"", std::string(3 << 20, 'x'), "\"}\n");
+  }
+  ASSERT_EQ(Run({"generate", "--jsonl", WriteTemp("long.jsonl", content), "--output=json"}), 0);
+  EXPECT_THAT(sizes, ElementsAre(1, 1, 1));
 }
 
 TEST_F(LoractlTest, AnErrorInALineNamesTheLine) {
@@ -140,9 +273,26 @@ TEST_F(LoractlTest, AnErrorInALineNamesTheLine) {
     if (request.prompt() == "b") return ServerError(grpc::NOT_FOUND, "adapter \"x\"");
     return Echo(nullptr, request, writer);
   };
+  server_.inference.generate_batch = [](const v1::GenerateBatchRequest& request,
+                                        FakeInference::BatchWriter* writer) {
+    v1::GenerateBatchResponse message;
+    message.set_request_index(1);
+    message.mutable_error()->ParseFromString(
+        ServerError(grpc::NOT_FOUND, "adapter \"x\"").error_details());
+    writer->Write(message);
+    message.set_request_index(0);
+    *message.mutable_response() = EchoOf(request.requests(0));
+    writer->Write(message);
+    return grpc::Status::OK;
+  };
   const std::string path = WriteTemp("p.jsonl", "{\"prompt\":\"a\"}\n{\"prompt\":\"b\"}\n");
-  EXPECT_EQ(Run({"generate", "--jsonl", path, "--output=json"}), 3);
-  EXPECT_THAT(err_, HasSubstr("p.jsonl:2: adapter \"x\""));
+  for (const char* how : {"--output=json", "--parallel=2"}) {
+    EXPECT_EQ(Run({"generate", "--jsonl", path, "--output=json", how}), 3);
+    EXPECT_THAT(err_, HasSubstr("p.jsonl:2: adapter \"x\""));
+    EXPECT_THAT(err_, HasSubstr("[TEST]"));
+    ASSERT_EQ(JsonLines().size(), 1u) << "what comes before it is printed";
+    EXPECT_EQ(JsonLines()[0]["text"], ":a");
+  }
 }
 
 TEST_F(LoractlTest, ScorePrintsNullForTheFirstTokenAndShortNumbers) {

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <memory>
 #include <optional>
+#include <regex>
 #include <string>
 #include <thread>
 #include <utility>
@@ -169,6 +170,9 @@ TEST_F(EngineTest, WrongConfigurationsAreNamed) {
   expect([](C& c) { c.max_queued_requests = -1; }, kInvalid, "max_queued_requests is -1");
   expect([](C& c) { c.kv_cache_tokens = -1; }, kInvalid, "kv_cache_tokens is -1");
   expect([](C& c) { c.num_threads = -1; }, kInvalid, "num_threads is -1");
+  expect([](C& c) { c.itl_target_ms = 0.5; }, kInvalid, "itl_target_ms is 0.5");
+  expect([](C& c) { c.itl_target_ms = NAN; }, kInvalid, "itl_target_ms is nan");
+  expect([](C& c) { c.training_patience_steps = 0; }, kInvalid, "training_patience_steps is 0");
   expect([](C& c) { c.memory_limit_bytes = 1 << 20; }, StatusCode::kResourceExhausted,
          "1048576 bytes may be used");
   expect([](C& c) { c.kv_cache_tokens = int64_t{1} << 50; }, StatusCode::kResourceExhausted,
@@ -201,6 +205,10 @@ TEST_F(EngineTest, WrongRequestsAreRefusedBeforeTheyAreQueued) {
   request.stop_strings = {"x"};
   EXPECT_THAT(engine_->Generate(request, absl::InfiniteFuture(), sink),
               StatusIs(StatusCode::kFailedPrecondition, "tokenizer"));
+  request = Greedy(0, 4, 4);
+  request.constraint.kind = ConstraintSpec::Kind::kJsonObject;
+  EXPECT_THAT(engine_->Generate(request, absl::InfiniteFuture(), sink),
+              StatusIs(StatusCode::kFailedPrecondition, "json_object needs a tokenizer"));
   EXPECT_THAT(engine_->Generate(Greedy(0, 4, 4, "no"), absl::InfiniteFuture(), sink),
               StatusIs(StatusCode::kNotFound, "no"));
   EXPECT_THAT(engine_->Score({}, [](auto) {}), StatusIs(StatusCode::kInvalidArgument, "ids"));
@@ -250,6 +258,41 @@ TEST_F(EngineTest, SixteenStreamsWhileAJobTrains) {
   EXPECT_EQ(Usage(MemoryTag::kTraining).used_bytes, 0);
   EXPECT_EQ(engine_->Stats().kv_pages_used, 0);
   EXPECT_EQ(engine_->Stats().running_requests, 0);
+}
+
+// 100 tokens a step make chunks of one page, 64 tokens.
+TEST_F(EngineTest, KnownPromptsAreReportedAndCanBeSwitchedOff) {
+  std::vector<int32_t> answers[2];
+  for (const bool on : {true, false}) {
+    EngineConfig config = SmallConfig(golden_.model_dir());
+    config.max_batch_tokens = 100;
+    config.prefix_cache = on;
+    engine_.reset();
+    Start(config);
+    for (const int32_t cached : {0, on ? 192 : 0}) {
+      const auto sink = Submit(Greedy(7, 200, 5));
+      sink->ended.WaitForNotification();
+      ASSERT_TRUE(sink->result.has_value()) << sink->error;
+      EXPECT_EQ(sink->result->cached_tokens, cached);
+      answers[on].insert(answers[on].end(), sink->ids.begin(), sink->ids.end());
+    }
+    const EngineStats stats = engine_->Stats();
+    EXPECT_EQ(stats.kv_pages_used, 0);
+    EXPECT_EQ(stats.kv_pages_cached, on ? 3 : 0);
+    EXPECT_EQ(stats.prefix_query_tokens, on ? 400 : 0);
+    EXPECT_EQ(stats.prefix_hit_tokens, on ? 192 : 0);
+    EXPECT_EQ(stats.prefix_evicted_tokens, 0);
+  }
+  EXPECT_EQ(answers[0], answers[1]);
+}
+
+TEST_F(EngineTest, StepsBelowAPageLeaveThePrefixCacheOff) {
+  EngineConfig config = SmallConfig(golden_.model_dir());
+  config.max_batch_tokens = 63;
+  Start(config);
+  for (int i = 0; i < 2; ++i) EXPECT_EQ(Answer(Greedy(7, 200, 2)).size(), 2);
+  EXPECT_EQ(engine_->Stats().kv_pages_cached, 0);
+  EXPECT_EQ(engine_->Stats().prefix_query_tokens, 0);
 }
 
 TEST_F(EngineTest, JobsAreCheckedBeforeTheyStart) {
@@ -351,6 +394,34 @@ TEST_F(DemoModelTest, TextIsTheDecodedIds) {
   ASSERT_TRUE(sink->result.has_value()) << sink->error;
   EXPECT_FALSE(sink->text.empty());
   EXPECT_EQ(sink->text, engine_->tokenizer()->Decode(sink->ids));
+}
+
+// Constrained and free requests decode in one batch; each gets what it asked for, and the same
+// again.
+TEST_F(DemoModelTest, ConstrainedAnswersBesideFreeOnes) {
+  const GenerateRequest free = Prompt("Question:", 24);
+  GenerateRequest tied = free;
+  tied.constraint = {ConstraintSpec::Kind::kRegex, "(yes|no)(, [a-z]{3,5}){4}"};
+  tied.max_tokens = 0;
+  const std::shared_ptr<WaitingSink> alone = Submit(free);
+  alone->ended.WaitForNotification();
+  std::vector<std::shared_ptr<WaitingSink>> frees, ties;
+  for (int i = 0; i < 4; ++i) {
+    frees.push_back(Submit(free));
+    ties.push_back(Submit(tied));
+  }
+  for (int i = 0; i < 4; ++i) {
+    frees[i]->ended.WaitForNotification();
+    ties[i]->ended.WaitForNotification();
+    EXPECT_EQ(frees[i]->text, alone->text);
+    ASSERT_OK(ties[i]->error);
+    EXPECT_EQ(ties[i]->result->finish_reason, FinishReason::kStop);
+    EXPECT_TRUE(std::regex_match(ties[i]->text, std::regex(tied.constraint.text))) << ties[i]->text;
+    EXPECT_EQ(ties[i]->text, ties[0]->text);
+  }
+  EXPECT_OK(engine_->CheckConstraint(tied.constraint));
+  EXPECT_THAT(engine_->CheckConstraint({ConstraintSpec::Kind::kRegex, "("}),
+              StatusIs(StatusCode::kInvalidArgument, "regex: at byte 0"));
 }
 
 TEST_F(DemoModelTest, StopStringsEndTheText) {

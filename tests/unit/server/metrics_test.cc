@@ -31,6 +31,11 @@ TEST_F(MetricsTest, EverySeriesIsThereFromTheStart) {
                            "lorad_inference_queue_requests 0",
                            "lorad_inference_running_requests 0",
                            "lorad_kv_cache_usage_ratio 0",
+                           "lorad_kv_cache_blocks{state=\"cached\"} 0",
+                           "lorad_inference_cached_prompt_tokens_total{kind=\"base\"} 0",
+                           "lorad_prefix_cache_queries_total 0",
+                           "lorad_prefix_cache_hits_total 0",
+                           "lorad_prefix_cache_evictions_total 0",
                            "lorad_adapters_loaded{tier=\"gpu\"} 0",
                            "lorad_adapter_loads_total{result=\"error\"} 0",
                            "lorad_adapter_swaps_total{result=\"conflict\"} 0",
@@ -41,6 +46,9 @@ TEST_F(MetricsTest, EverySeriesIsThereFromTheStart) {
                            "lorad_training_gradient_norm ",
                            "lorad_training_tokens_total 0",
                            "lorad_training_step_seconds_count 0",
+                           "lorad_training_slice_seconds_count{phase=\"backward\"} 0",
+                           "lorad_training_share 0",
+                           "lorad_itl_budget_exceeded_total 0",
                            "lorad_memory_bytes{use=\"kv_cache\"} 0",
                            "lorad_storage_free_bytes ",
                            "lorad_grpc_requests_total{code=\"DATA_LOSS\",method=\"Submit\","
@@ -81,8 +89,12 @@ TEST_F(MetricsTest, FollowsJobsAndTokens) {
   metrics_.OnStep(step);
   step.loss = NAN;
   metrics_.OnStep(step);
+  metrics_.OnTrainingSlice(SlicePhase::kOptimizer, 0.002);
+  metrics_.OnItlTargetMissed();
   TokenTimes times;
   times.adapter = true;
+  times.prompt_tokens = 9;
+  times.cached_tokens = 8;
   times.generated_tokens = 7;
   times.finish_reason = FinishReason::kLength;
   metrics_.OnRequestFinished(times);
@@ -92,7 +104,10 @@ TEST_F(MetricsTest, FollowsJobsAndTokens) {
   EXPECT_THAT(page, HasSubstr("lorad_training_progress_ratio 0.5"));
   EXPECT_THAT(page, HasSubstr("lorad_training_nonfinite_steps_total 1"));
   EXPECT_THAT(page, HasSubstr("lorad_training_tokens_total 200"));
+  EXPECT_THAT(page, HasSubstr("lorad_training_slice_seconds_count{phase=\"optimizer\"} 1"));
+  EXPECT_THAT(page, HasSubstr("lorad_itl_budget_exceeded_total 1"));
   EXPECT_THAT(page, HasSubstr("lorad_inference_generated_tokens_total{kind=\"adapter\"} 7"));
+  EXPECT_THAT(page, HasSubstr("lorad_inference_cached_prompt_tokens_total{kind=\"adapter\"} 8"));
   EXPECT_EQ(metrics_.totals().generated_tokens, 7);
 }
 

@@ -27,19 +27,23 @@ TEST_F(ConfigTest, DefaultsAreSafe) {
   EXPECT_EQ(config.engine.quant, "nf4");
   EXPECT_EQ(config.engine.device, "auto");
   EXPECT_EQ(config.engine.memory_limit_bytes, 0);
+  EXPECT_TRUE(config.engine.prefix_cache);
 }
 
 TEST_F(ConfigTest, TakesTheFlagsNames) {
   ASSERT_OK_AND_ASSIGN(const ServerConfig config,
                        With(R"({"listen": "127.0.0.1:0", "memory_limit": "2GiB",
-                               "max_batch_tokens": 64, "kv_cache_tokens": 4096,
-                               "drain_timeout": "5s", "device": "cpu"})"));
+                               "max_batch_tokens": 64, "itl_target_ms": 12.5,
+                               "kv_cache_tokens": 4096, "drain_timeout": "5s",
+                               "device": "cpu", "prefix_cache": false})"));
   EXPECT_EQ(config.listen, "127.0.0.1:0");
   EXPECT_EQ(config.engine.memory_limit_bytes, int64_t{2} << 30);
   EXPECT_EQ(config.engine.max_batch_tokens, 64);
+  EXPECT_EQ(config.engine.itl_target_ms, 12.5);
   EXPECT_EQ(config.engine.kv_cache_tokens, 4096);
   EXPECT_EQ(config.drain_timeout, absl::Seconds(5));
   EXPECT_EQ(config.engine.device, "cpu");
+  EXPECT_FALSE(config.engine.prefix_cache);
 }
 
 TEST_F(ConfigTest, RefusesWhatItDoesNotKnow) {
@@ -61,8 +65,28 @@ TEST_F(ConfigTest, NamesTheFlagTheValueAndTheBound) {
       With(R"({"max_batch_tokens": 0})"),
       StatusIs(absl::StatusCode::kInvalidArgument, "--max_batch_tokens=0: is not in 1..65536"));
   absl::FlagSaver undo;
+  for (const char* wrong : {"0.5", "-1", "60001", "nan"}) {
+    EXPECT_THAT(With(std::string(R"({"max_batch_tokens": 1, "itl_target_ms": ")") + wrong + "\"}"),
+                StatusIs(absl::StatusCode::kInvalidArgument, "is not in 1..60000"))
+        << wrong;
+  }
+  EXPECT_THAT(With(R"({"itl_target_ms": 0, "training_patience_steps": 0})"),
+              StatusIs(absl::StatusCode::kInvalidArgument, "--training_patience_steps=0"));
+  ASSERT_OK(With(R"({"training_patience_steps": 1})"));
   EXPECT_THAT(With(R"({"max_batch_tokens": 1, "memory_limit": "8GB"})"),
               StatusIs(absl::StatusCode::kInvalidArgument, "--memory_limit=8GB"));
+}
+
+TEST_F(ConfigTest, BoundsWhatASlowReaderMayHold) {
+  ASSERT_OK_AND_ASSIGN(const ServerConfig config,
+                       With(R"({"max_stream_backlog": "64KiB", "max_stream_stall": "5s"})"));
+  EXPECT_EQ(config.max_stream_backlog_bytes, 64 << 10);
+  EXPECT_EQ(config.max_stream_stall, absl::Seconds(5));
+  EXPECT_THAT(
+      With(R"({"max_stream_stall": "50ms"})"),
+      StatusIs(absl::StatusCode::kInvalidArgument, "--max_stream_stall=50ms: is not in 100ms..1h"));
+  EXPECT_THAT(With(R"({"max_stream_stall": "1s", "max_stream_backlog": "1023"})"),
+              StatusIs(absl::StatusCode::kInvalidArgument, "--max_stream_backlog=1023"));
 }
 
 TEST_F(ConfigTest, RequiresModelAndStateDir) {

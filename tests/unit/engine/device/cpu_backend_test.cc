@@ -2,6 +2,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/time/clock.h"
 #include "engine/device/backend.h"
 #include "engine/ops/ops.h"
 #include "tests/support/status_matchers.h"
@@ -93,6 +94,25 @@ TEST(CpuBackendTest, CopiesZeroesAndSynchronises) {
   ASSERT_OK(event->Record(*stream));
   ASSERT_OK(event->Wait(*stream));
   EXPECT_OK(stream->Synchronize());
+}
+
+TEST(CpuBackendTest, EventsTellTheTimeBetweenThem) {
+  std::unique_ptr<Backend> backend = CreateCpuBackend();
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Stream> stream,
+                       backend->CreateStream(StreamPriority::kHigh));
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Event> begin, backend->CreateEvent());
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Event> end, backend->CreateEvent());
+  ASSERT_OK(end->Synchronize());  // nothing was recorded
+  const absl::Time before = absl::Now();
+  ASSERT_OK(begin->Record(*stream));
+  const absl::Time between = absl::Now();
+  absl::SleepFor(absl::Milliseconds(2));
+  ASSERT_OK(end->Record(*stream));
+  ASSERT_OK(end->Synchronize());
+  ASSERT_OK_AND_ASSIGN(const absl::Duration took, end->Since(*begin));
+  EXPECT_GE(took, absl::Milliseconds(2));
+  EXPECT_LE(took, absl::Now() - before);
+  EXPECT_LE(between - before, took);
 }
 
 }  // namespace

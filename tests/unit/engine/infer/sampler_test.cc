@@ -83,6 +83,17 @@ TEST(SamplerTest, DrawsFromSoftmaxAtTheTemperature) {
   }
 }
 
+TEST(SamplerTest, DrawsAmongTheAllowedAlone) {
+  TokenMask allowed(static_cast<int64_t>(kLogits.size()));
+  for (const int32_t id : {1, 2, 5}) allowed.Add(id);
+  Sampler greedy({.temperature = 0}, {}, static_cast<int64_t>(kLogits.size()));
+  EXPECT_EQ(*greedy.Draw(kLogits, 0, &allowed), 2);
+  Sampler sampler({.temperature = 1, .seed = 9}, {}, static_cast<int64_t>(kLogits.size()));
+  std::map<int32_t, int64_t> counts;
+  for (int step = 0; step < kDraws; ++step) ++counts[*sampler.Draw(kLogits, step, &allowed)];
+  ExpectDistribution(counts, Softmax(kLogits, 1, {1, 2, 5}), kDraws);
+}
+
 TEST(SamplerTest, TheChiSquareTestFindsAWrongDistribution) {
   const auto counts = Histogram({.temperature = 1.1, .seed = 7}, kLogits, kDraws);
   const auto weights = Softmax(kLogits, 1.0, {0, 1, 2, 3, 4, 5});

@@ -298,6 +298,54 @@ TEST(RefusalTest, Attention) {
       "k_cache is [6, 16, 4, 8]");
 }
 
+TEST(RefusalTest, Sample) {
+  using S = SampleArgs;
+  const S args = {F32({3, 9}), V(DType::kU8, {3, 48}),      I32({3}),
+                  F32({3}),    Given(DType::kI32, {3, 20}), Given(DType::kF32, {3, 20})};
+  ExpectRefused(
+      args,
+      [](S& a) {
+        a.logits.shape = {3, 0};
+      },
+      "sample: vocabulary is 0, must be in [1, 2^24)");
+  ExpectRefused(
+      args,
+      [](S& a) {
+        a.logits.shape = {3, 1 << 24};
+      },
+      "vocabulary is 1.67772e+07");
+  ExpectRefused(
+      args, [](S& a) { a.logits.dtype = DType::kI32; }, "logits is I32");
+  ExpectRefused(
+      args,
+      [](S& a) {
+        a.params.shape = {3, 40};
+      },
+      "params is [3, 40], expected [3, 48]");
+  ExpectRefused(
+      args, [](S& a) { a.ids.shape = {4}; }, "ids is [4]");
+  ExpectRefused(
+      args, [](S& a) { a.ids.dtype = DType::kI64; }, "ids is I64");
+  ExpectRefused(
+      args, [](S& a) { a.logprobs.dtype = DType::kF64; }, "logprobs is F64");
+  ExpectRefused(
+      args,
+      [](S& a) {
+        a.top_ids.shape = a.top_logprobs.shape = {3, 21};
+      },
+      "columns of top_ids is 21, must be <= 20");
+  ExpectRefused(
+      args, [](S& a) { a.top_ids.row_stride = 24; }, "top_ids has rows 24 elements apart");
+  ExpectRefused(
+      args,
+      [](S& a) {
+        a.top_logprobs.shape = {3, 19};
+      },
+      "top_logprobs is [3, 19], expected [3, 20]");
+  ExpectRefused(
+      args, [](S& a) { a.top_ids = {}; }, "top_ids is []");
+}
+
 TEST(RefusalTest, LossAndOptimizer) {
   using L = LinearCrossEntropyArgs;
   const L loss = {F32({5, 6}), DenseWeight(9, 6), I32({5}), F32({5}), Given(DType::kF32, {5, 6}), 1,

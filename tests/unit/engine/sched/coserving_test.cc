@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "engine/train/job.h"
 #include "gtest/gtest.h"
 #include "tests/support/failing_backend.h"
@@ -70,6 +71,29 @@ TEST_F(CoservingTest, DecodingGoesOnBetweenSlices) {
   EXPECT_EQ(sink->result->adapter_id, expected_adapter);
   EXPECT_EQ(sink->steps.size(), 6);
   EXPECT_EQ(harness.UsedBytes(MemoryTag::kTraining), 0);
+}
+
+// Neither a target nor how slices fall between tokens changes a bit of the adapter or the answers.
+TEST_F(CoservingTest, ATargetChangesNoBits) {
+  const std::string expected_adapter = SoloAdapter();
+  for (const double target_ms : {0.5, 3.0, 200.0}) {  // too short, short and long for this model
+    HarnessOptions options;
+    options.training = {.itl_target = absl::Milliseconds(target_ms), .patience_steps = 3};
+    ServingHarness harness(std::move(options));
+    const auto expected = harness.Solo(ServingHarness::Greedy(harness.Prompt(0), 60))->ids;
+    const auto sink = std::make_shared<RecordingTrainingSink>();
+    Start(harness, absl::StrCat("target", target_ms), sink);
+    const auto request = harness.Submit(ServingHarness::Greedy(harness.Prompt(0), 60));
+    for (size_t tokens = 1; tokens <= 60; ++tokens) {
+      harness.scheduler->RunOneStep();
+      ASSERT_EQ(request->ids.size(), tokens);
+    }
+    EXPECT_GE(harness.slices, 60 / 4 - 1);  // one in four steps at least
+    RunToEnd(harness, *sink);
+    EXPECT_EQ(request->ids, expected);
+    ASSERT_TRUE(sink->result.has_value()) << sink->error;
+    EXPECT_EQ(sink->result->adapter_id, expected_adapter);
+  }
 }
 
 TEST_F(CoservingTest, TheNewAdapterServesAtOnce) {

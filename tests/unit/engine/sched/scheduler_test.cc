@@ -197,6 +197,44 @@ TEST(SchedulerTest, TheQueueIsBounded) {
   for (const auto& sink : sinks) EXPECT_EQ(sink->ids.size(), 5);
 }
 
+TEST(SchedulerTest, SeveralAreAcceptedTogetherOrNotAtAll) {
+  HarnessOptions options;
+  options.max_running = 4;
+  options.max_queued = 4;
+  ServingHarness harness(std::move(options));
+  const Sinks sinks = {std::make_shared<RecordingSink>(), std::make_shared<RecordingSink>(),
+                       std::make_shared<RecordingSink>()};
+  const auto submit = [&](const Sinks& to) {
+    std::vector<Submission> submissions;
+    for (size_t i = 0; i < to.size(); ++i) {
+      const int row = static_cast<int>(i);
+      submissions.push_back({ServingHarness::Greedy(harness.Prompt(row), 5 + row), to[i]});
+    }
+    return harness.scheduler->GenerateAll(std::move(submissions), absl::InfiniteFuture());
+  };
+  const auto first = harness.Submit(ServingHarness::Greedy(harness.Prompt(0), 5));
+  const auto second = harness.Submit(ServingHarness::Greedy(harness.Prompt(0), 5));
+  EXPECT_THAT(submit(sinks), StatusIs(StatusCode::kResourceExhausted,
+                                      "2 requests are waiting and the queue holds 4, so 3 more"));
+  EXPECT_EQ(harness.scheduler->queued(), 2);
+  harness.scheduler->RunOneStep();  // both get their slots
+  ASSERT_OK_AND_ASSIGN(const std::vector<uint64_t> ids, submit(sinks));
+  ASSERT_EQ(ids.size(), 3);
+  EXPECT_EQ(harness.scheduler->queued(), 3);
+  harness.scheduler->Cancel(ids[1]);
+  harness.RunUntilIdle();
+  EXPECT_EQ(sinks[0]->ids.size(), 5);
+  EXPECT_TRUE(sinks[1]->finished(FinishReason::kCancelled));
+  EXPECT_EQ(sinks[2]->ids.size(), 7);
+  // One that is wrong keeps the others out.
+  std::vector<Submission> wrong;
+  wrong.push_back({ServingHarness::Greedy(harness.Prompt(0), 5), sinks[0]});
+  wrong.push_back({ServingHarness::Greedy({}, 5), sinks[1]});
+  EXPECT_THAT(harness.scheduler->GenerateAll(std::move(wrong), absl::InfiniteFuture()),
+              StatusIs(StatusCode::kInvalidArgument, "prompt"));
+  EXPECT_EQ(harness.scheduler->queued(), 0);
+}
+
 TEST(SchedulerTest, FirstInFirstOut) {
   HarnessOptions options;
   options.max_running = 1;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -61,9 +62,12 @@ struct HarnessOptions {
   int32_t max_queued = 64;
   int64_t max_batch_tokens = 2048;
   int64_t chunk_tokens = 256;
+  bool prefix_cache = true;         // where a chunk is whole pages
   int64_t adapter_limit_bytes = 0;  // 0: none
   int64_t host_limit_bytes = int64_t{1} << 30;
   std::unique_ptr<Backend> backend;  // null: the CPU's
+  SliceBudgetOptions training;
+  std::function<absl::Time()> now;  // null: the clock
 };
 
 class ServingHarness : public SchedulerObserver, public AdapterStoreObserver {
@@ -80,7 +84,8 @@ class ServingHarness : public SchedulerObserver, public AdapterStoreObserver {
                                  .head_dim = config.head_dim,
                                  .num_pages = options.kv_pages,
                                  .page_tokens = options.page_tokens,
-                                 .dtype = backend->activation_dtype()},
+                                 .dtype = backend->activation_dtype(),
+                                 .prefix_block_tokens = PrefixBlock(options)},
                                 *backend);
     EXPECT_OK(made);
     cache = *std::move(made);
@@ -107,6 +112,8 @@ class ServingHarness : public SchedulerObserver, public AdapterStoreObserver {
     scheduling.serving.max_batch_tokens = options.max_batch_tokens;
     scheduling.serving.chunk_tokens = options.chunk_tokens;
     scheduling.serving.observer = this;
+    if (options.now) scheduling.serving.now = std::move(options.now);
+    scheduling.training = options.training;
     scheduling.max_queued = options.max_queued;
     scheduling.limits = {.vocab = config.vocab_size,
                          .context_tokens = context,
@@ -116,6 +123,10 @@ class ServingHarness : public SchedulerObserver, public AdapterStoreObserver {
   }
   ~ServingHarness() override { store->StopLoading(); }
 
+  static int64_t PrefixBlock(const HarnessOptions& options) {
+    const bool whole = options.chunk_tokens % options.page_tokens == 0;
+    return options.prefix_cache && whole ? options.chunk_tokens : 0;
+  }
   // The first `count` ids of row `row` of the golden input.
   std::vector<int32_t> Prompt(int row, int count = 16) const {
     const std::vector<int32_t> all = golden.Ints("input_ids");
@@ -193,6 +204,11 @@ class ServingHarness : public SchedulerObserver, public AdapterStoreObserver {
   void OnServingStep(bool prefill, int32_t rows, double) override {
     (prefill ? prefill_rows : decode_rows).push_back(rows);
   }
+  void OnTrainingSlice(SlicePhase, double seconds) override {
+    EXPECT_GE(seconds, 0);
+    ++slices;
+  }
+  void OnItlTargetMissed() override { ++itl_misses; }
   void OnAdapterLoad(const char* source, const absl::Status& status, double) override {
     loads.push_back(status.ok() ? source : "error");
   }
@@ -207,7 +223,7 @@ class ServingHarness : public SchedulerObserver, public AdapterStoreObserver {
   std::unique_ptr<Scheduler> scheduler;
   int64_t context = 0;
 
-  int first_tokens = 0, inter_tokens = 0, evictions = 0;
+  int first_tokens = 0, inter_tokens = 0, evictions = 0, slices = 0, itl_misses = 0;
   std::vector<RequestTimes> requests;
   std::vector<int32_t> prefill_rows, decode_rows;
   std::vector<std::string> loads;

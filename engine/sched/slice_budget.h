@@ -1,0 +1,81 @@
+// How much time the slices of training may take between two tokens of the requests that run.
+#ifndef LORAD_ENGINE_SCHED_SLICE_BUDGET_H_
+#define LORAD_ENGINE_SCHED_SLICE_BUDGET_H_
+
+#include <cstdint>
+
+#include "absl/time/time.h"
+#include "engine/sched/duration_estimate.h"
+
+namespace lorad {
+
+struct SliceBudgetOptions {
+  // What running requests should wait between two tokens, at most. Zero: no target; then training
+  // takes in each step as long as serving did, and at most `most_without_target`, but always at
+  // least one slice.
+  absl::Duration itl_target = absl::ZeroDuration();
+  absl::Duration most_without_target = absl::Milliseconds(10);
+  // With a target: after so many served steps in a row for which no slice was short enough, one is
+  // run however long it takes. So training never stands still, and serving alone decides the
+  // inter-token latency of 99 of 100 tokens. >= 1.
+  int32_t patience_steps = 100;
+  // Without a target: no prefill chunk is begun after this long while requests decode.
+  absl::Duration prefill_without_target = absl::Milliseconds(50);
+};
+
+// The serving half of a step, as it went.
+struct ServedStep {
+  absl::Time began;         // with everything that was done since the last training slice
+  absl::Time decoded;       // the decoding rows' tokens were delivered
+  absl::Time ended;         // the prefill chunks, too
+  int32_t decode_rows = 0;  // 0: no pass of decoding
+  int32_t chunks = 0;
+  bool backlog = false;  // requests wait for a slot, or running ones for their first token
+};
+
+struct TrainingAllowance {
+  absl::Time until;           // slices must be done by then
+  bool at_least_one = false;  // even so
+};
+
+// The next token of a running request is due a target after its last. Until then there must be room
+// for the pass that makes it, whose time is predicted from those before: a mean and deviations, and
+// no less than the last two, so that a rise of the load is obeyed in the next step. The rest is
+// training's, while no request waits: a backlog means that serving needs the device. Knows no
+// clock. Thread-compatible.
+class SliceBudget {
+ public:
+  explicit SliceBudget(const SliceBudgetOptions& options);
+
+  // While rows decode, no further chunk of a step is begun after this long.
+  absl::Duration prefill_budget() const;
+
+  // After the serving half of a step. True when there is a target and a request waited longer for
+  // its token.
+  bool OnServed(const ServedStep& step);
+  // A step in which there was nothing to serve.
+  void OnIdle() { served_ = false; }
+
+  // For the training half of the step that OnServed told of. REQUIRES: OnServed came last.
+  TrainingAllowance allowance() const;
+  // So many slices were run in it.
+  void OnTrained(int64_t slices) { starved_ = slices > 0 ? 0 : starved_ + 1; }
+
+ private:
+  bool has_target() const { return options_.itl_target > absl::ZeroDuration(); }
+  // A time that a decoding pass seldom exceeds; half of the target before the first.
+  absl::Duration NextDecode() const;
+  // What the target leaves beside the next decoding pass.
+  absl::Duration Slack() const;
+
+  const SliceBudgetOptions options_;
+  DurationEstimate decode_, chunk_;
+  absl::Duration last_decodes_[2] = {};
+  ServedStep step_;      // the last one
+  bool served_ = false;  // the last step served
+  int64_t starved_ = 0;  // served steps in a row without a slice, while a job ran
+};
+
+}  // namespace lorad
+
+#endif  // LORAD_ENGINE_SCHED_SLICE_BUDGET_H_

@@ -1,0 +1,26 @@
+#ifndef LORAD_TESTS_BENCH_SHAPES_H_
+#define LORAD_TESTS_BENCH_SHAPES_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "engine/device/backend.h"
+#include "engine/model/config.h"
+#include "engine/model/weights.h"
+
+namespace lorad::bench {
+
+// The published shape of that name, or that of a config.json, given by its path or its folder's.
+absl::StatusOr<ModelConfig> ShapeConfig(const std::string& shape);
+
+// A model of that shape: the checkpoint where `shape` is a folder that holds one, random weights
+// otherwise. `base`: bf16, or what ParseQuantSpec takes.
+absl::StatusOr<std::shared_ptr<const Model>> ShapeModel(const std::string& shape,
+                                                        const std::string& base, uint64_t seed,
+                                                        Backend& backend);
+
+}  // namespace lorad::bench
+
+#endif  // LORAD_TESTS_BENCH_SHAPES_H_
