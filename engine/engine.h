@@ -29,6 +29,7 @@ struct EngineConfig {
                                 // ",double_quant=false"
   int64_t memory_limit_bytes = 0;     // of the device; 0: what it has, less a reserve
   int64_t kv_cache_tokens = 0;        // 0: chosen from the memory that is left
+  int64_t adapter_host_memory_bytes = int64_t{4} << 30;  // adapters ready for the device; page-locked
   int32_t max_batch_tokens = 2048;    // tokens of one step, prefill included
   int32_t max_running_requests = 64;  // sequences that decode together
   int32_t max_queued_requests = 1024;
@@ -61,7 +62,7 @@ struct AdapterInfo {
   std::vector<std::string> target_modules;
   int64_t adapted_modules = 0;
   int64_t parameters = 0;
-  int64_t device_bytes = 0;
+  int64_t device_bytes = 0;  // of whole pages
 };
 
 enum class AdapterTier { kDisk, kHost, kDevice };
@@ -75,7 +76,7 @@ struct AdapterResidency {
 struct EngineStats {
   int32_t queued_requests = 0;
   int32_t running_requests = 0;
-  int64_t kv_pages = 0, kv_pages_used = 0;
+  int64_t kv_pages = 0, kv_pages_used = 0;  // without the pages that adapters have
   int32_t kv_page_tokens = 0;
   std::array<MemoryUsage, kNumMemoryTags> memory;  // by MemoryTag
   int32_t adapters_device = 0, adapters_host = 0, adapters_disk = 0;
@@ -98,9 +99,11 @@ class EngineObserver {
   virtual void OnInterToken(bool adapter, double seconds) = 0;
   virtual void OnRequestFinished(const TokenTimes& times) = 0;
   virtual void OnServingStep(bool prefill, int32_t rows, double seconds) = 0;
-  // source: "disk" or "host"; the device copy is included.
+  // source: "disk", "host" or "training"; the device copy is included.
   virtual void OnAdapterLoad(const char* source, const absl::Status& status, double seconds) = 0;
   virtual void OnAdapterEviction() = 0;
+  // A load was begun before the request that wants it could run.
+  virtual void OnAdapterPrefetch() = 0;
 };
 
 using RequestId = uint64_t;
@@ -133,6 +136,8 @@ class Engine {
   // Makes the adapter in `peft_dir` usable by its id; it is read when first used, and again after
   // an eviction, so the directory must stay. Registering it again is no error.
   virtual absl::StatusOr<AdapterInfo> RegisterAdapter(const std::string& peft_dir) = 0;
+  // What is known of a registered adapter. kNotFound.
+  virtual absl::StatusOr<AdapterInfo> FindAdapter(const std::string& id) const = 0;
   // Forgets the id. Requests in flight end on it; kNotFound for new ones.
   virtual absl::Status UnregisterAdapter(const std::string& id) = 0;
   // Brings it onto the device now. Blocks until done.

@@ -22,13 +22,17 @@ class Stream {
   virtual absl::Status Synchronize() = 0;
 };
 
-// A point in a stream that another stream can wait for. Thread-compatible.
+// A point in a stream that another stream can wait for, and the host can ask about.
+// Thread-compatible.
 class Event {
  public:
   virtual ~Event() = default;
   virtual absl::Status Record(Stream& stream) = 0;
   // Work queued on `stream` from now on starts after the recorded point.
   virtual absl::Status Wait(Stream& stream) = 0;
+  // Whether the work before the recorded point is done; true if nothing was recorded. Does not
+  // block. Reports the error that the work hit.
+  virtual absl::StatusOr<bool> Done() = 0;
 };
 
 struct DeviceInfo {

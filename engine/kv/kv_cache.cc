@@ -28,7 +28,7 @@ absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Create(const KvCacheOptions& o
         options.num_pages, KvPageBytes(options)));
   }
   ASSIGN_OR_RETURN(DeviceBuffer buffer, backend.allocator().Allocate(*bytes, MemoryTag::kKvCache));
-  return std::unique_ptr<KvCache>(new KvCache(options, std::move(buffer)));
+  return std::unique_ptr<KvCache>(new KvCache(options, backend, std::move(buffer)));
 }
 
 int64_t KvCache::PagesFor(int64_t tokens) const { return CeilDiv(tokens, options_.page_tokens); }
@@ -48,11 +48,28 @@ void KvCache::Release(KvTable& table) {
   }
 }
 
+void* KvCache::Lend(int64_t count, MemoryTag tag) {
+  const int32_t first = count == 1 ? pool_.Take() : pool_.TakeRun(count);
+  if (first < 0) return nullptr;
+  lent_.fetch_add(count, std::memory_order_relaxed);
+  allocator_.Retag(count * page_bytes(), MemoryTag::kKvCache, tag);
+  return static_cast<char*>(buffer_.data()) + first * page_bytes();
+}
+
+void KvCache::TakeBack(void* data, int64_t count, MemoryTag tag) {
+  const int64_t first =
+      (static_cast<char*>(data) - static_cast<char*>(buffer_.data())) / page_bytes();
+  for (int64_t i = count - 1; i >= 0; --i) pool_.Return(static_cast<int32_t>(first + i));
+  lent_.fetch_sub(count, std::memory_order_relaxed);
+  allocator_.Retag(count * page_bytes(), tag, MemoryTag::kKvCache);
+}
+
 TensorView KvCache::Half(int64_t index) const {
-  const int64_t bytes = options_.num_pages * KvPageBytes(options_) / (2 * options_.num_layers);
+  const int64_t bytes = page_bytes() / (2 * options_.num_layers);
   return {
       static_cast<char*>(buffer_.data()) + index * bytes, options_.dtype,
-      Shape{options_.num_pages, options_.page_tokens, options_.num_kv_heads, options_.head_dim}};
+      Shape{options_.num_pages, options_.page_tokens, options_.num_kv_heads, options_.head_dim},
+      page_bytes() / SizeOf(options_.dtype)};
 }
 
 }  // namespace lorad

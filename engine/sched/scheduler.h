@@ -81,6 +81,7 @@ class Scheduler {
   bool Serve();
   void PublishCounts();
   bool Train(bool served, absl::Duration serving_time);
+  PublishAdapter Publisher();
   void Poison(const absl::Status& status);
   void FailEverything(const absl::Status& status);
 

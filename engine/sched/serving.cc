@@ -12,6 +12,9 @@
 namespace lorad {
 namespace {
 
+// Waiting sequences whose adapters are loaded before their turn.
+constexpr size_t kPrefetchWindow = 64;
+
 double SecondsSince(absl::Time begin) { return absl::ToDoubleSeconds(absl::Now() - begin); }
 
 // Wrong arguments and a full arena concern one pass; anything else is the device's, and every later
@@ -152,19 +155,40 @@ void Serving::Report(const Sequence& sequence, FinishReason reason) const {
 // ---- Admission and preemption -----------------------------------------------------------------
 
 void Serving::Admit() {
+  SetWantedAdapters();
+  int64_t place = 0;
   for (const uint64_t id : Keys(waiting_)) {
-    if (running() >= options_.max_running) return;
-    const Admission admission = TryAdmit(*waiting_.at(id));
-    if (admission == Admission::kBlocked) return;
+    if (running() >= options_.max_running) break;
+    const Admission admission = TryAdmit(*waiting_.at(id), place++);
+    if (admission == Admission::kBlocked) break;
     if (admission == Admission::kSkipped) continue;
     running_.insert(waiting_.extract(id));
   }
+  adapters_.Prefetch(running());
 }
 
-Serving::Admission Serving::TryAdmit(Sequence& sequence) {
+void Serving::SetWantedAdapters() {
+  std::vector<AdapterStore::Lease> wanted;
+  for (const auto& [id, sequence] : waiting_) {
+    if (wanted.size() == kPrefetchWindow) break;
+    wanted.push_back(sequence->lease);
+  }
+  adapters_.SetWanted(std::move(wanted));
+}
+
+bool Serving::MakeRoom(int64_t pages, int64_t place) {
+  return cache_.free_pages() >= pages || adapters_.FreePages(pages, place);
+}
+
+bool Serving::Reserve(Sequence& sequence, int64_t tokens, int64_t place) {
+  const auto held = static_cast<int64_t>(sequence.table.pages().size());
+  return MakeRoom(cache_.PagesFor(tokens) - held, place) && cache_.Reserve(sequence.table, tokens);
+}
+
+Serving::Admission Serving::TryAdmit(Sequence& sequence, int64_t place) {
   // One page stays free for each running sequence, so that who is let in is not thrown out at once.
   const int64_t tokens = static_cast<int64_t>(sequence.tokens().size());
-  if (cache_.PagesFor(tokens) + running() > cache_.free_pages() && running() > 0)
+  if (!MakeRoom(cache_.PagesFor(tokens) + running(), place) && running() > 0)
     return Admission::kBlocked;
   if (sequence.lease != nullptr) {
     const absl::StatusOr<AdapterStore::Progress> progress =
@@ -176,7 +200,11 @@ Serving::Admission Serving::TryAdmit(Sequence& sequence) {
     if (*progress == AdapterStore::Progress::kLoading) return Admission::kSkipped;
     if (*progress == AdapterStore::Progress::kNoRoom) return Admission::kBlocked;
   }
-  LORAD_CHECK(cache_.Reserve(sequence.table, tokens));
+  // Its adapter may just have taken pages; others that are on their way cannot be evicted yet.
+  if (!Reserve(sequence, tokens, place)) {
+    sequence.pin.reset();
+    return Admission::kBlocked;
+  }
   LeaveQueue(sequence, absl::Now());
   return Admission::kAdmitted;
 }
@@ -187,7 +215,7 @@ void Serving::ReserveForDecoding() {
     if (found == running_.end()) return;  // this one and all younger ones were preempted
     Sequence& sequence = *found->second;
     if (!sequence.decodes()) continue;
-    while (!cache_.Reserve(sequence.table, sequence.computed + 1)) {
+    while (!Reserve(sequence, sequence.computed + 1, /*place=*/-1)) {
       const uint64_t youngest = std::prev(running_.end())->first;
       Preempt(youngest);
       if (youngest == id) return;

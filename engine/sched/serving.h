@@ -42,7 +42,8 @@ class Serving {
   // Ends it with kCancelled and frees its pages. No effect on an unknown one.
   void Cancel(uint64_t id);
   void ExpireDeadlines(absl::Time now);
-  // Moves sequences from the queue to the running ones as far as slots, pages and adapters allow.
+  // Moves sequences from the queue to the running ones as far as slots, pages and adapters allow,
+  // and begins to load the adapters of those that stay.
   void Admit();
   // Decodes one token of every sequence that is ready, then runs prefill chunks. Errors that
   // concern one sequence end that one; an error returned here is the device's, and final.
@@ -61,7 +62,13 @@ class Serving {
   using Sequences = std::map<uint64_t, std::unique_ptr<Sequence>>;  // by age, the oldest first
 
   enum class Admission { kAdmitted, kSkipped, kBlocked };
-  Admission TryAdmit(Sequence& sequence);
+  void SetWantedAdapters();
+  // `place`: in the queue.
+  Admission TryAdmit(Sequence& sequence, int64_t place);
+  // Evicts idle adapters until `pages` pages are free, but none that is wanted at `place` of the
+  // queue or before. False when they are not enough.
+  bool MakeRoom(int64_t pages, int64_t place);
+  bool Reserve(Sequence& sequence, int64_t tokens, int64_t place);
   void ReserveForDecoding();
   void Preempt(uint64_t id);
   absl::Status Decode(int32_t* rows);

@@ -26,7 +26,8 @@ class TrainingSlot {
 
   // ---- Engine thread.
   // Takes the job's memory and begins; a failure goes to the sink. REQUIRES: Claim() gave `id`.
-  void Start(uint64_t id, std::unique_ptr<TrainingJob> job, std::shared_ptr<TrainingSink> sink);
+  void Start(uint64_t id, std::unique_ptr<TrainingJob> job, std::shared_ptr<TrainingSink> sink,
+             PublishAdapter publish);
   // No effect on an unknown or ended job.
   void RequestStop(uint64_t id, bool checkpoint);
   void RequestStop(bool checkpoint);  // whatever runs
@@ -35,6 +36,8 @@ class TrainingSlot {
   // Ends the job at once, without its help: the device is gone.
   void Fail(const absl::Status& status);
   bool active() const { return job_ != nullptr; }
+  // A job that the last Advance() found waiting for the background.
+  bool waiting() const { return job_ != nullptr && job_->waiting(); }
 
  private:
   class Sink;

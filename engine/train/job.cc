@@ -21,8 +21,9 @@ class TrainingJob::Impl {
   const TrainingPlan& plan() const { return setup_->plan; }
   TrainingState state() const { return state_; }
 
-  absl::Status Start(std::shared_ptr<TrainingSink> sink);
+  absl::Status Start(std::shared_ptr<TrainingSink> sink, PublishAdapter publish);
   TrainingState Advance();
+  bool waiting() const { return waiting_; }
   void RequestStop(bool checkpoint);
 
  private:
@@ -33,6 +34,7 @@ class TrainingJob::Impl {
     return std::move(sink_);
   }
   void Fail(const absl::Status& status);
+  bool EndEarly();
 
   std::unique_ptr<JobSetup> setup_;
   Backend& backend_;
@@ -40,12 +42,14 @@ class TrainingJob::Impl {
   TrainingState state_ = TrainingState::kReady;
   std::unique_ptr<JobRun> run_;
   bool drop_ = false;
+  absl::Status failure_;  // ends the job as soon as nothing is written any more
+  bool waiting_ = false;
 };
 
-absl::Status TrainingJob::Impl::Start(std::shared_ptr<TrainingSink> sink) {
+absl::Status TrainingJob::Impl::Start(std::shared_ptr<TrainingSink> sink, PublishAdapter publish) {
   LORAD_CHECK(state_ == TrainingState::kReady);
   sink_ = std::move(sink);
-  absl::StatusOr<std::unique_ptr<JobRun>> run = JobRun::Create(*setup_, backend_, *sink_);
+  absl::StatusOr<std::unique_ptr<JobRun>> run = JobRun::Create(*setup_, backend_, *sink_, std::move(publish));
   if (!run.ok()) {
     Fail(run.status());
     return run.status();
@@ -56,14 +60,12 @@ absl::Status TrainingJob::Impl::Start(std::shared_ptr<TrainingSink> sink) {
 }
 
 TrainingState TrainingJob::Impl::Advance() {
-  if (state_ != TrainingState::kRunning) return state_;
-  if (drop_) {
-    End(TrainingState::kStopped)->OnStopped(-1);
-    return state_;
-  }
+  if (state_ != TrainingState::kRunning || EndEarly()) return state_;
   const absl::StatusOr<JobRun::Progress> progress = run_->Advance();
+  waiting_ = run_->waiting();
   if (!progress.ok()) {
-    Fail(progress.status());
+    failure_ = progress.status();
+    EndEarly();
   } else if (*progress == JobRun::Progress::kFinished) {
     const TrainingResult result = run_->result();
     End(TrainingState::kFinished)->OnFinish(result);
@@ -72,6 +74,21 @@ TrainingState TrainingJob::Impl::Advance() {
     End(TrainingState::kStopped)->OnStopped(step);
   }
   return state_;
+}
+
+// A job that failed or is dropped ends when nothing is written any more: whoever owns the device
+// must not wait for a disk. False when there is no reason to end.
+bool TrainingJob::Impl::EndEarly() {
+  if (failure_.ok() && !drop_) return false;
+  waiting_ = run_->busy();
+  if (waiting_) {
+    run_->DiscardEnded();
+  } else if (drop_) {
+    End(TrainingState::kStopped)->OnStopped(-1);
+  } else {
+    Fail(failure_);
+  }
+  return true;
 }
 
 void TrainingJob::Impl::RequestStop(bool checkpoint) {
@@ -96,9 +113,10 @@ TrainingJob::TrainingJob(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 TrainingJob::~TrainingJob() = default;
 const TrainingPlan& TrainingJob::plan() const { return impl_->plan(); }
 TrainingState TrainingJob::state() const { return impl_->state(); }
-absl::Status TrainingJob::Start(std::shared_ptr<TrainingSink> sink) {
-  return impl_->Start(std::move(sink));
+absl::Status TrainingJob::Start(std::shared_ptr<TrainingSink> sink, PublishAdapter publish) {
+  return impl_->Start(std::move(sink), std::move(publish));
 }
+bool TrainingJob::waiting() const { return impl_->waiting(); }
 TrainingState TrainingJob::Advance() { return impl_->Advance(); }
 void TrainingJob::RequestStop(bool checkpoint) { impl_->RequestStop(checkpoint); }
 

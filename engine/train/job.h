@@ -8,6 +8,7 @@
 #include "engine/device/backend.h"
 #include "engine/io/tokenizer.h"
 #include "engine/model/weights.h"
+#include "engine/train/job_keeper.h"
 #include "engine/train/spec.h"
 
 namespace lorad {
@@ -50,13 +51,17 @@ class TrainingJob {
 
   // Takes the job's one block of device memory, loads the adapter or the checkpoint to resume, and
   // calls OnStart. An error is returned and also given to OnError; the job is then kFailed.
+  // `publish` is called for the finished adapter, from another thread; it may be empty.
   // REQUIRES: state() is kReady.
-  absl::Status Start(std::shared_ptr<TrainingSink> sink);
+  absl::Status Start(std::shared_ptr<TrainingSink> sink, PublishAdapter publish = nullptr);
 
   // Does one slice and returns: the embedding of a micro-batch; one layer forward; the loss of some
-  // rows; one layer backward; an optimiser update; a checkpoint. Errors end the job by OnError. The
-  // memory is given back when the job ends. No effect unless kRunning.
+  // rows; one layer backward; an optimiser update; the copies of a checkpoint. Files are written by
+  // other threads meanwhile. Errors end the job by OnError. The memory is given back when the job
+  // ends. No effect unless kRunning.
   TrainingState Advance();
+  // The last Advance() found nothing to do before something else ends: call it again a little later.
+  bool waiting() const;
 
   // With `checkpoint`: the running optimiser step is finished, a checkpoint is written (if the spec
   // names a directory), then OnStopped. Without: the next Advance() drops the running step. A later

@@ -11,7 +11,6 @@
 #include "absl/time/time.h"
 #include "engine/core/status_macros.h"
 #include "engine/io/file.h"
-#include "engine/train/output.h"
 
 namespace lorad {
 namespace {
@@ -35,9 +34,10 @@ JobRun::~JobRun() {
 }
 
 absl::StatusOr<std::unique_ptr<JobRun>> JobRun::Create(const JobSetup& setup, Backend& backend,
-                                                       TrainingSink& sink) {
+                                                       TrainingSink& sink,
+                                                       PublishAdapter publish) {
   auto run = absl::WrapUnique(new JobRun(setup, backend, sink));
-  RETURN_IF_ERROR(run->Allocate());
+  RETURN_IF_ERROR(run->Allocate(std::move(publish)));
   RETURN_IF_ERROR(run->Restore());
   sink.OnStart(setup.plan, run->progress_.step);
   for (size_t i = 0; i < setup.checkpoint.damaged.size(); ++i)
@@ -46,7 +46,7 @@ absl::StatusOr<std::unique_ptr<JobRun>> JobRun::Create(const JobSetup& setup, Ba
   return run;
 }
 
-absl::Status JobRun::Allocate() {
+absl::Status JobRun::Allocate(PublishAdapter publish) {
   const int64_t bytes = setup_.plan.peak_bytes;
   ASSIGN_OR_RETURN(stream_, backend_.CreateStream());
   ASSIGN_OR_RETURN(block_, backend_.allocator().Allocate(bytes, MemoryTag::kTraining));
@@ -55,6 +55,8 @@ absl::Status JobRun::Allocate() {
       TrainingMemory memory,
       LayOutTrainingMemory(setup_.initial, backend_, setup_.tokens, *arena_, setup_.optimizer));
   memory_ = std::move(memory);
+  ASSIGN_OR_RETURN(keeper_,
+                   JobKeeper::Create(setup_, memory_->adapter, backend_, std::move(publish)));
   PassOptions pass = setup_.pass;
   ASSIGN_OR_RETURN(offload_, CreateInputOffload(setup_.model->config(), backend_,
                                                 pass.checkpointing, setup_.tokens.micro_batch));
@@ -81,8 +83,8 @@ absl::Status JobRun::Restore() {
   RETURN_IF_ERROR(adapter.SetWeights(snapshot->adapter, *stream_));
   RETURN_IF_ERROR(adapter.SetMoments(snapshot->moments, *stream_));
   progress_ = snapshot->progress;
-  best_ = snapshot->best;
-  saved_step_ = progress_.step;
+  if (snapshot->best) keeper_->RestoreBest(*snapshot->best);
+  saved_step_ = saving_step_ = progress_.step;
   data_.Seek(progress_.epoch, progress_.step_in_epoch);
   return absl::OkStatus();
 }
@@ -105,12 +107,18 @@ bool JobRun::CheckpointDue() const {
   return every > 0 ? progress_.step % every == 0 : data_.at_epoch_start();
 }
 
+bool JobRun::Unsaved() const {
+  return !setup_.spec.checkpoint_dir.empty() && saving_step_ != progress_.step;
+}
+
 double JobRun::Seconds() const {
   return seconds_ + absl::ToDoubleSeconds(absl::Now() - slice_begin_);
 }
 
 absl::StatusOr<JobRun::Progress> JobRun::Advance() {
   slice_begin_ = absl::Now();
+  waiting_ = false;
+  RETURN_IF_ERROR(Collect());
   Progress progress = Progress::kRunning;
   switch (phase_) {
     case Phase::kNext: {
@@ -123,32 +131,43 @@ absl::StatusOr<JobRun::Progress> JobRun::Advance() {
     case Phase::kEvaluation:
       RETURN_IF_ERROR(AdvanceEvaluation());
       break;
+    case Phase::kSnapshot:
+      RETURN_IF_ERROR(AdvanceSnapshot());
+      break;
   }
   seconds_ = Seconds();
   return progress;
 }
 
 absl::StatusOr<JobRun::Progress> JobRun::Next() {
-  const bool saves = !setup_.spec.checkpoint_dir.empty() && saved_step_ != progress_.step;
+  using Purpose = JobKeeper::Purpose;
+  const auto keep = [this](Purpose purpose) -> absl::StatusOr<Progress> {
+    if (!keeper_->CanBegin(purpose)) return Wait();
+    RETURN_IF_ERROR(BeginSnapshot(purpose));
+    return Progress::kRunning;
+  };
+  if (best_due_) return keep(Purpose::kBest);
   if (stop_) {
-    if (saves) RETURN_IF_ERROR(SaveCheckpoint());
-    return Progress::kStopped;
+    if (Unsaved()) return keep(Purpose::kCheckpoint);
+    return keeper_->busy() ? Wait() : Progress::kStopped;
   }
   seconds_ = 0;
   if (!progress_.evaluated) {
     BeginEvaluation();
     return Progress::kRunning;
   }
-  if (saves && (save_due_ || AllStepsDone())) {
-    RETURN_IF_ERROR(SaveCheckpoint());
-    return Progress::kRunning;
-  }
-  if (!AllStepsDone()) {
-    RETURN_IF_ERROR(BeginStep());
-    return Progress::kRunning;
-  }
-  RETURN_IF_ERROR(Finish());
-  return Progress::kFinished;
+  const bool ends = AllStepsDone();
+  if (ends && !result_kept_ && !keeper_->has_best()) return keep(Purpose::kResult);
+  if (ends && !result_kept_) BeginPublication();
+  if (Unsaved() && (save_due_ || ends)) return keep(Purpose::kCheckpoint);
+  if (ends) return Finish();
+  RETURN_IF_ERROR(BeginStep());
+  return Progress::kRunning;
+}
+
+absl::StatusOr<JobRun::Progress> JobRun::Wait() {
+  waiting_ = true;
+  return Progress::kRunning;
 }
 
 absl::Status JobRun::BeginStep() {
@@ -242,8 +261,7 @@ absl::Status JobRun::OnEvaluationDone() {
   if (report.best) {
     progress_.best_eval_loss = report.loss;
     progress_.best_step = progress_.step;
-    best_ = setup_.initial;
-    RETURN_IF_ERROR(memory_->adapter.GetWeights(*best_, *stream_));
+    best_due_ = true;
   }
   report.tokens = setup_.eval->report.tokens;
   report.seconds = Seconds();
@@ -251,36 +269,65 @@ absl::Status JobRun::OnEvaluationDone() {
   return absl::OkStatus();
 }
 
-absl::Status JobRun::SaveCheckpoint() {
-  TrainableAdapter& adapter = memory_->adapter;
-  TrainingSnapshot snapshot{
-      .progress = progress_, .adapter = setup_.initial, .moments = {}, .best = best_};
-  RETURN_IF_ERROR(adapter.GetWeights(snapshot.adapter, *stream_));
-  ASSIGN_OR_RETURN(snapshot.moments, adapter.GetMoments(*stream_));
-  ASSIGN_OR_RETURN(const CheckpointReport report,
-                   WriteCheckpoint(setup_.spec.checkpoint_dir, setup_.identity, snapshot));
-  saved_step_ = progress_.step;
-  sink_.OnCheckpoint(report);
+absl::Status JobRun::BeginSnapshot(JobKeeper::Purpose purpose) {
+  RETURN_IF_ERROR(keeper_->Begin(purpose, progress_, *stream_));
+  if (purpose == JobKeeper::Purpose::kBest) best_due_ = false;
+  if (purpose == JobKeeper::Purpose::kCheckpoint) saving_step_ = progress_.step;
+  if (purpose == JobKeeper::Purpose::kResult) {
+    result_kept_ = true;
+    if (evaluation_) sink_.OnWarning("no eval loss was finite: the last adapter is returned");
+  }
+  phase_ = Phase::kSnapshot;
+  return AdvanceSnapshot();
+}
+
+absl::Status JobRun::AdvanceSnapshot() {
+  ASSIGN_OR_RETURN(const bool done, keeper_->SnapshotDone());
+  waiting_ = !done;
+  if (done) phase_ = Phase::kNext;
   return absl::OkStatus();
 }
 
-absl::Status JobRun::Finish() {
-  HostAdapter adapter = setup_.initial;
-  if (best_) {
-    adapter = *best_;
-  } else {
-    RETURN_IF_ERROR(memory_->adapter.GetWeights(adapter, *stream_));
-    if (evaluation_) sink_.OnWarning("no eval loss was finite: the last adapter is returned");
+absl::Status JobRun::Collect() {
+  if (const auto published = keeper_->TakePublication()) {
+    if (published->ok()) {
+      sink_.OnPublication(**published);
+    } else {
+      sink_.OnWarning(absl::StrCat("the adapter is not served before its files are written: ",
+                                   published->status().message()));
+    }
   }
-  RETURN_IF_ERROR(WriteOutput(adapter, setup_.model->config(), setup_.spec.output_dir));
-  result_.adapter_id = AdapterDigest(adapter);
+  const auto checkpoint = keeper_->TakeCheckpoint();
+  if (!checkpoint) return absl::OkStatus();
+  RETURN_IF_ERROR(checkpoint->status());
+  saved_step_ = (*checkpoint)->step;
+  sink_.OnCheckpoint(**checkpoint);
+  return absl::OkStatus();
+}
+
+void JobRun::BeginPublication() {
+  result_kept_ = true;
+  keeper_->PublishBest(progress_.best_step);
+}
+
+// The output after the checkpoint: who finds an output must find the job that may have written it.
+absl::StatusOr<JobRun::Progress> JobRun::Finish() {
+  if (keeper_->writing() || keeper_->publishing()) return Wait();
+  if (!writing_result_) {
+    writing_result_ = true;
+    keeper_->WriteResult();
+  }
+  const std::optional<absl::StatusOr<std::string>> id = keeper_->TakeResult();
+  if (!id) return Wait();
+  RETURN_IF_ERROR(id->status());
+  result_.adapter_id = **id;
   result_.output_dir = setup_.spec.output_dir;
   result_.steps = progress_.step;
   result_.final_loss = progress_.last_loss;
   result_.best_eval_loss = progress_.best_eval_loss;
-  result_.best_step = best_ ? progress_.best_step : progress_.step;
+  result_.best_step = keeper_->has_best() ? progress_.best_step : progress_.step;
   result_.stopped_early = progress_.step < setup_.plan.steps;
-  return absl::OkStatus();
+  return Progress::kFinished;
 }
 
 }  // namespace lorad

@@ -14,6 +14,7 @@
 #include "engine/train/checkpoint.h"
 #include "engine/train/data_stream.h"
 #include "engine/train/evaluation.h"
+#include "engine/train/job_keeper.h"
 #include "engine/train/job_setup.h"
 #include "engine/train/spec.h"
 #include "engine/train/step.h"
@@ -23,7 +24,9 @@ namespace lorad {
 
 // After each optimiser step come, where due, an evaluation and then a checkpoint; so a checkpoint
 // holds what an evaluation found. One that is written on request may lie before the evaluation, and
-// says so. Thread-compatible.
+// says so. Steps go on while a checkpoint is written; the next one waits for it. At the end the
+// adapter goes into service first, then the last checkpoint is written, then the output.
+// Thread-compatible.
 class JobRun {
  public:
   // Skipped steps in a row after which the job fails.
@@ -34,13 +37,20 @@ class JobRun {
   // Takes the memory, restores the checkpoint of `setup` if it has one, calls OnStart. Nothing is
   // owned.
   static absl::StatusOr<std::unique_ptr<JobRun>> Create(const JobSetup& setup, Backend& backend,
-                                                        TrainingSink& sink);
+                                                        TrainingSink& sink,
+                                                        PublishAdapter publish);
   ~JobRun();
   JobRun(const JobRun&) = delete;
   JobRun& operator=(const JobRun&) = delete;
 
-  // One slice.
+  // One slice. Blocks for the device's work, never for a disk.
   absl::StatusOr<Progress> Advance();
+  // The last Advance() found nothing to do: copies, or work in the background, must end first.
+  bool waiting() const { return waiting_; }
+  // Something is written or put into service in the background; destroying the run waits for it.
+  bool busy() const { return keeper_->busy(); }
+  // Forgets what has ended there, of a run that is given up.
+  void DiscardEnded() { keeper_->DiscardEnded(); }
   // Stops, with a checkpoint, before the next optimiser step or evaluation.
   void RequestStop() { stop_ = true; }
 
@@ -48,10 +58,10 @@ class JobRun {
   int64_t saved_step() const { return saved_step_; }        // of the newest checkpoint; -1: none
 
  private:
-  enum class Phase : uint8_t { kNext, kStep, kEvaluation };
+  enum class Phase : uint8_t { kNext, kStep, kEvaluation, kSnapshot };
 
   JobRun(const JobSetup& setup, Backend& backend, TrainingSink& sink);
-  absl::Status Allocate();
+  absl::Status Allocate(PublishAdapter publish);
   absl::Status Restore();
 
   absl::StatusOr<Progress> Next();
@@ -63,13 +73,20 @@ class JobRun {
   void BeginEvaluation();
   absl::Status AdvanceEvaluation();
   absl::Status OnEvaluationDone();
-  absl::Status SaveCheckpoint();
-  absl::Status Finish();
+  absl::Status BeginSnapshot(JobKeeper::Purpose purpose);
+  absl::Status AdvanceSnapshot();
+  // Reports what has ended in the background.
+  absl::Status Collect();
+  void BeginPublication();
+  absl::StatusOr<Progress> Finish();
+  absl::StatusOr<Progress> Wait();
 
   double Seconds() const;  // of the running step or evaluation, in slices alone
   bool AllStepsDone() const;
   bool EvaluationDue() const;
   bool CheckpointDue() const;
+  // There is no checkpoint of this step, nor is one being written.
+  bool Unsaved() const;
 
   const JobSetup& setup_;
   Backend& backend_;
@@ -85,11 +102,16 @@ class JobRun {
   DataStream data_;
 
   TrainingProgress progress_;
-  std::optional<HostAdapter> best_;
+  std::unique_ptr<JobKeeper> keeper_;  // reads memory_
   Phase phase_ = Phase::kNext;
   bool stop_ = false;
+  bool waiting_ = false;
+  bool best_due_ = false;  // the evaluation was the best: its adapter has to be kept
   bool save_due_ = false;
+  bool result_kept_ = false;  // the result is in the keeper's hands
+  bool writing_result_ = false;
   int64_t saved_step_ = -1;
+  int64_t saving_step_ = -1;  // of the checkpoint that was begun last
   absl::Time slice_begin_;
   double seconds_ = 0;  // of the running step or evaluation, the running slice left out
   double learning_rate_ = 0;

@@ -142,9 +142,46 @@ const AdapterRegistry::Entry* AdapterRegistry::Find(absl::string_view name) cons
 absl::StatusOr<ResolvedAdapter> AdapterRegistry::Resolve(absl::string_view name) const {
   if (name.empty()) return ResolvedAdapter{};
   absl::MutexLock lock(&mu_);
+  if (std::optional<ResolvedAdapter> provided = FindProvided(name)) return *std::move(provided);
   const Entry* entry = Find(name);
   if (entry == nullptr) return NotFound("adapter", name, kListHint);
   return ResolvedAdapter{entry->record.ref(), entry->record.sha256()};
+}
+
+std::optional<ResolvedAdapter> AdapterRegistry::FindProvided(absl::string_view name) const {
+  const std::pair<absl::string_view, absl::string_view> parts =
+      absl::StrSplit(name, absl::MaxSplits('@', 1));
+  const auto it = provided_.find(parts.first);
+  if (it == provided_.end()) return std::nullopt;
+  const ResolvedAdapter& provided = it->second;
+  const bool named = absl::StrContains(name, '@')
+                         ? name == provided.ref || parts.second == provided.id
+                         : !aliases_.contains(name);
+  return named ? std::make_optional(provided) : std::nullopt;
+}
+
+absl::Status AdapterRegistry::Provide(const std::string& name, const std::string& id) {
+  const std::string version = id.substr(0, kVersionDigits);
+  const std::string ref = absl::StrCat(name, "@", version);
+  absl::MutexLock lock(&mu_);
+  const Entry* entry = FindVersion(name, version);
+  if (entry == nullptr) {
+    provided_[name] = {ref, id};
+    return absl::OkStatus();
+  }
+  if (entry->record.sha256() == id) return absl::OkStatus();  // it is there already
+  return AlreadyExists("adapter", ref, "its content is another one; train under another name");
+}
+
+void AdapterRegistry::Withdraw(const std::string& name, const std::string& id) {
+  absl::MutexLock write_lock(&write_mu_);
+  {
+    absl::MutexLock lock(&mu_);
+    const auto it = provided_.find(name);
+    if (it != provided_.end() && it->second.id == id) provided_.erase(it);
+    if (IsReferenced(id)) return;
+  }
+  (void)engine_->UnregisterAdapter(id);  // kNotFound: it is gone already
 }
 
 absl::StatusOr<StagedAdapter> AdapterRegistry::Stage(const std::string& name,
@@ -196,6 +233,9 @@ absl::Status AdapterRegistry::Commit(StagedAdapter& staged, std::vector<Op> ops)
                                             " could not be used; delete it and import again"));
   }
   staged.created = !exists;
+  const auto provided = provided_.find(staged.record.name());
+  if (provided != provided_.end() && provided->second.id == staged.record.sha256())
+    provided_.erase(provided);
   if (!exists) Insert({staged.record, result.revision});
   return absl::OkStatus();
 }

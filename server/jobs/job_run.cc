@@ -56,9 +56,11 @@ v1::TrainingPlan ToProto(const TrainingPlan& plan) {
   return proto;
 }
 
-JobRun::JobRun(std::shared_ptr<JobRecord> record, std::string state_dir, JobObserver* observer)
+JobRun::JobRun(std::shared_ptr<JobRecord> record, std::string state_dir, AdapterRegistry* adapters,
+               JobObserver* observer)
     : record_(std::move(record)),
       state_dir_(std::move(state_dir)),
+      adapters_(adapters),
       observer_(observer),
       start_(absl::Now()) {}
 
@@ -151,6 +153,25 @@ void JobRun::OnCheckpoint(const CheckpointReport& report) {
   Store([&](v1::Job&,
             JobEvents& events) { *events.emplace_back().mutable_checkpoint() = checkpoint; },
         {Op::Put(key, checkpoint.SerializeAsString())});
+}
+
+void JobRun::OnPublication(const PublicationReport& report) {
+  if (observer_ != nullptr) observer_->OnPublication(report);
+  {
+    absl::MutexLock lock(&mu_);
+    published_ = report.adapter_id;
+  }
+  const std::string name = record_->Snapshot().spec().name();
+  const absl::Status status = adapters_->Provide(name, report.adapter_id);
+  if (!status.ok()) {
+    OnWarning(absl::StrCat("the adapter is not served before its files are written: ",
+                           status.message()));
+  }
+}
+
+std::string JobRun::published() const {
+  absl::MutexLock lock(&mu_);
+  return published_;
 }
 
 void JobRun::OnWarning(const std::string& message) {

@@ -24,6 +24,9 @@ class TrainingMetrics {
   void OnStep(const StepReport& report);
   void OnEval(const EvalReport& report);
   void OnCheckpoint(const CheckpointReport& report);
+  void OnPublication(const PublicationReport& report) {
+    publication_seconds_->Observe(report.seconds);
+  }
 
  private:
   void MakeJobs(prometheus::Registry& registry);
@@ -54,6 +57,7 @@ class TrainingMetrics {
   prometheus::Histogram* checkpoint_seconds_;
   prometheus::Gauge* checkpoint_bytes_;
   prometheus::Gauge* last_checkpoint_;
+  prometheus::Histogram* publication_seconds_;
 };
 
 }  // namespace lorad::server

@@ -25,6 +25,9 @@ struct FakeScript {
   std::atomic<int64_t> step_delay_us = 0;   // of one training step
   std::atomic<int64_t> fail_at_step = 0;    // the job ends with kInternal after this step; 0: never
   std::atomic<bool> hold_training = false;  // steps wait while it is set
+  // The finished adapter serves from memory, and its files are written when this is not set.
+  std::atomic<bool> hold_output = false;
+  std::atomic<bool> fail_output = false;  // they cannot be written
   std::atomic<bool> healthy = true;
   std::atomic<int> max_queued = 1024;  // requests at once; more are kResourceExhausted
 };
@@ -56,6 +59,8 @@ class FakeEngine : public Engine {
   // An adapter whose adapter_config.json holds {"reject": "why"} is refused with that message.
   absl::StatusOr<AdapterInfo> InspectAdapter(const std::string& peft_dir) const override;
   absl::StatusOr<AdapterInfo> RegisterAdapter(const std::string& peft_dir) override
+      ABSL_LOCKS_EXCLUDED(mu_);
+  absl::StatusOr<AdapterInfo> FindAdapter(const std::string& id) const override
       ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status UnregisterAdapter(const std::string& id) override ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status LoadAdapter(const std::string& id) override ABSL_LOCKS_EXCLUDED(mu_);
@@ -90,6 +95,9 @@ class FakeEngine : public Engine {
   // One token for `running`; true when it has ended.
   bool Advance(Running& running);
   void Train(TrainingSpec spec, std::shared_ptr<TrainingSink> sink);
+  // Registers the adapter of `content` before it has files.
+  void PublishTrained(const std::string& content, int64_t step, TrainingSink& sink)
+      ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status Checkpoint(const TrainingSpec& spec, int64_t step, TrainingSink& sink);
 
   EngineObserver* const observer_;
@@ -101,6 +109,7 @@ class FakeEngine : public Engine {
   std::deque<std::shared_ptr<Running>> running_ ABSL_GUARDED_BY(mu_);
   RequestId next_id_ ABSL_GUARDED_BY(mu_) = 1;
   std::map<std::string, AdapterTier> adapters_ ABSL_GUARDED_BY(mu_);
+  std::map<std::string, AdapterInfo> infos_ ABSL_GUARDED_BY(mu_);  // of adapters_
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
   bool training_ ABSL_GUARDED_BY(mu_) = false;
   bool stop_training_ ABSL_GUARDED_BY(mu_) = false;

@@ -37,6 +37,9 @@ class CpuAllocator final : public Allocator {
   void SetLimit(MemoryTag tag, int64_t limit_bytes) override {
     accounts_.SetLimit(tag, limit_bytes);
   }
+  void Retag(int64_t bytes, MemoryTag from, MemoryTag to) override {
+    accounts_.Move(bytes, from, to);
+  }
 
  private:
   MemoryAccounts accounts_;
@@ -51,6 +54,7 @@ class CpuEvent final : public Event {
  public:
   absl::Status Record(Stream&) override { return absl::OkStatus(); }
   absl::Status Wait(Stream&) override { return absl::OkStatus(); }
+  absl::StatusOr<bool> Done() override { return true; }
 };
 
 int64_t HostMemoryBytes() {

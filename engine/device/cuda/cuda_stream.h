@@ -47,6 +47,7 @@ class CudaEvent final : public Event {
 
   absl::Status Record(Stream& stream) override;
   absl::Status Wait(Stream& stream) override;
+  absl::StatusOr<bool> Done() override;
 
  private:
   explicit CudaEvent(cudaEvent_t handle) : handle_(handle) {}

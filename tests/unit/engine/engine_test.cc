@@ -141,9 +141,10 @@ TEST_F(EngineTest, MemoryIsWhatThePlanSaid) {
   for (const int64_t bytes : plan) total += bytes;
   EXPECT_LE(total, config.memory_limit_bytes);
   const auto planned = [&](MemoryTag tag) { return plan[static_cast<int>(tag)]; };
-  for (const MemoryTag tag : {MemoryTag::kKvCache, MemoryTag::kWorkspace})
-    EXPECT_EQ(Usage(tag).used_bytes, planned(tag)) << Name(tag);
-  EXPECT_EQ(Usage(MemoryTag::kAdapters).limit_bytes, planned(MemoryTag::kAdapters));
+  EXPECT_EQ(Usage(MemoryTag::kWorkspace).used_bytes, planned(MemoryTag::kWorkspace));
+  EXPECT_GT(planned(MemoryTag::kAdapters), 0);
+  EXPECT_EQ(Usage(MemoryTag::kKvCache).used_bytes,  // one set of pages for both
+            planned(MemoryTag::kKvCache) + planned(MemoryTag::kAdapters));
   EXPECT_EQ(Usage(MemoryTag::kTraining).limit_bytes, planned(MemoryTag::kTraining));
   // Blocks are aligned to 256 bytes and code books are shared: a few tensors a layer.
   EXPECT_NEAR(Usage(MemoryTag::kWeights).used_bytes, planned(MemoryTag::kWeights),

@@ -1,0 +1,35 @@
+#include "engine/lora/pinned_pages.h"
+
+#include <utility>
+
+namespace lorad {
+
+absl::StatusOr<DeviceBuffer> PinnedPages::Take() {
+  {
+    absl::MutexLock lock(&mu_);
+    if (!free_.empty()) {
+      DeviceBuffer page = std::move(free_.back());
+      free_.pop_back();
+      return page;
+    }
+    ++pages_;
+  }
+  absl::StatusOr<DeviceBuffer> page = allocator_.Allocate(page_bytes_, MemoryTag::kPinned);
+  if (page.ok()) return page;
+  absl::MutexLock lock(&mu_);
+  --pages_;
+  return page;
+}
+
+void PinnedPages::Return(DeviceBuffer page) {
+  DeviceBuffer surplus;  // unlocked after the mutex is
+  absl::MutexLock lock(&mu_);
+  if (pages_ * page_bytes_ <= kept_bytes_) {
+    free_.push_back(std::move(page));
+  } else {
+    surplus = std::move(page);
+    --pages_;
+  }
+}
+
+}  // namespace lorad
