@@ -44,7 +44,9 @@ void JobKeeper::RestoreBest(HostAdapter best) {
 }
 
 bool JobKeeper::CanBegin(Purpose purpose) const {
-  return !copying_ && readers_ == 0 && (purpose != Purpose::kCheckpoint || !checkpoint_.valid());
+  if (copying_ || readers_ > 0) return false;
+  if (purpose == Purpose::kCheckpoint) return !checkpoint_.valid();
+  return purpose != Purpose::kResult || !publication_.valid();
 }
 
 absl::Status JobKeeper::Begin(Purpose purpose, const TrainingProgress& progress, Stream& stream) {
@@ -73,7 +75,9 @@ absl::StatusOr<bool> JobKeeper::SnapshotDone() {
   ASSIGN_OR_RETURN(const bool done, snapshot_->Done());
   if (!done) return false;
   copying_ = false;
+  if (purpose_ == Purpose::kResult) PublishSnapshot();
   if (purpose_ == Purpose::kCheckpoint) {
+    if (setup_.spec.serve_checkpoints && !publication_.valid()) PublishSnapshot();
     checkpoint_ = Read([this, progress = progress_, best = best_](const auto& release) {
       TrainingSnapshot state{.progress = progress,
                              .adapter = snapshot_->ToHost(setup_.initial),
@@ -85,11 +89,6 @@ absl::StatusOr<bool> JobKeeper::SnapshotDone() {
     });
     return true;
   }
-  if (purpose_ == Purpose::kResult && publish_ != nullptr) {
-    publication_ = Read([this, step = progress_.step, began = began_](const auto&) {
-      return Publish(snapshot_->Views(setup_.initial), step, began);
-    });
-  }
   SharedAdapter& adapter = purpose_ == Purpose::kBest ? best_ : last_;
   adapter = Read([this](const auto&) {
               return std::make_shared<const HostAdapter>(snapshot_->ToHost(setup_.initial));
@@ -97,18 +96,31 @@ absl::StatusOr<bool> JobKeeper::SnapshotDone() {
   return true;
 }
 
-void JobKeeper::PublishBest(int64_t step) {
+void JobKeeper::PublishSnapshot() {
   if (publish_ == nullptr) return;
-  publication_ = std::async(std::launch::async, [this, step, best = best_, began = absl::Now()] {
-    return Publish(Views(*best.get()), step, began);
+  PublicationReport report;
+  report.step = progress_.step;
+  report.final = purpose_ == Purpose::kResult;
+  publication_ = Read([this, report, began = began_](const auto&) {
+    return Publish(snapshot_->Views(setup_.initial), report, began);
+  });
+}
+
+void JobKeeper::PublishBest(int64_t step) {
+  LORAD_CHECK(!publication_.valid());
+  if (publish_ == nullptr) return;
+  PublicationReport report;
+  report.step = step;
+  report.final = true;
+  publication_ = std::async(std::launch::async, [this, report, best = best_, began = absl::Now()] {
+    return Publish(Views(*best.get()), report, began);
   });
 }
 
 absl::StatusOr<PublicationReport> JobKeeper::Publish(absl::Span<const AdapterModuleView> modules,
-                                                     int64_t step, absl::Time began) const {
+                                                     PublicationReport report,
+                                                     absl::Time began) const {
   RETURN_IF_ERROR(CheckFinite(modules));
-  PublicationReport report;
-  report.step = step;
   ASSIGN_OR_RETURN(report.adapter_id, publish_(setup_.initial.config, modules));
   report.seconds = absl::ToDoubleSeconds(absl::Now() - began);
   return report;

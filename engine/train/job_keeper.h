@@ -55,8 +55,8 @@ class JobKeeper {
   void RestoreBest(HostAdapter best);
   bool has_best() const { return best_.valid(); }
 
-  // Nobody reads the last snapshot any more, and for kCheckpoint: the last one is written and was
-  // taken by TakeCheckpoint.
+  // Nobody reads the last snapshot any more; for kCheckpoint, also: the last one was taken by
+  // TakeCheckpoint; for kResult, the last publication by TakePublication.
   bool CanBegin(Purpose purpose) const;
   // Queues the copies. REQUIRES: CanBegin(purpose).
   absl::Status Begin(Purpose purpose, const TrainingProgress& progress, Stream& stream);
@@ -64,7 +64,7 @@ class JobKeeper {
   absl::StatusOr<bool> SnapshotDone();
 
   // Begins to put the best adapter, which is that of `step`, into service, if there is a publisher. A
-  // snapshot for kResult does that by itself. REQUIRES: has_best().
+  // snapshot for kResult does that by itself. REQUIRES: has_best() and not publishing().
   void PublishBest(int64_t step);
   // Begins to write the files of the result: the best adapter if there is one, else that of kResult.
   // REQUIRES: has_best(), or a snapshot for kResult is done.
@@ -90,7 +90,8 @@ class JobKeeper {
   template <typename Work>
   auto Read(Work work);
   absl::StatusOr<PublicationReport> Publish(absl::Span<const AdapterModuleView> modules,
-                                            int64_t step, absl::Time began) const;
+                                            PublicationReport report, absl::Time began) const;
+  void PublishSnapshot();
 
   const JobSetup& setup_;
   const PublishAdapter publish_;

@@ -158,7 +158,10 @@ absl::StatusOr<JobRun::Progress> JobRun::Next() {
   }
   const bool ends = AllStepsDone();
   if (ends && !result_kept_ && !keeper_->has_best()) return keep(Purpose::kResult);
-  if (ends && !result_kept_) BeginPublication();
+  if (ends && !result_kept_) {
+    if (keeper_->publishing()) return Wait();  // of a checkpoint
+    BeginPublication();
+  }
   if (Unsaved() && (save_due_ || ends)) return keep(Purpose::kCheckpoint);
   if (ends) return Finish();
   RETURN_IF_ERROR(BeginStep());

@@ -48,6 +48,7 @@ struct TrainingSpec {
 
   int64_t eval_steps = 0;               // 0: once an epoch, when there is an eval set
   int64_t save_steps = 0;               // 0: once an epoch
+  bool serve_checkpoints = false;       // each checkpoint's adapter can be served: OnPublication
   int64_t logging_steps = 1;            // a step event every so many optimiser steps
   int32_t early_stopping_patience = 0;  // evals without improvement; 0: off
   uint64_t seed = 0;
@@ -111,9 +112,10 @@ struct CheckpointReport {
   std::string adapter_id;
   double seconds = 0;
 };
-// The job's adapter can be served by its id, from memory; its files are still to be written.
+// An adapter of the job can be served by its id, from memory; its files are still to be written.
 struct PublicationReport {
-  int64_t step = 0;  // whose adapter it is
+  int64_t step = 0;    // whose adapter it is
+  bool final = false;  // what the job returns; otherwise a checkpoint's
   std::string adapter_id;
   double seconds = 0;  // since its weights were final on the device
 };
@@ -138,8 +140,9 @@ class TrainingSink {
   virtual void OnStep(const StepReport& report) = 0;
   virtual void OnEval(const EvalReport& report) = 0;
   virtual void OnCheckpoint(const CheckpointReport& report) = 0;
-  // After the last step and evaluation, some time before OnFinish, unless that was not possible. The
-  // id stays registered until UnregisterAdapter, however the job ends. A crash before OnFinish
+  // After the last step and evaluation, some time before OnFinish, unless that was not possible; with
+  // serve_checkpoints also for a checkpoint, unless the one before is still on its way. The id stays
+  // registered until UnregisterAdapter, however the job ends. A crash before OnFinish
   // forgets it: the job, resumed from its checkpoint, makes the same adapter with the same id.
   virtual void OnPublication(const PublicationReport&) {}
   virtual void OnWarning(const std::string& message) = 0;

@@ -71,10 +71,26 @@ void JobRun::RequestStop(bool discard) {
 }
 
 bool JobRun::AwaitStopRequest() {
-  absl::MutexLock lock(&mu_);
-  const auto ready = [this]() ABSL_SHARED_LOCKS_REQUIRED(mu_) { return stop_ || ended_; };
-  mu_.Await(absl::Condition(&ready));
-  return !ended_;
+  while (true) {
+    WithdrawReplaced();
+    absl::MutexLock lock(&mu_);
+    const auto ready = [this]() ABSL_SHARED_LOCKS_REQUIRED(mu_) {
+      return stop_ || ended_ || !replaced_.empty();
+    };
+    mu_.Await(absl::Condition(&ready));
+    if (stop_ || ended_) return !ended_;
+  }
+}
+
+void JobRun::WithdrawReplaced() {
+  std::vector<std::string> replaced;
+  {
+    absl::MutexLock lock(&mu_);
+    replaced.swap(replaced_);
+  }
+  if (replaced.empty()) return;
+  const std::string name = record_->Snapshot().spec().name();
+  for (const std::string& id : replaced) adapters_->Withdraw(name, id);
 }
 
 bool JobRun::discard() const {
@@ -83,8 +99,12 @@ bool JobRun::discard() const {
 }
 
 JobOutcome JobRun::AwaitEnd() {
+  {
+    absl::MutexLock lock(&mu_);
+    mu_.Await(absl::Condition(&ended_));
+  }
+  WithdrawReplaced();
   absl::MutexLock lock(&mu_);
-  mu_.Await(absl::Condition(&ended_));
   if (!store_error_.ok()) return store_error_;
   return outcome_;
 }
@@ -157,12 +177,13 @@ void JobRun::OnCheckpoint(const CheckpointReport& report) {
 
 void JobRun::OnPublication(const PublicationReport& report) {
   if (observer_ != nullptr) observer_->OnPublication(report);
-  {
-    absl::MutexLock lock(&mu_);
-    published_ = report.adapter_id;
-  }
   const std::string name = record_->Snapshot().spec().name();
   const absl::Status status = adapters_->Provide(name, report.adapter_id);
+  {
+    absl::MutexLock lock(&mu_);
+    if (!published_.empty() && published_ != report.adapter_id) replaced_.push_back(published_);
+    published_ = report.adapter_id;
+  }
   if (!status.ok()) {
     OnWarning(absl::StrCat("the adapter is not served before its files are written: ",
                            status.message()));

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 #include <variant>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -39,7 +40,7 @@ class JobRun : public TrainingSink {
   // stored ask for a stop, too.
   bool AwaitStopRequest() ABSL_LOCKS_EXCLUDED(mu_);
   bool discard() const ABSL_LOCKS_EXCLUDED(mu_);
-  // The adapter that OnPublication was told of; empty: none.
+  // The adapter that OnPublication was last told of; empty: none.
   std::string published() const ABSL_LOCKS_EXCLUDED(mu_);
   // Blocks until the run has ended. An event that could not be stored makes it an error.
   JobOutcome AwaitEnd() ABSL_LOCKS_EXCLUDED(mu_);
@@ -48,7 +49,8 @@ class JobRun : public TrainingSink {
   void OnStep(const StepReport& report) override;
   void OnEval(const EvalReport& report) override;
   void OnCheckpoint(const CheckpointReport& report) override;
-  // The adapter serves under the job's name from here on; see AdapterRegistry::Provide.
+  // The adapter serves under the job's name from here on, until the next; see
+  // AdapterRegistry::Provide.
   void OnPublication(const PublicationReport& report) override;
   void OnWarning(const std::string& message) override;
   void OnFinish(const TrainingResult& result) override { End(result); }
@@ -59,6 +61,9 @@ class JobRun : public TrainingSink {
   void Store(const JobRecord::Mutation& mutate, std::vector<Op> extra = {})
       ABSL_LOCKS_EXCLUDED(mu_);
   void End(JobOutcome outcome) ABSL_LOCKS_EXCLUDED(mu_);
+  // Takes checkpoints' adapters out of service that later ones have replaced. On the manager's
+  // thread: the registry may block.
+  void WithdrawReplaced() ABSL_LOCKS_EXCLUDED(mu_);
 
   const std::shared_ptr<JobRecord> record_;
   const std::string state_dir_;
@@ -73,6 +78,7 @@ class JobRun : public TrainingSink {
   bool discard_ ABSL_GUARDED_BY(mu_) = false;
   bool ended_ ABSL_GUARDED_BY(mu_) = false;
   std::string published_ ABSL_GUARDED_BY(mu_);
+  std::vector<std::string> replaced_ ABSL_GUARDED_BY(mu_);
   absl::Status store_error_ ABSL_GUARDED_BY(mu_);
   JobOutcome outcome_ ABSL_GUARDED_BY(mu_);
 };

@@ -27,6 +27,8 @@ class DeferredBackend final : public Backend {
     for (; count > 0 && next_ < work_.size(); --count) work_[next_++]();
   }
   void ReleaseAll() { Release(queued() - static_cast<int64_t>(next_)); }
+  // While it is set no event is done, whatever its stream.
+  void HoldEvents(bool hold) { hold_events_ = hold; }
   int64_t queued() const { return static_cast<int64_t>(work_.size()); }
   int64_t waiting() const { return queued() - static_cast<int64_t>(next_); }
   // How often somebody has blocked for a deferred stream.
@@ -83,7 +85,7 @@ class DeferredBackend final : public Backend {
       return absl::OkStatus();
     }
     absl::StatusOr<bool> Done() override {
-      return static_cast<int64_t>(backend_.next_) >= after_;
+      return !backend_.hold_events_ && static_cast<int64_t>(backend_.next_) >= after_;
     }
 
    private:
@@ -93,6 +95,7 @@ class DeferredBackend final : public Backend {
 
   const std::unique_ptr<Backend> base_;
   bool defer_ = false;
+  bool hold_events_ = false;
   std::vector<std::function<void()>> work_;
   size_t next_ = 0;  // of work_ to be carried out
   int waits_ = 0;

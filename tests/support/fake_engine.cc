@@ -341,7 +341,8 @@ absl::Status FakeEngine::Checkpoint(const TrainingSpec& spec, int64_t step, Trai
   return absl::OkStatus();
 }
 
-void FakeEngine::PublishTrained(const std::string& content, int64_t step, TrainingSink& sink) {
+void FakeEngine::PublishTrained(const std::string& content, int64_t step, bool final,
+                                TrainingSink& sink) {
   AdapterInfo info;
   info.id = Sha256Hex(content);
   info.r = 4;
@@ -350,8 +351,8 @@ void FakeEngine::PublishTrained(const std::string& content, int64_t step, Traini
     adapters_[info.id] = AdapterTier::kDevice;
     infos_[info.id] = info;
   }
-  sink.OnPublication({step, info.id, 0.001});
-  while (script_->hold_output) absl::SleepFor(absl::Milliseconds(1));
+  sink.OnPublication({step, final, info.id, 0.001});
+  while (final && script_->hold_output) absl::SleepFor(absl::Milliseconds(1));
 }
 
 void FakeEngine::Train(TrainingSpec spec, std::shared_ptr<TrainingSink> sink) {
@@ -383,7 +384,11 @@ void FakeEngine::Train(TrainingSpec spec, std::shared_ptr<TrainingSink> sink) {
       end();
       return sink->OnError(absl::InternalError(absl::StrCat("scripted failure at step ", step)));
     }
-    if (spec.save_steps > 0 && step % spec.save_steps == 0) (void)Checkpoint(spec, step, *sink);
+    if (spec.save_steps > 0 && step % spec.save_steps == 0) {
+      (void)Checkpoint(spec, step, *sink);
+      if (spec.serve_checkpoints)
+        PublishTrained(absl::StrCat("checkpoint ", step), step, /*final=*/false, *sink);
+    }
     if (spec.eval_steps > 0 && step % spec.eval_steps == 0) {
       sink->OnEval({step, 2.5 / step, true, 10, 0.001});
     }
@@ -392,7 +397,7 @@ void FakeEngine::Train(TrainingSpec spec, std::shared_ptr<TrainingSink> sink) {
   const std::string content =
       absl::StrCat("trained seed=", spec.seed, " steps=", steps,
                    " data=", Sha256HexOfFile(spec.train_path).value_or("?"));
-  PublishTrained(content, steps, *sink);
+  PublishTrained(content, steps, /*final=*/true, *sink);
   if (script_->fail_output) {
     end();
     return sink->OnError(absl::ResourceExhaustedError("scripted failure to write the output"));

@@ -96,7 +96,7 @@ class FakeEngine : public Engine {
   bool Advance(Running& running);
   void Train(TrainingSpec spec, std::shared_ptr<TrainingSink> sink);
   // Registers the adapter of `content` before it has files.
-  void PublishTrained(const std::string& content, int64_t step, TrainingSink& sink)
+  void PublishTrained(const std::string& content, int64_t step, bool final, TrainingSink& sink)
       ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status Checkpoint(const TrainingSpec& spec, int64_t step, TrainingSink& sink);
 

@@ -443,6 +443,31 @@ TEST_F(JobManagerTest, AnAdapterWhoseFilesCannotBeWrittenIsWithdrawn) {
   EXPECT_OK(engine_->FindAdapter(old));
 }
 
+TEST_F(JobManagerTest, CheckpointsServeUntilTheyAreReplaced) {
+  v1::SubmitJobRequest request = Request();
+  request.mutable_spec()->mutable_training()->set_save_steps(2);
+  request.mutable_spec()->mutable_training()->set_serve_checkpoints(true);
+  script_->hold_output = true;
+  jobs_->Start();
+  const std::string id = Submit(request);
+  // The fake's checkpoints hold this; the last one is of step 10, then comes the result.
+  const std::string first = Sha256Hex("checkpoint 2"), last = Sha256Hex("checkpoint 10");
+  absl::StatusOr<ResolvedAdapter> served = adapters_->Resolve("sql");
+  for (int i = 0; i < 5000 && (!served.ok() || engine_->FindAdapter(last).ok()); ++i) {
+    absl::SleepFor(absl::Milliseconds(1));
+    served = adapters_->Resolve("sql");
+  }
+  ASSERT_OK(served);
+  script_->hold_output = false;
+  const v1::Job job = Await(id, v1::JOB_STATE_SUCCEEDED);
+  EXPECT_EQ(adapters_->Resolve("sql")->id, job.result().sha256());
+  EXPECT_EQ(adapters_->NumAdapters(), 1);
+  for (const std::string& gone : {first, last})
+    EXPECT_THAT(engine_->FindAdapter(gone), StatusIs(absl::StatusCode::kNotFound, ""));
+  EXPECT_THAT(adapters_->Resolve("sql@" + first.substr(0, 12)),
+              StatusIs(absl::StatusCode::kNotFound, "sql"));
+}
+
 TEST_F(JobManagerTest, ProvidingWhatIsThereChangesNothing) {
   const std::string id = WriteFakeAdapter(dir_.File("old"), "old");
   ASSERT_OK_AND_ASSIGN(StagedAdapter staged, adapters_->Stage("sql", dir_.File("old"), ""));
