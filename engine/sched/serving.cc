@@ -164,6 +164,7 @@ void Serving::Admit() {
     if (admission == Admission::kSkipped) continue;
     running_.insert(waiting_.extract(id));
   }
+  SetWantedAdapters();  // without those that were admitted or have failed
   adapters_.Prefetch(running());
 }
 

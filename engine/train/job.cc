@@ -82,7 +82,7 @@ bool TrainingJob::Impl::EndEarly() {
   if (failure_.ok() && !drop_) return false;
   waiting_ = run_->busy();
   if (waiting_) {
-    run_->DiscardEnded();
+    run_->Settle();
   } else if (drop_) {
     End(TrainingState::kStopped)->OnStopped(-1);
   } else {

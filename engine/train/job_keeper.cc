@@ -152,8 +152,6 @@ bool JobKeeper::busy() const {
 void JobKeeper::DiscardEnded() {
   const absl::StatusOr<bool> copied = snapshot_->Done();
   if (!copied.ok() || *copied) copying_ = false;
-  (void)TakeCheckpoint();
-  (void)TakePublication();
   (void)TakeResult();
 }
 

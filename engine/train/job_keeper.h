@@ -79,7 +79,7 @@ class JobKeeper {
   bool publishing() const { return publication_.valid(); }
   // Any of this is under way, or was not taken.
   bool busy() const;
-  // Takes what has ended, and a snapshot whose copies are done, unread.
+  // Takes a snapshot whose copies are done and a result that has ended, unread.
   void DiscardEnded();
 
  private:

@@ -308,6 +308,11 @@ absl::Status JobRun::Collect() {
   return absl::OkStatus();
 }
 
+void JobRun::Settle() {
+  (void)Collect();  // the run has a reason to end already
+  keeper_->DiscardEnded();
+}
+
 void JobRun::BeginPublication() {
   result_kept_ = true;
   keeper_->PublishBest(progress_.best_step);

@@ -49,8 +49,9 @@ class JobRun {
   bool waiting() const { return waiting_; }
   // Something is written or put into service in the background; destroying the run waits for it.
   bool busy() const { return keeper_->busy(); }
-  // Forgets what has ended there, of a run that is given up.
-  void DiscardEnded() { keeper_->DiscardEnded(); }
+  // Of a run that is given up: reports what has ended there, as far as it is good, so that the sink
+  // knows of every checkpoint and every adapter in service.
+  void Settle();
   // Stops, with a checkpoint, before the next optimiser step or evaluation.
   void RequestStop() { stop_ = true; }
 

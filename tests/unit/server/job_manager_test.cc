@@ -478,7 +478,7 @@ TEST_F(JobManagerTest, ProvidingWhatIsThereChangesNothing) {
   EXPECT_OK(engine_->FindAdapter(id));
   const std::string clash = id.substr(0, 12) + std::string(52, 'f');
   EXPECT_THAT(adapters_->Provide("sql", clash),
-              StatusIs(absl::StatusCode::kAlreadyExists, "another content"));
+              StatusIs(absl::StatusCode::kAlreadyExists, "its content is another one"));
 }
 
 }  // namespace

@@ -59,9 +59,12 @@ TEST_F(ConfigTest, RefusesWhatItDoesNotKnow) {
 }
 
 TEST_F(ConfigTest, NamesTheFlagTheValueAndTheBound) {
-  EXPECT_THAT(With(R"({"adapter_host_memory": "1025GiB"})"),
-              StatusIs(absl::StatusCode::kInvalidArgument,
-                       "--adapter_host_memory=1025GiB: is not in 0..1024GiB"));
+  {
+    absl::FlagSaver undo;
+    EXPECT_THAT(With(R"({"adapter_host_memory": "1025GiB"})"),
+                StatusIs(absl::StatusCode::kInvalidArgument,
+                         "--adapter_host_memory=1025GiB: is not in 0..1024GiB"));
+  }
   EXPECT_THAT(
       With(R"({"max_batch_tokens": 0})"),
       StatusIs(absl::StatusCode::kInvalidArgument, "--max_batch_tokens=0: is not in 1..65536"));

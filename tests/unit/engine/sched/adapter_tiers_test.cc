@@ -239,16 +239,19 @@ TEST_F(AdapterTiersTest, ALoadPreemptsNobody) {
 TEST_F(AdapterTiersTest, AnswersInSharedPagesAreThoseAlone) {
   Start();
   const std::string ids[] = {"", init_, step8_};
+  const auto request = [&](int i) {
+    return ServingHarness::Greedy(harness_->LongPrompt(i, 10 + 3 * i), 20, ids[i % 3]);
+  };
   std::vector<std::vector<int32_t>> expected;
   for (int i = 0; i < 12; ++i)
-    expected.push_back(harness_->Solo(Request(ids[i % 3], 20, i % 4))->ids);
+    expected.push_back(harness_->Solo(request(i))->ids);
   const int64_t pages = std::max(PagesOf(init_), PagesOf(step8_));
   HarnessOptions options;
   options.kv_pages = pages + 12;  // one adapter and some sequences: both compete all the time
   options.max_running = 4;
   Start(std::move(options));
   std::vector<std::shared_ptr<RecordingSink>> sinks;
-  for (int i = 0; i < 12; ++i) sinks.push_back(harness_->Submit(Request(ids[i % 3], 20, i % 4)));
+  for (int i = 0; i < 12; ++i) sinks.push_back(harness_->Submit(request(i)));
   harness_->RunUntilIdle();
   for (int i = 0; i < 12; ++i) EXPECT_EQ(sinks[i]->ids, expected[i]) << i;
   EXPECT_GT(harness_->evictions, 0);
@@ -319,7 +322,8 @@ TEST_F(AdapterTiersTest, TenThousandLoadsAndUnloadsLeaveMemoryFlat) {
     EXPECT_EQ(harness_->UsedBytes(static_cast<MemoryTag>(tag)), used[tag])
         << Name(static_cast<MemoryTag>(tag));
   EXPECT_EQ(harness_->cache->free_pages(), harness_->cache->num_pages());
-  EXPECT_LT(ResidentBytes(), resident + resident / 100);
+  // The heap's own ups and downs; one adapter a cycle would be a thousand times that.
+  EXPECT_LT(ResidentBytes(), resident + (int64_t{1} << 20));
   EXPECT_EQ(lease.use_count(), 2);  // the store's and this one
 }
 
