@@ -228,8 +228,8 @@ absl::Status EngineImpl::BuildServing(const EngineMemory& memory) {
   store.max_rank = kMaxAdapterRank;
   store.wake = [this] { scheduler_->Wake(); };
   store.observer = &relay_;
-  adapters_ = std::make_unique<AdapterStore>(model_->config(), backend, *adapter_memory_,
-                                             std::move(store));
+  adapters_ =
+      std::make_unique<AdapterStore>(model_->config(), backend, *adapter_memory_, std::move(store));
 
   SchedulerOptions options;
   options.serving.max_running = config_.max_running_requests;

@@ -24,7 +24,7 @@ struct EngineMemory {
   int64_t workspace = 0;  // of serving
   int64_t adapters = 0;   // of the pages: what adapters add to them, and the most of one adapter
   int64_t training = 0;   // limit
-  KvCacheOptions kv;  // its pages hold adapters, too
+  KvCacheOptions kv;      // its pages hold adapters, too
   RunnerLimits runner;
   int64_t chunk_tokens = 0;    // of prefill
   int64_t context_tokens = 0;  // longest sequence: the model's, or what the pages hold beside the

@@ -59,17 +59,16 @@ void* KvCache::Lend(int64_t count, MemoryTag tag) {
 void KvCache::TakeBack(void* data, int64_t count, MemoryTag tag) {
   const int64_t first =
       (static_cast<char*>(data) - static_cast<char*>(buffer_.data())) / page_bytes();
-  for (int64_t i = count - 1; i >= 0; --i) pool_.Return(static_cast<int32_t>(first + i));
   lent_.fetch_sub(count, std::memory_order_relaxed);
+  for (int64_t i = count - 1; i >= 0; --i) pool_.Return(static_cast<int32_t>(first + i));
   allocator_.Retag(count * page_bytes(), tag, MemoryTag::kKvCache);
 }
 
 TensorView KvCache::Half(int64_t index) const {
   const int64_t bytes = page_bytes() / (2 * options_.num_layers);
-  return {
-      static_cast<char*>(buffer_.data()) + index * bytes, options_.dtype,
-      Shape{options_.num_pages, options_.page_tokens, options_.num_kv_heads, options_.head_dim},
-      page_bytes() / SizeOf(options_.dtype)};
+  return {static_cast<char*>(buffer_.data()) + index * bytes, options_.dtype,
+          Shape{options_.num_pages, options_.page_tokens, options_.num_kv_heads, options_.head_dim},
+          page_bytes() / SizeOf(options_.dtype)};
 }
 
 }  // namespace lorad

@@ -74,7 +74,8 @@ class KvCache {
   // Tokens that fit when one sequence has the cache to itself.
   int64_t capacity_tokens() const { return options_.num_pages * options_.page_tokens; }
 
-  // [num_pages, page_tokens, num_kv_heads, head_dim] of one layer; the pages are page_bytes() apart.
+  // [num_pages, page_tokens, num_kv_heads, head_dim] of one layer; the pages are page_bytes()
+  // apart.
   TensorView keys(int64_t layer) const { return Half(2 * layer); }
   TensorView values(int64_t layer) const { return Half(2 * layer + 1); }
 

@@ -84,10 +84,9 @@ absl::Status DeviceAdapter::TakePages(const AdapterImage& image) {
   for (const int64_t count : layout.runs) {
     void* const pages = memory_.Take(count);
     if (pages == nullptr) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat(Name(MemoryTag::kAdapters), " memory: adapter ", id_, " needs ",
-                       layout.num_pages(), " pages of ", layout.page_bytes, " bytes, ",
-                       page_data_.size(), " could be had"));
+      return absl::ResourceExhaustedError(absl::StrCat(
+          Name(MemoryTag::kAdapters), " memory: adapter ", id_, " needs ", layout.num_pages(),
+          " pages of ", layout.page_bytes, " bytes, ", page_data_.size(), " could be had"));
     }
     runs_.push_back({pages, count});
     for (int64_t i = 0; i < count; ++i)

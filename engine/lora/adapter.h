@@ -84,8 +84,8 @@ class DeviceAdapter {
     int32_t rank = 0;
   };
   // Takes pages and queues the copies of the image's; it may be used when they are done, and the
-  // image must stay until then. kResourceExhausted when there are not enough pages: nothing is taken
-  // then. `memory` is not owned and must outlive the adapter.
+  // image must stay until then. kResourceExhausted when there are not enough pages: nothing is
+  // taken then. `memory` is not owned and must outlive the adapter.
   static absl::StatusOr<std::shared_ptr<const DeviceAdapter>> Create(const AdapterImage& image,
                                                                      AdapterMemory& memory,
                                                                      Backend& backend,

@@ -106,8 +106,8 @@ void AdapterImage::Fill(absl::Span<const float> values, int64_t offset) {
   const int64_t element = SizeOf(layout_.dtype);
   while (!values.empty()) {
     const int64_t page = offset / layout_.page_bytes, begin = offset % layout_.page_bytes;
-    const auto count = std::min(static_cast<int64_t>(values.size()),
-                                (layout_.page_bytes - begin) / element);
+    const auto count =
+        std::min(static_cast<int64_t>(values.size()), (layout_.page_bytes - begin) / element);
     Convert(layout_.dtype, values.subspan(0, count),
             static_cast<char*>(buffers_[page].data()) + begin);
     values.remove_prefix(count);

@@ -16,9 +16,9 @@
 
 namespace lorad {
 
-// Where the matrices of an adapter stand in its pages, numbered from 0. No matrix crosses the end of
-// a page, except that one larger than a page has a run of its own; so only the pages of one run must
-// follow one another on the device.
+// Where the matrices of an adapter stand in its pages, numbered from 0. No matrix crosses the end
+// of a page, except that one larger than a page has a run of its own; so only the pages of one run
+// must follow one another on the device.
 struct AdapterLayout {
   struct Module {
     ModuleId id;

@@ -11,8 +11,8 @@
 
 namespace lorad {
 
-// Pages of page-locked host memory under MemoryTag::kPinned. Locking and unlocking pages is slow and
-// stalls a GPU's driver, so what was taken once is kept for the next user, up to a limit.
+// Pages of page-locked host memory under MemoryTag::kPinned. Locking and unlocking pages is slow
+// and stalls a GPU's driver, so what was taken once is kept for the next user, up to a limit.
 // Thread-safe; must outlive its pages.
 class PinnedPages {
  public:

@@ -84,8 +84,8 @@ absl::StatusOr<AdapterSummary> AdapterStore::Register(const std::string& dir) {
   return summary;
 }
 
-absl::StatusOr<AdapterSummary> AdapterStore::Publish(
-    const AdapterConfig& config, absl::Span<const AdapterModuleView> modules) {
+absl::StatusOr<AdapterSummary> AdapterStore::Publish(const AdapterConfig& config,
+                                                     absl::Span<const AdapterModuleView> modules) {
   const absl::Time began = absl::Now();
   ASSIGN_OR_RETURN(AdapterSummary summary, Summarise(config, modules, "the trained adapter"));
   ASSIGN_OR_RETURN(Image image, MakeImage(summary.id, modules));

@@ -55,17 +55,17 @@ struct AdapterStoreOptions {
   int64_t host_limit_bytes = int64_t{4} << 30;  // of host copies; the least recently used go first
   // Of one adapter on the device: what it can have when nothing else needs the pages. 0: any.
   int64_t max_adapter_bytes = 0;
-  int32_t max_rank = 0;       // what the workspace of serving is sized for
-  int32_t loaders = 2;        // files read at once
-  std::function<void()> wake;  // called from any thread when TryPin may get further
+  int32_t max_rank = 0;                      // what the workspace of serving is sized for
+  int32_t loaders = 2;                       // files read at once
+  std::function<void()> wake;                // called from any thread when TryPin may get further
   AdapterStoreObserver* observer = nullptr;  // not owned; may be null
 };
 
 // Files are read and converted by threads of its own, and copies to the device run on a stream of
 // their own: decoding waits for neither. Device copies are made and freed on the engine thread
-// alone, in pages of `memory`. When there are no pages left, the least recently used adapter without
-// a pin goes; one that a waiting request wants goes only for a request that waits longer. An
-// eviction is never an error for anybody: what is needed again is loaded again.
+// alone, in pages of `memory`. When there are no pages left, the least recently used adapter
+// without a pin goes; one that a waiting request wants goes only for a request that waits longer.
+// An eviction is never an error for anybody: what is needed again is loaded again.
 class AdapterStore {
  public:
   struct Entry;
@@ -85,8 +85,8 @@ class AdapterStore {
   absl::StatusOr<AdapterSummary> Inspect(const std::string& dir) const;
   // Inspect, and known by its id from now on. The directory must stay.
   absl::StatusOr<AdapterSummary> Register(const std::string& dir);
-  // Registers weights that have no files yet, and begins to bring them onto the device. They stay in
-  // host memory until Register names the directory that holds them. Errors as of Inspect.
+  // Registers weights that have no files yet, and begins to bring them onto the device. They stay
+  // in host memory until Register names the directory that holds them. Errors as of Inspect.
   absl::StatusOr<AdapterSummary> Publish(const AdapterConfig& config,
                                          absl::Span<const AdapterModuleView> modules);
   // Forgets the id; holders of leases go on. kNotFound; errors of reading the files, when a holder
@@ -96,7 +96,8 @@ class AdapterStore {
   absl::StatusOr<Lease> Find(const std::string& id) const;
   absl::StatusOr<AdapterSummary> Describe(const std::string& id) const;
   static const std::string& Id(const Lease& lease);
-  // Ends the threads that read files: no wake() after this. Blocks until the running reads are done.
+  // Ends the threads that read files: no wake() after this. Blocks until the running reads are
+  // done.
   void StopLoading();
   std::vector<AdapterStatus> List() const;
 
@@ -113,8 +114,8 @@ class AdapterStore {
   void SetWanted(std::vector<Lease> wanted);
   // Begins what can be begun for them, in this order, and leaves `spare_pages` pages free.
   void Prefetch(int64_t spare_pages);
-  // Evicts adapters without a pin until `pages` pages are free, but none that is wanted at `place` of
-  // that list or before; -1: any. False, with nothing changed, when they are not enough.
+  // Evicts adapters without a pin until `pages` pages are free, but none that is wanted at `place`
+  // of that list or before; -1: any. False, with nothing changed, when they are not enough.
   bool FreePages(int64_t pages, int64_t place);
   // A copy to the device is under way.
   bool copying() const { return !copies_.empty(); }

@@ -21,11 +21,11 @@ struct AdapterStore::Entry {
   std::string dir;         // empty: published, its files are still being written
   std::shared_ptr<const AdapterImage> image;
   std::shared_ptr<const DeviceAdapter> device;
-  absl::Status load_status;      // of the last load, until somebody has been told
-  const char* source = "host";   // of `image`, until it is on the device
-  double source_seconds = 0;     // that it took to get `image` from there
-  bool loading = false;          // in a loader's hands
-  bool copying = false;          // on its way to the device
+  absl::Status load_status;     // of the last load, until somebody has been told
+  const char* source = "host";  // of `image`, until it is on the device
+  double source_seconds = 0;    // that it took to get `image` from there
+  bool loading = false;         // in a loader's hands
+  bool copying = false;         // on its way to the device
   bool unloading = false;
   bool retired = false;  // unregistered: the files may be gone, so the host copy stays
   int32_t pins = 0;

@@ -26,8 +26,8 @@ absl::StatusOr<AdapterStore::Image> AdapterStore::ReadImage(const std::string& d
   ASSIGN_OR_RETURN(const HostAdapter adapter, ReadPeftAdapter(dir, model_));
   const std::vector<AdapterModuleView> modules = Views(adapter);
   if (AdapterDigest(modules) != id) {
-    return absl::DataLossError(absl::StrCat("the files in ", dir, " are no longer adapter ", id,
-                                            "; import it again"));
+    return absl::DataLossError(
+        absl::StrCat("the files in ", dir, " are no longer adapter ", id, "; import it again"));
   }
   return MakeImage(id, modules);
 }

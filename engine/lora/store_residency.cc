@@ -87,9 +87,7 @@ absl::Status AdapterStore::BeginCopy(const Lease& lease, int64_t place) {
         absl::StrCat("there is no room for adapter ", lease->id, " on the device now"));
   }
   // Pages that must follow one another may take more than that.
-  const auto make = [&] {
-    return DeviceAdapter::Create(*copy.image, memory_, backend_, *stream_);
-  };
+  const auto make = [&] { return DeviceAdapter::Create(*copy.image, memory_, backend_, *stream_); };
   absl::StatusOr<std::shared_ptr<const DeviceAdapter>> device = make();
   while (absl::IsResourceExhausted(device.status()) && EvictIdle(place)) device = make();
   RETURN_IF_ERROR(device.status());

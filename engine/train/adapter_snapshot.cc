@@ -44,8 +44,8 @@ absl::Status AdapterSnapshot::Begin(bool with_moments, Stream& stream) {
   for (int part = 0; part < (with_moments ? kNumParts : kM); ++part) {
     const Piece& piece = pieces_[part];
     if (piece.from.empty()) continue;
-    RETURN_IF_ERROR(backend_.Copy(static_cast<char*>(block_.data()) + piece.offset,
-                                  piece.from.data, piece.from.size_bytes(), stream));
+    RETURN_IF_ERROR(backend_.Copy(static_cast<char*>(block_.data()) + piece.offset, piece.from.data,
+                                  piece.from.size_bytes(), stream));
   }
   copying_ = true;
   return copied_->Record(stream);

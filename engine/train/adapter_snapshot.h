@@ -25,8 +25,8 @@ class AdapterSnapshot {
   // What Create takes under MemoryTag::kPinned; also of an adapter over a measuring arena.
   static int64_t BytesFor(const TrainableAdapter& adapter);
 
-  // Queues the copies. REQUIRES: an earlier snapshot is done and nobody reads it. The stream must be
-  // synchronised before this object goes.
+  // Queues the copies. REQUIRES: an earlier snapshot is done and nobody reads it. The stream must
+  // be synchronised before this object goes.
   absl::Status Begin(bool with_moments, Stream& stream);
   // Whether the copies of Begin are done. Does not block.
   absl::StatusOr<bool> Done();

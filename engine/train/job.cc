@@ -49,7 +49,8 @@ class TrainingJob::Impl {
 absl::Status TrainingJob::Impl::Start(std::shared_ptr<TrainingSink> sink, PublishAdapter publish) {
   LORAD_CHECK(state_ == TrainingState::kReady);
   sink_ = std::move(sink);
-  absl::StatusOr<std::unique_ptr<JobRun>> run = JobRun::Create(*setup_, backend_, *sink_, std::move(publish));
+  absl::StatusOr<std::unique_ptr<JobRun>> run =
+      JobRun::Create(*setup_, backend_, *sink_, std::move(publish));
   if (!run.ok()) {
     Fail(run.status());
     return run.status();

@@ -60,7 +60,8 @@ class TrainingJob {
   // other threads meanwhile. Errors end the job by OnError. The memory is given back when the job
   // ends. No effect unless kRunning.
   TrainingState Advance();
-  // The last Advance() found nothing to do before something else ends: call it again a little later.
+  // The last Advance() found nothing to do before something else ends: call it again a little
+  // later.
   bool waiting() const;
 
   // With `checkpoint`: the running optimiser step is finished, a checkpoint is written (if the spec

@@ -145,8 +145,7 @@ std::optional<absl::StatusOr<PublicationReport>> JobKeeper::TakePublication() {
 std::optional<absl::StatusOr<std::string>> JobKeeper::TakeResult() { return Take(result_); }
 
 bool JobKeeper::busy() const {
-  return copying_ || readers_ > 0 || checkpoint_.valid() || publication_.valid() ||
-         result_.valid();
+  return copying_ || readers_ > 0 || checkpoint_.valid() || publication_.valid() || result_.valid();
 }
 
 void JobKeeper::DiscardEnded() {

@@ -64,11 +64,11 @@ class JobKeeper {
   // True once: the copies are done, and their reader has begun.
   absl::StatusOr<bool> SnapshotDone();
 
-  // Begins to put the best adapter, which is that of `step`, into service, if there is a publisher. A
-  // snapshot for kResult does that by itself. REQUIRES: has_best() and not publishing().
+  // Begins to put the best adapter, which is that of `step`, into service, if there is a publisher.
+  // A snapshot for kResult does that by itself. REQUIRES: has_best() and not publishing().
   void PublishBest(int64_t step);
-  // Begins to write the files of the result: the best adapter if there is one, else that of kResult.
-  // REQUIRES: has_best(), or a snapshot for kResult is done.
+  // Begins to write the files of the result: the best adapter if there is one, else that of
+  // kResult. REQUIRES: has_best(), or a snapshot for kResult is done.
   void WriteResult();
 
   // What has ended since the last call, once each.

@@ -34,8 +34,7 @@ JobRun::~JobRun() {
 }
 
 absl::StatusOr<std::unique_ptr<JobRun>> JobRun::Create(const JobSetup& setup, Backend& backend,
-                                                       TrainingSink& sink,
-                                                       PublishAdapter publish) {
+                                                       TrainingSink& sink, PublishAdapter publish) {
   auto run = absl::WrapUnique(new JobRun(setup, backend, sink));
   RETURN_IF_ERROR(run->Allocate(std::move(publish)));
   RETURN_IF_ERROR(run->Restore());

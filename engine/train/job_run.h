@@ -37,8 +37,7 @@ class JobRun {
   // Takes the memory, restores the checkpoint of `setup` if it has one, calls OnStart. Nothing is
   // owned.
   static absl::StatusOr<std::unique_ptr<JobRun>> Create(const JobSetup& setup, Backend& backend,
-                                                        TrainingSink& sink,
-                                                        PublishAdapter publish);
+                                                        TrainingSink& sink, PublishAdapter publish);
   ~JobRun();
   JobRun(const JobRun&) = delete;
   JobRun& operator=(const JobRun&) = delete;

@@ -45,13 +45,12 @@ absl::Status CheckFinite(absl::Span<const AdapterModuleView> modules) {
   for (const AdapterModuleView& module : modules)
     bytes += static_cast<int64_t>((module.a.size() + module.b.size()) * sizeof(float));
   std::vector<char> good(modules.size());
-  ParallelFor(static_cast<int64_t>(modules.size()), WorthwhileThreads(bytes), [&](int64_t i) {
-    good[i] = finite(modules[i].a) && finite(modules[i].b);
-  });
+  ParallelFor(static_cast<int64_t>(modules.size()), WorthwhileThreads(bytes),
+              [&](int64_t i) { good[i] = finite(modules[i].a) && finite(modules[i].b); });
   for (size_t i = 0; i < modules.size(); ++i) {
     if (good[i]) continue;
-    return absl::InternalError(absl::StrCat("the trained adapter has a value that is not finite in ",
-                                            ModulePath(modules[i].id)));
+    return absl::InternalError(absl::StrCat(
+        "the trained adapter has a value that is not finite in ", ModulePath(modules[i].id)));
   }
   return absl::OkStatus();
 }

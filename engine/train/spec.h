@@ -140,10 +140,10 @@ class TrainingSink {
   virtual void OnStep(const StepReport& report) = 0;
   virtual void OnEval(const EvalReport& report) = 0;
   virtual void OnCheckpoint(const CheckpointReport& report) = 0;
-  // After the last step and evaluation, some time before OnFinish, unless that was not possible; with
-  // serve_checkpoints also for a checkpoint, unless the one before is still on its way. The id stays
-  // registered until UnregisterAdapter, however the job ends. A crash before OnFinish
-  // forgets it: the job, resumed from its checkpoint, makes the same adapter with the same id.
+  // After the last step and evaluation, some time before OnFinish, unless that was not possible;
+  // with serve_checkpoints also for a checkpoint, unless the one before is still on its way. The id
+  // stays registered until UnregisterAdapter, however the job ends. A crash before OnFinish forgets
+  // it: the job, resumed from its checkpoint, makes the same adapter with the same id.
   virtual void OnPublication(const PublicationReport&) {}
   virtual void OnWarning(const std::string& message) = 0;
   virtual void OnFinish(const TrainingResult& result) = 0;

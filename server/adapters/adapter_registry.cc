@@ -19,9 +19,10 @@
 namespace lorad::server {
 namespace {
 
-constexpr size_t kVersionDigits = 12;
 constexpr const char* kFiles[] = {"adapter_config.json", "adapter_model.safetensors"};
 constexpr char kListHint[] = "AdapterService.List shows what there is";
+
+std::string VersionOf(const std::string& id) { return id.substr(0, kAdapterVersionDigits); }
 
 v1::AdapterTier TierToProto(AdapterTier tier) {
   switch (tier) {
@@ -39,7 +40,7 @@ v1::Adapter MakeRecord(const std::string& name, const AdapterInfo& info,
                        const std::string& base_digest, const std::string& job_id) {
   v1::Adapter record;
   record.set_name(name);
-  record.set_version(info.id.substr(0, kVersionDigits));
+  record.set_version(VersionOf(info.id));
   record.set_ref(absl::StrCat(name, "@", record.version()));
   record.set_sha256(info.id);
   record.set_r(info.r);
@@ -146,42 +147,6 @@ absl::StatusOr<ResolvedAdapter> AdapterRegistry::Resolve(absl::string_view name)
   const Entry* entry = Find(name);
   if (entry == nullptr) return NotFound("adapter", name, kListHint);
   return ResolvedAdapter{entry->record.ref(), entry->record.sha256()};
-}
-
-std::optional<ResolvedAdapter> AdapterRegistry::FindProvided(absl::string_view name) const {
-  const std::pair<absl::string_view, absl::string_view> parts =
-      absl::StrSplit(name, absl::MaxSplits('@', 1));
-  const auto it = provided_.find(parts.first);
-  if (it == provided_.end()) return std::nullopt;
-  const ResolvedAdapter& provided = it->second;
-  const bool named = absl::StrContains(name, '@')
-                         ? name == provided.ref || parts.second == provided.id
-                         : !aliases_.contains(name);
-  return named ? std::make_optional(provided) : std::nullopt;
-}
-
-absl::Status AdapterRegistry::Provide(const std::string& name, const std::string& id) {
-  const std::string version = id.substr(0, kVersionDigits);
-  const std::string ref = absl::StrCat(name, "@", version);
-  absl::MutexLock lock(&mu_);
-  const Entry* entry = FindVersion(name, version);
-  if (entry == nullptr) {
-    provided_[name] = {ref, id};
-    return absl::OkStatus();
-  }
-  if (entry->record.sha256() == id) return absl::OkStatus();  // it is there already
-  return AlreadyExists("adapter", ref, "its content is another one; train under another name");
-}
-
-void AdapterRegistry::Withdraw(const std::string& name, const std::string& id) {
-  absl::MutexLock write_lock(&write_mu_);
-  {
-    absl::MutexLock lock(&mu_);
-    const auto it = provided_.find(name);
-    if (it != provided_.end() && it->second.id == id) provided_.erase(it);
-    if (IsReferenced(id)) return;
-  }
-  (void)engine_->UnregisterAdapter(id);  // kNotFound: it is gone already
 }
 
 absl::StatusOr<StagedAdapter> AdapterRegistry::Stage(const std::string& name,

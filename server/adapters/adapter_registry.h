@@ -21,6 +21,9 @@
 
 namespace lorad::server {
 
+// Digits of the content hash that are a version.
+inline constexpr size_t kAdapterVersionDigits = 12;
+
 // What a request keeps of an adapter that it named. Empty for the base model.
 struct ResolvedAdapter {
   std::string ref;  // "name@version"
@@ -65,8 +68,7 @@ class AdapterRegistry {
   // kAlreadyExists: another content has this version's digits.
   absl::Status Provide(const std::string& name, const std::string& id) ABSL_LOCKS_EXCLUDED(mu_);
   // Takes that back, and the adapter from the engine, unless it was committed meanwhile.
-  void Withdraw(const std::string& name, const std::string& id)
-      ABSL_LOCKS_EXCLUDED(write_mu_, mu_);
+  void Withdraw(const std::string& name, const std::string& id) ABSL_LOCKS_EXCLUDED(write_mu_, mu_);
 
   // With aliases and residency as they are now.
   absl::StatusOr<v1::Adapter> Get(absl::string_view name) const;

@@ -185,8 +185,8 @@ void JobRun::OnPublication(const PublicationReport& report) {
     published_ = report.adapter_id;
   }
   if (!status.ok()) {
-    OnWarning(absl::StrCat("the adapter is not served before its files are written: ",
-                           status.message()));
+    OnWarning(
+        absl::StrCat("the adapter is not served before its files are written: ", status.message()));
   }
 }
 

@@ -52,9 +52,9 @@ inline absl::StatusOr<std::shared_ptr<const DeviceAdapter>> MakeDeviceAdapter(
     const HostAdapter& adapter, std::string id, AdapterMemory& memory, Backend& backend,
     Stream& stream) {
   PinnedPages pages(backend.allocator(), memory.page_bytes(), /*kept_bytes=*/0);
-  ASSIGN_OR_RETURN(const std::shared_ptr<const AdapterImage> image,
-                   AdapterImage::Create(std::move(id), Views(adapter), backend.activation_dtype(),
-                                        pages));
+  ASSIGN_OR_RETURN(
+      const std::shared_ptr<const AdapterImage> image,
+      AdapterImage::Create(std::move(id), Views(adapter), backend.activation_dtype(), pages));
   ASSIGN_OR_RETURN(std::shared_ptr<const DeviceAdapter> device,
                    DeviceAdapter::Create(*image, memory, backend, stream));
   RETURN_IF_ERROR(stream.Synchronize());

@@ -24,9 +24,7 @@ class RecordingSink final : public TrainingSink {
   void OnStep(const StepReport& report) override { steps.push_back(report); }
   void OnEval(const EvalReport& report) override { evals.push_back(report); }
   void OnCheckpoint(const CheckpointReport& report) override { checkpoints.push_back(report); }
-  void OnPublication(const PublicationReport& report) override {
-    publications.push_back(report);
-  }
+  void OnPublication(const PublicationReport& report) override { publications.push_back(report); }
   void OnWarning(const std::string& message) override { warnings.push_back(message); }
   void OnFinish(const TrainingResult& report) override {
     ++ends;

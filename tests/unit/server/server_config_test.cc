@@ -33,7 +33,8 @@ TEST_F(ConfigTest, DefaultsAreSafe) {
 TEST_F(ConfigTest, TakesTheFlagsNames) {
   ASSERT_OK_AND_ASSIGN(const ServerConfig config,
                        With(R"({"listen": "127.0.0.1:0", "memory_limit": "2GiB",
-                               "max_batch_tokens": 64, "kv_cache_tokens": 4096, "adapter_host_memory": "16GiB",
+                               "max_batch_tokens": 64, "kv_cache_tokens": 4096,
+                               "adapter_host_memory": "16GiB",
                                "drain_timeout": "5s", "device": "cpu"})"));
   EXPECT_EQ(config.listen, "127.0.0.1:0");
   EXPECT_EQ(config.engine.memory_limit_bytes, int64_t{2} << 30);

@@ -38,8 +38,7 @@ TEST(WorthwhileThreadsTest, SmallWorkTakesOne) {
   EXPECT_EQ(WorthwhileThreads(0), 1);
   EXPECT_EQ(WorthwhileThreads(1 << 20), 1);
   EXPECT_GE(WorthwhileThreads(int64_t{1} << 40), 1);
-  EXPECT_LE(WorthwhileThreads(int64_t{1} << 40),
-            std::max(1u, std::thread::hardware_concurrency()));
+  EXPECT_LE(WorthwhileThreads(int64_t{1} << 40), std::max(1u, std::thread::hardware_concurrency()));
 }
 
 }  // namespace

@@ -98,8 +98,8 @@ TEST(AdapterImageTest, RoundsToNearestEvenOnce) {
     const auto check = [&](const std::vector<float>& values, int64_t offset) {
       for (const float value : values) {
         BFloat16 stored;
-        std::memcpy(&stored,
-                    static_cast<const char*>(image->page(offset / 1024)) + offset % 1024, 2);
+        std::memcpy(&stored, static_cast<const char*>(image->page(offset / 1024)) + offset % 1024,
+                    2);
         ASSERT_EQ(stored.bits, ToBFloat16(value).bits);
         offset += 2;
       }

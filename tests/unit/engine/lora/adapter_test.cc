@@ -77,9 +77,7 @@ TEST(AdapterDigestTest, DoesNotDependOnThreads) {
 class DeviceAdapterTest : public testing::TestWithParam<std::tuple<bool, int64_t>> {
  protected:
   bool double_precision() const { return std::get<0>(GetParam()); }
-  int64_t UsedBytes() const {
-    return backend_->allocator().Usage(MemoryTag::kAdapters).used_bytes;
-  }
+  int64_t UsedBytes() const { return backend_->allocator().Usage(MemoryTag::kAdapters).used_bytes; }
 
   const std::unique_ptr<Backend> backend_ =
       CreateCpuBackend({.double_precision = std::get<0>(GetParam())});

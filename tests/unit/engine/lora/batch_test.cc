@@ -49,8 +49,7 @@ class LoraBatchTest : public testing::Test {
     for (size_t i = 0; i < ranks.size(); ++i) {
       HostAdapter host = RandomAdapter(model_->config(), ranks[i], i + 1);
       if (i == 2) host.modules.erase(host.modules.begin(), host.modules.begin() + 3);
-      ASSERT_OK_AND_ASSIGN(auto adapter,
-                           MakeDeviceAdapter(host, "", memory_, *backend_, *stream_));
+      ASSERT_OK_AND_ASSIGN(auto adapter, MakeDeviceAdapter(host, "", memory_, *backend_, *stream_));
       adapters_.push_back(std::move(adapter));
     }
   }

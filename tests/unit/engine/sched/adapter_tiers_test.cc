@@ -243,8 +243,7 @@ TEST_F(AdapterTiersTest, AnswersInSharedPagesAreThoseAlone) {
     return ServingHarness::Greedy(harness_->LongPrompt(i, 10 + 3 * i), 20, ids[i % 3]);
   };
   std::vector<std::vector<int32_t>> expected;
-  for (int i = 0; i < 12; ++i)
-    expected.push_back(harness_->Solo(request(i))->ids);
+  for (int i = 0; i < 12; ++i) expected.push_back(harness_->Solo(request(i))->ids);
   const int64_t pages = std::max(PagesOf(init_), PagesOf(step8_));
   HarnessOptions options;
   options.kv_pages = pages + 12;  // one adapter and some sequences: both compete all the time

@@ -56,9 +56,8 @@ TEST_P(AdapterSnapshotTest, HoldsWhatBlockingReadsGive) {
   const OptimizerKind kind = std::get<0>(GetParam());
   Arena measuring = Arena::Measuring("test");
   const TrainableAdapter plan = *TrainableAdapter::Create(adapter_, backend_, measuring, kind);
-  ASSERT_OK_AND_ASSIGN(
-      const DeviceBuffer block,
-      backend_.allocator().Allocate(measuring.peak_bytes(), MemoryTag::kTraining));
+  ASSERT_OK_AND_ASSIGN(const DeviceBuffer block,
+                       backend_.allocator().Allocate(measuring.peak_bytes(), MemoryTag::kTraining));
   Arena arena("test", block.data(), measuring.peak_bytes());
   TrainableAdapter trained = *TrainableAdapter::Create(adapter_, backend_, arena, kind);
   ASSERT_OK(trained.SetWeights(adapter_, *stream_));
@@ -102,12 +101,12 @@ TEST_P(AdapterSnapshotTest, HoldsWhatBlockingReadsGive) {
   EXPECT_EQ(AdapterDigest(snapshot->Views(adapter_)), AdapterDigest(SmallAdapter(-500)));
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Kinds, AdapterSnapshotTest,
-    testing::Values(std::tuple(OptimizerKind::kAdamW, false), std::tuple(OptimizerKind::kAdamW, true),
-                    std::tuple(OptimizerKind::kPagedAdamW, false),
-                    std::tuple(OptimizerKind::kAdamW8Bit, false),
-                    std::tuple(OptimizerKind::kPagedAdamW8Bit, false)));
+INSTANTIATE_TEST_SUITE_P(Kinds, AdapterSnapshotTest,
+                         testing::Values(std::tuple(OptimizerKind::kAdamW, false),
+                                         std::tuple(OptimizerKind::kAdamW, true),
+                                         std::tuple(OptimizerKind::kPagedAdamW, false),
+                                         std::tuple(OptimizerKind::kAdamW8Bit, false),
+                                         std::tuple(OptimizerKind::kPagedAdamW8Bit, false)));
 
 }  // namespace
 }  // namespace lorad
