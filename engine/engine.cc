@@ -21,6 +21,9 @@
 namespace lorad {
 namespace {
 
+// Of page-locked memory at start: two adapters of rank 16 of an 8B model, with all linears.
+constexpr int64_t kWarmAdapterBytes = int64_t{192} << 20;
+
 // Hands the measurements of the scheduler and the store on to the server's observer, if any.
 class ObserverRelay final : public SchedulerObserver, public AdapterStoreObserver {
  public:
@@ -225,6 +228,7 @@ absl::Status EngineImpl::BuildServing(const EngineMemory& memory) {
   AdapterStoreOptions store;
   store.host_limit_bytes = config_.adapter_host_memory_bytes;
   store.max_adapter_bytes = memory.adapters;
+  if (backend.info().kind != "cpu") store.warm_host_bytes = kWarmAdapterBytes;
   store.max_rank = kMaxAdapterRank;
   store.wake = [this] { scheduler_->Wake(); };
   store.observer = &relay_;

@@ -29,8 +29,8 @@ struct EngineConfig {
                                 // ",double_quant=false"
   int64_t memory_limit_bytes = 0;     // of the device; 0: what it has, less a reserve
   int64_t kv_cache_tokens = 0;        // 0: chosen from the memory that is left
-  int64_t adapter_host_memory_bytes = int64_t{4}
-                                      << 30;  // adapters ready for the device; page-locked
+  // Of the host, page-locked: adapters that are ready for the device.
+  int64_t adapter_host_memory_bytes = int64_t{4} << 30;
   int32_t max_batch_tokens = 2048;    // tokens of one step, prefill included
   int32_t max_running_requests = 64;  // sequences that decode together
   int32_t max_queued_requests = 1024;

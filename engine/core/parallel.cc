@@ -11,7 +11,7 @@ namespace lorad {
 
 int WorthwhileThreads(int64_t bytes) {
   constexpr int64_t kBytesOfThread = 4 << 20;
-  const int64_t cores = std::max<int64_t>(std::thread::hardware_concurrency() / 2, 1);
+  const int64_t cores = std::max<int64_t>(std::thread::hardware_concurrency() / 4 * 3, 1);
   return static_cast<int>(std::clamp<int64_t>(bytes / kBytesOfThread, 1, cores));
 }
 

@@ -8,7 +8,7 @@
 namespace lorad {
 
 // Threads that are worth starting for work over `bytes` bytes: one for every 4 MiB, at least one,
-// and at most half of the cores, so that serving keeps the others.
+// and at most three quarters of the cores, so that serving keeps the others.
 int WorthwhileThreads(int64_t bytes);
 
 // Calls body(i) once for each i in [0, count), on up to `threads` threads of its own and the

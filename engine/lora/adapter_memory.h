@@ -8,7 +8,7 @@ namespace lorad {
 // Where the device copies of adapters live: equal pages of device memory, so that adapters of any
 // size come and go without holes and share what there is with whoever else takes pages. Nothing is
 // reserved and no largest rank is assumed. Source: Sheng et al., "S-LoRA", 2023 (unified paging).
-// Thread-compatible: engine thread.
+// Thread-compatible: engine thread, page_bytes() apart.
 class AdapterMemory {
  public:
   virtual ~AdapterMemory() = default;

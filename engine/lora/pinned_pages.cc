@@ -1,8 +1,21 @@
 #include "engine/lora/pinned_pages.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace lorad {
+
+absl::Status PinnedPages::Warm(int64_t bytes) {
+  std::vector<DeviceBuffer> pages;
+  absl::Status status;
+  for (int64_t i = 0; i < std::min(bytes, kept_bytes_) / page_bytes_ && status.ok(); ++i) {
+    absl::StatusOr<DeviceBuffer> page = Take();
+    status = page.status();
+    if (page.ok()) pages.push_back(*std::move(page));
+  }
+  for (DeviceBuffer& page : pages) Return(std::move(page));
+  return status;
+}
 
 absl::StatusOr<DeviceBuffer> PinnedPages::Take() {
   {

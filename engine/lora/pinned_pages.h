@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "engine/device/memory.h"
@@ -21,6 +22,8 @@ class PinnedPages {
       : allocator_(allocator), page_bytes_(page_bytes), kept_bytes_(kept_bytes) {}
 
   int64_t page_bytes() const { return page_bytes_; }
+  // Takes what `bytes` need, within the limit, to be kept for the first users.
+  absl::Status Warm(int64_t bytes);
   // The limit does not bound this. kResourceExhausted when the host has no more memory to lock.
   absl::StatusOr<DeviceBuffer> Take();
   // REQUIRES: Take() gave `page`; no queued work uses it.

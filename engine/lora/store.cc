@@ -28,6 +28,8 @@ AdapterStore::AdapterStore(const ModelConfig& model, Backend& backend, AdapterMe
       memory_(memory),
       options_(std::move(options)),
       pinned_(backend.allocator(), memory.page_bytes(), options_.host_limit_bytes) {
+  // Want of memory meets whoever needs the pages.
+  (void)pinned_.Warm(options_.warm_host_bytes);
   for (int32_t i = 0; i < options_.loaders; ++i) loaders_.emplace_back([this] { LoadLoop(); });
 }
 

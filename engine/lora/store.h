@@ -56,6 +56,8 @@ struct AdapterStoreOptions {
   // Of one adapter on the device: what it can have when nothing else needs the pages. 0: any.
   int64_t max_adapter_bytes = 0;
   int32_t max_rank = 0;                      // what the workspace of serving is sized for
+  // Of the host's share, taken at start: the first adapters do not wait for pages to be locked.
+  int64_t warm_host_bytes = 0;
   int32_t loaders = 2;                       // files read at once
   std::function<void()> wake;                // called from any thread when TryPin may get further
   AdapterStoreObserver* observer = nullptr;  // not owned; may be null

@@ -131,6 +131,20 @@ TEST(PinnedPagesTest, KeepsWhatTheLimitAllows) {
   EXPECT_EQ(used(), 0);
 }
 
+TEST(PinnedPagesTest, WarmsWithinTheLimit) {
+  const std::unique_ptr<Backend> backend = CreateCpuBackend();
+  const auto used = [&] { return backend->allocator().Usage(MemoryTag::kPinned).used_bytes; };
+  PinnedPages pages(backend->allocator(), 1024, 3000);
+  ASSERT_OK(pages.Warm(1 << 20));
+  EXPECT_EQ(used(), 2048);
+  ASSERT_OK_AND_ASSIGN(DeviceBuffer page, pages.Take());
+  EXPECT_EQ(used(), 2048);
+  pages.Return(std::move(page));
+  backend->allocator().SetLimit(MemoryTag::kPinned, 2000);
+  PinnedPages others(backend->allocator(), 1024, 3000);
+  EXPECT_THAT(others.Warm(2048), StatusIs(absl::StatusCode::kResourceExhausted, "pinned"));
+}
+
 TEST(PinnedPagesTest, WantOfMemoryIsAnErrorAndCountsNothing) {
   const std::unique_ptr<Backend> backend = CreateCpuBackend();
   PinnedPages pages(backend->allocator(), 1024, 1 << 20);
