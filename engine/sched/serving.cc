@@ -189,8 +189,9 @@ bool Serving::Reserve(Sequence& sequence, int64_t tokens, int64_t place) {
 Serving::Admission Serving::TryAdmit(Sequence& sequence, int64_t place) {
   // One page stays free for each running sequence, so that who is let in is not thrown out at once.
   const int64_t tokens = static_cast<int64_t>(sequence.tokens().size());
-  if (!MakeRoom(cache_.PagesFor(tokens) + running(), place) && running() > 0)
-    return Admission::kBlocked;
+  const int64_t pages = cache_.PagesFor(tokens) + running();
+  const auto has_room = [&] { return MakeRoom(pages, place) || running() == 0; };
+  if (!has_room()) return Admission::kBlocked;
   if (sequence.lease != nullptr) {
     const absl::StatusOr<AdapterStore::Progress> progress =
         adapters_.TryPin(sequence.lease, &sequence.pin);
@@ -202,7 +203,7 @@ Serving::Admission Serving::TryAdmit(Sequence& sequence, int64_t place) {
     if (*progress == AdapterStore::Progress::kNoRoom) return Admission::kBlocked;
   }
   // Its adapter may just have taken pages; others that are on their way cannot be evicted yet.
-  if (!Reserve(sequence, tokens, place)) {
+  if (!has_room() || !Reserve(sequence, tokens, place)) {
     sequence.pin.reset();
     return Admission::kBlocked;
   }
