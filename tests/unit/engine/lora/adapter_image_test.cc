@@ -57,7 +57,9 @@ TEST(LayOutAdapterTest, MatricesDoNotOverlapNorCrossRuns) {
       const AdapterLayout layout = LayOutAdapter(modules, DType::kF32, page_bytes);
       std::vector<int64_t> run_of_page;
       for (size_t run = 0; run < layout.runs.size(); ++run) {
-        if (run > 0) EXPECT_LE(layout.runs[run], layout.runs[run - 1]);
+        if (run > 0) {
+          EXPECT_LE(layout.runs[run], layout.runs[run - 1]);
+        }
         run_of_page.insert(run_of_page.end(), layout.runs[run], static_cast<int64_t>(run));
       }
       ASSERT_EQ(static_cast<int64_t>(run_of_page.size()), layout.num_pages());
@@ -77,7 +79,9 @@ TEST(LayOutAdapterTest, MatricesDoNotOverlapNorCrossRuns) {
         EXPECT_EQ(run_of_page[first], run_of_page[last]);
         EXPECT_EQ(begin % page_bytes % 256, 0);
         EXPECT_LE(end - last * page_bytes, layout.used[last]) << "would not be copied";
-        if (last > first) EXPECT_EQ(begin % page_bytes, 0);
+        if (last > first) {
+          EXPECT_EQ(begin % page_bytes, 0);
+        }
         end_before = end;
       }
     }
