@@ -227,7 +227,7 @@ absl::Status EngineImpl::BuildServing(const EngineMemory& memory) {
   adapter_memory_ = std::make_unique<KvAdapterMemory>(*cache_, backend);
   AdapterStoreOptions store;
   store.host_limit_bytes = config_.adapter_host_memory_bytes;
-  store.max_adapter_bytes = memory.adapters;
+  store.max_adapter_bytes = std::max<int64_t>(memory.adapters, 1);  // 0 would mean any
   if (backend.info().kind != "cpu") store.warm_host_bytes = kWarmAdapterBytes;
   store.max_rank = kMaxAdapterRank;
   store.wake = [this] { scheduler_->Wake(); };
