@@ -115,13 +115,12 @@ TEST_F(LoractlTest, GenerateSendsEveryParameter) {
     seen = request;
     return Echo(context, request, writer);
   };
-  ASSERT_EQ(
-      Run({"generate", "--prompt=p", "--temperature=0", "--max_tokens=9", "--top_k=3",
-           "--top_p=0.5", "--min_p=0.1", "--repetition_penalty=1.1", "--presence_penalty=0.2",
-           "--frequency_penalty=0.3", "--seed=0", "--n=1", "--stop=x", "--stop=y",
-           "--stop_ids=[7,8]", "--ignore_eos=true", "--logprobs=0", "--add_special_tokens=false",
-           "--priority=-7"}),
-      0)
+  ASSERT_EQ(Run({"generate", "--prompt=p", "--temperature=0", "--max_tokens=9", "--top_k=3",
+                 "--top_p=0.5", "--min_p=0.1", "--repetition_penalty=1.1", "--presence_penalty=0.2",
+                 "--frequency_penalty=0.3", "--seed=0", "--n=1", "--stop=x", "--stop=y",
+                 "--stop_ids=[7,8]", "--ignore_eos=true", "--logprobs=0",
+                 "--add_special_tokens=false", "--priority=-7"}),
+            0)
       << err_;
   EXPECT_TRUE(seen.has_temperature());
   EXPECT_EQ(seen.temperature(), 0);
