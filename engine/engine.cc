@@ -16,14 +16,15 @@
 #include "engine/lora/store.h"
 #include "engine/model/weights.h"
 #include "engine/quant/quant.h"
+#include "engine/sched/kv_adapter_memory.h"
 #include "engine/sched/scheduler.h"
 #include "engine/train/job.h"
 
 namespace lorad {
 namespace {
 
-// Host copies of adapters that are not on the device.
-constexpr int64_t kHostAdapterBytes = int64_t{1} << 30;
+// Of page-locked memory at start: two adapters of rank 16 of an 8B model, with all linears.
+constexpr int64_t kWarmAdapterBytes = int64_t{192} << 20;
 
 // Hands the measurements of the scheduler and the store on to the server's observer, if any.
 class ObserverRelay final : public SchedulerObserver, public AdapterStoreObserver {
@@ -62,6 +63,9 @@ class ObserverRelay final : public SchedulerObserver, public AdapterStoreObserve
   void OnAdapterEviction() override {
     if (observer_ != nullptr) observer_->OnAdapterEviction();
   }
+  void OnAdapterPrefetch() override {
+    if (observer_ != nullptr) observer_->OnAdapterPrefetch();
+  }
 
  private:
   EngineObserver* const observer_;
@@ -81,15 +85,8 @@ AdapterInfo ToInfo(const AdapterSummary& summary) {
 }
 
 AdapterTier ToTier(ResidentTier tier) {
-  switch (tier) {
-    case ResidentTier::kDevice:
-      return AdapterTier::kDevice;
-    case ResidentTier::kHost:
-      return AdapterTier::kHost;
-    case ResidentTier::kDisk:
-      break;
-  }
-  return AdapterTier::kDisk;
+  if (tier == ResidentTier::kDevice) return AdapterTier::kDevice;
+  return tier == ResidentTier::kHost ? AdapterTier::kHost : AdapterTier::kDisk;
 }
 
 std::string LastPart(std::string path) {
@@ -131,6 +128,10 @@ class EngineImpl final : public Engine {
   }
   absl::StatusOr<AdapterInfo> RegisterAdapter(const std::string& peft_dir) override {
     ASSIGN_OR_RETURN(const AdapterSummary summary, adapters_->Register(peft_dir));
+    return ToInfo(summary);
+  }
+  absl::StatusOr<AdapterInfo> FindAdapter(const std::string& id) const override {
+    ASSIGN_OR_RETURN(const AdapterSummary summary, adapters_->Describe(id));
     return ToInfo(summary);
   }
   absl::Status UnregisterAdapter(const std::string& id) override {
@@ -177,6 +178,7 @@ class EngineImpl final : public Engine {
   ModelInfo info_;
   std::unique_ptr<KvCache> cache_;
   std::unique_ptr<Runner> runner_;
+  std::unique_ptr<KvAdapterMemory> adapter_memory_;
   std::unique_ptr<AdapterStore> adapters_;
   std::unique_ptr<Scheduler> scheduler_;
 
@@ -246,20 +248,23 @@ void EngineImpl::DescribeModel() {
 
 absl::Status EngineImpl::BuildServing(const EngineMemory& memory, AdapterReader read) {
   Backend& backend = *device_.backend;
-  backend.allocator().SetLimit(MemoryTag::kAdapters, memory.adapters);
   backend.allocator().SetLimit(MemoryTag::kTraining, memory.training);
   ASSIGN_OR_RETURN(cache_, KvCache::Create(memory.kv, backend));
   ASSIGN_OR_RETURN(runner_, Runner::Create(model_, backend, *cache_, memory.runner));
   for (const MemoryTag tag : {MemoryTag::kWeights, MemoryTag::kKvCache, MemoryTag::kWorkspace})
     backend.allocator().SetLimit(tag, backend.allocator().Usage(tag).used_bytes);
 
+  adapter_memory_ = std::make_unique<KvAdapterMemory>(*cache_, backend);
   AdapterStoreOptions store;
-  store.host_limit_bytes = kHostAdapterBytes;
+  store.host_limit_bytes = config_.adapter_host_memory_bytes;
+  store.max_adapter_bytes = std::max<int64_t>(memory.adapters, 1);  // 0 would mean any
+  if (backend.info().kind != "cpu") store.warm_host_bytes = kWarmAdapterBytes;
   store.max_rank = kMaxAdapterRank;
   store.wake = [this] { scheduler_->Wake(); };
   store.observer = &relay_;
   store.read = std::move(read);
-  adapters_ = std::make_unique<AdapterStore>(model_->config(), backend, std::move(store));
+  adapters_ =
+      std::make_unique<AdapterStore>(model_->config(), backend, *adapter_memory_, std::move(store));
 
   SchedulerOptions options;
   options.serving.max_running = config_.max_running_requests;
@@ -297,7 +302,7 @@ EngineStats EngineImpl::Stats() const {
   stats.queued_requests = scheduler_->queued();
   stats.running_requests = scheduler_->running();
   stats.preemptions = scheduler_->preemptions();
-  stats.kv_pages = cache_->num_pages();
+  stats.kv_pages = cache_->num_pages() - cache_->lent_pages();
   stats.kv_pages_used = cache_->used_pages();
   stats.kv_pages_cached = cache_->cached_pages();
   stats.prefix_query_tokens = scheduler_->prefixes().query_tokens();
@@ -378,7 +383,8 @@ absl::StatusOr<std::array<int64_t, kNumMemoryTags>> PlanEngineMemory(const Engin
   ASSIGN_OR_RETURN(const EngineMemory memory, PlanMemory(config, model, quant, *device.backend));
   std::array<int64_t, kNumMemoryTags> plan{};
   plan[static_cast<int>(MemoryTag::kWeights)] = memory.weights;
-  plan[static_cast<int>(MemoryTag::kKvCache)] = memory.kv.num_pages * KvPageBytes(memory.kv);
+  plan[static_cast<int>(MemoryTag::kKvCache)] =
+      memory.kv.num_pages * KvPageBytes(memory.kv) - memory.adapters;
   plan[static_cast<int>(MemoryTag::kAdapters)] = memory.adapters;
   plan[static_cast<int>(MemoryTag::kTraining)] = memory.training;
   plan[static_cast<int>(MemoryTag::kWorkspace)] = memory.workspace;

@@ -27,8 +27,10 @@ struct EngineConfig {
   std::string device = "auto";  // auto | cpu | cuda:N
   std::string quant = "nf4";    // text of a QuantSpec: nf4 | fp4 | int4 | int8 | none, ",block=N",
                                 // ",double_quant=false"
-  int64_t memory_limit_bytes = 0;     // of the device; 0: what it has, less a reserve
-  int64_t kv_cache_tokens = 0;        // 0: chosen from the memory that is left
+  int64_t memory_limit_bytes = 0;  // of the device; 0: what it has, less a reserve
+  int64_t kv_cache_tokens = 0;     // 0: chosen from the memory that is left
+  // Of the host, page-locked: adapters that are ready for the device.
+  int64_t adapter_host_memory_bytes = int64_t{4} << 30;
   int32_t max_batch_tokens = 2048;    // tokens of one step, prefill included
   int32_t max_running_requests = 64;  // sequences that decode together
   int32_t max_queued_requests = 1024;
@@ -68,7 +70,7 @@ struct AdapterInfo {
   std::vector<std::string> target_modules;
   int64_t adapted_modules = 0;
   int64_t parameters = 0;
-  int64_t device_bytes = 0;
+  int64_t device_bytes = 0;  // of whole pages
 };
 
 enum class AdapterTier { kDisk, kHost, kDevice };
@@ -83,7 +85,7 @@ struct EngineStats {
   int32_t queued_requests = 0;
   int32_t running_requests = 0;
   int64_t preemptions = 0;  // since the start: requests that gave their pages back for a time
-  int64_t kv_pages = 0, kv_pages_used = 0;
+  int64_t kv_pages = 0, kv_pages_used = 0;  // without the pages that adapters have
   int64_t kv_pages_cached = 0;  // hold prompts that no request uses: free for whoever needs them
   int64_t prefix_query_tokens = 0;    // of the prompts whose answers have begun
   int64_t prefix_hit_tokens = 0;      // of these: not run, because they were run before
@@ -115,9 +117,11 @@ class EngineObserver {
   virtual void OnTrainingSlice(SlicePhase, double /*seconds*/) {}
   // Running requests waited longer for a token than itl_target_ms.
   virtual void OnItlTargetMissed() {}
-  // source: "disk" or "host"; the device copy is included.
+  // source: "disk", "host" or "training"; the device copy is included.
   virtual void OnAdapterLoad(const char* source, const absl::Status& status, double seconds) = 0;
   virtual void OnAdapterEviction() = 0;
+  // A load was begun before the request that wants it could run.
+  virtual void OnAdapterPrefetch() = 0;
 };
 
 using RequestId = uint64_t;
@@ -156,6 +160,8 @@ class Engine {
   // Makes the adapter in `peft_dir` usable by its id; it is read when first used, and again after
   // an eviction, so the directory must stay. Registering it again is no error.
   virtual absl::StatusOr<AdapterInfo> RegisterAdapter(const std::string& peft_dir) = 0;
+  // What is known of a registered adapter. kNotFound.
+  virtual absl::StatusOr<AdapterInfo> FindAdapter(const std::string& id) const = 0;
   // Forgets the id. Requests in flight end on it; kNotFound for new ones.
   virtual absl::Status UnregisterAdapter(const std::string& id) = 0;
   // Brings it onto the device now. Blocks until done.

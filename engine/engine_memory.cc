@@ -70,6 +70,8 @@ absl::Status ValidateEngineConfig(const EngineConfig& config) {
     return OutOfRange("memory_limit", config.memory_limit_bytes, ">= 0 bytes (0: what there is)");
   if (config.kv_cache_tokens < 0)
     return OutOfRange("kv_cache_tokens", config.kv_cache_tokens, ">= 0 (0: chosen)");
+  if (config.adapter_host_memory_bytes < 0)
+    return OutOfRange("adapter_host_memory", config.adapter_host_memory_bytes, ">= 0 bytes");
   if (config.max_batch_tokens < 1)
     return OutOfRange("max_batch_tokens", config.max_batch_tokens, ">= 1");
   if (config.max_running_requests < 1 || config.max_running_requests > 4096)
@@ -117,9 +119,12 @@ absl::StatusOr<EngineMemory> PlanMemory(const EngineConfig& config, const ModelC
   RETURN_IF_ERROR(SizeKvCache(config, model, left, &memory));
   memory.context_tokens =
       std::min<int64_t>(model.max_position_embeddings, memory.kv.num_pages * memory.kv.page_tokens);
-  const int64_t rest = left - memory.kv.num_pages * KvPageBytes(memory.kv);
-  memory.adapters = rest / 4;
+  const int64_t page_bytes = KvPageBytes(memory.kv);
+  const int64_t rest = left - memory.kv.num_pages * page_bytes;
+  const int64_t adapter_pages = rest / 4 / page_bytes;
+  memory.adapters = adapter_pages * page_bytes;
   memory.training = rest - memory.adapters;
+  memory.kv.num_pages += adapter_pages;
   return memory;
 }
 

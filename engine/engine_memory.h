@@ -22,12 +22,13 @@ struct EngineMemory {
   int64_t total = 0;      // what lorad may take
   int64_t weights = 0;    // an estimate from the shapes
   int64_t workspace = 0;  // of serving
-  int64_t adapters = 0;   // limit
+  int64_t adapters = 0;   // of the pages: what adapters add to them, and the most of one adapter
   int64_t training = 0;   // limit
-  KvCacheOptions kv;
+  KvCacheOptions kv;      // its pages hold adapters, too
   RunnerLimits runner;
   int64_t chunk_tokens = 0;    // of prefill
-  int64_t context_tokens = 0;  // longest sequence: the model's, or what the cache holds
+  int64_t context_tokens = 0;  // longest sequence: the model's, or what the pages hold beside the
+                               // largest adapter
 };
 
 // kInvalidArgument names a field of the configuration, its value and range.
@@ -40,8 +41,10 @@ int64_t ChunkTokens(const EngineConfig& config, const DeviceInfo& device);
 
 // Weights and workspace take what they need. The cache takes kv_cache_tokens, or, when that is 0,
 // what max_running_requests sequences of full length need, but at most half of what is left; of the
-// rest a quarter is for adapters and three for training. kResourceExhausted names what is needed
-// and what there is. REQUIRES: ValidateEngineConfig(config) is OK.
+// rest a quarter is for adapters and three for training. Cache and adapters are then one set of
+// pages: the shares say how many there are, not who has them; but the longest sequence and the
+// largest adapter always fit beside each other. kResourceExhausted names what is needed and what
+// there is. REQUIRES: ValidateEngineConfig(config) is OK.
 absl::StatusOr<EngineMemory> PlanMemory(const EngineConfig& config, const ModelConfig& model,
                                         const QuantSpec& quant, Backend& backend);
 

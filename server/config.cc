@@ -37,6 +37,9 @@ ABSL_FLAG(std::string, quant, "nf4",
 ABSL_FLAG(std::string, memory_limit, "0",
           "Device memory to use, such as 40GiB; 0: what there is, less a reserve.");
 ABSL_FLAG(int64_t, kv_cache_tokens, 0, "Tokens that the KV cache holds; 0: chosen from memory.");
+ABSL_FLAG(std::string, adapter_host_memory, "4GiB",
+          "Page-locked host memory for adapters that are ready for the device; the others are read "
+          "from disk when they are needed. 0..1024GiB.");
 ABSL_FLAG(int32_t, max_batch_tokens, 2048,
           "Tokens of one serving step, prefill included. 1..65536.");
 ABSL_FLAG(int32_t, max_running_requests, 64, "Requests that advance together. 1..4096.");
@@ -81,6 +84,7 @@ constexpr const char* kNames[] = {"model",
                                   "quant",
                                   "memory_limit",
                                   "kv_cache_tokens",
+                                  "adapter_host_memory",
                                   "max_batch_tokens",
                                   "max_running_requests",
                                   "max_queued_requests",
@@ -146,6 +150,12 @@ absl::Status ReadEngineConfig(EngineConfig& engine) {
   ASSIGN_OR_RETURN(engine.memory_limit_bytes,
                    ReadBytes("memory_limit", absl::GetFlag(FLAGS_memory_limit)));
   engine.kv_cache_tokens = absl::GetFlag(FLAGS_kv_cache_tokens);
+  ASSIGN_OR_RETURN(engine.adapter_host_memory_bytes,
+                   ReadBytes("adapter_host_memory", absl::GetFlag(FLAGS_adapter_host_memory)));
+  if (engine.adapter_host_memory_bytes > int64_t{1} << 40) {
+    return FlagError("adapter_host_memory", absl::GetFlag(FLAGS_adapter_host_memory),
+                     "is not in 0..1024GiB");
+  }
   engine.max_batch_tokens = absl::GetFlag(FLAGS_max_batch_tokens);
   engine.max_running_requests = absl::GetFlag(FLAGS_max_running_requests);
   engine.max_queued_requests = absl::GetFlag(FLAGS_max_queued_requests);

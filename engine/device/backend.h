@@ -27,7 +27,8 @@ class Stream {
 // waits for. Work that has begun is not interrupted. The CPU works at the call and knows none.
 enum class StreamPriority : uint8_t { kNormal, kHigh };
 
-// A point in a stream that another stream, or the host, can wait for. Thread-compatible.
+// A point in a stream that another stream, or the host, can wait for or ask about.
+// Thread-compatible.
 class Event {
  public:
   virtual ~Event() = default;
@@ -40,6 +41,9 @@ class Event {
   virtual absl::StatusOr<absl::Duration> Since(Event& earlier) = 0;
   // Work queued on `stream` from now on starts after the recorded point.
   virtual absl::Status Wait(Stream& stream) = 0;
+  // Whether the work before the recorded point is done; true if nothing was recorded. Does not
+  // block. Reports the error that the work hit.
+  virtual absl::StatusOr<bool> Done() = 0;
 };
 
 struct DeviceInfo {

@@ -63,6 +63,9 @@ class Allocator {
   virtual MemoryUsage Usage(MemoryTag tag) const = 0;
   // Bounds what `tag` may hold from now on. 0 removes the bound.
   virtual void SetLimit(MemoryTag tag, int64_t limit_bytes) = 0;
+  // `bytes` of a block that was taken under `from` serve `to` from now on, whatever its limit. They
+  // must be moved back before the block is freed.
+  virtual void Retag(int64_t bytes, MemoryTag from, MemoryTag to) = 0;
 };
 
 }  // namespace lorad

@@ -24,6 +24,14 @@ void MemoryAccounts::Leave(int64_t bytes, MemoryTag tag) {
   usage_[static_cast<int>(tag)].used_bytes -= bytes;
 }
 
+void MemoryAccounts::Move(int64_t bytes, MemoryTag from, MemoryTag to) {
+  absl::MutexLock lock(&mutex_);
+  usage_[static_cast<int>(from)].used_bytes -= bytes;
+  MemoryUsage& usage = usage_[static_cast<int>(to)];
+  usage.used_bytes += bytes;
+  usage.peak_bytes = std::max(usage.peak_bytes, usage.used_bytes);
+}
+
 MemoryUsage MemoryAccounts::Usage(MemoryTag tag) const {
   absl::MutexLock lock(&mutex_);
   return usage_[static_cast<int>(tag)];

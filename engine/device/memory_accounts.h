@@ -19,6 +19,7 @@ class MemoryAccounts {
   absl::Status Enter(int64_t bytes, MemoryTag tag);
   // When it was given back, or could not be had.
   void Leave(int64_t bytes, MemoryTag tag);
+  void Move(int64_t bytes, MemoryTag from, MemoryTag to);
 
   MemoryUsage Usage(MemoryTag tag) const;
   void SetLimit(MemoryTag tag, int64_t limit_bytes);

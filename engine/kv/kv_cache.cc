@@ -34,11 +34,14 @@ absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Create(const KvCacheOptions& o
         options.num_pages, KvPageBytes(options)));
   }
   ASSIGN_OR_RETURN(DeviceBuffer buffer, backend.allocator().Allocate(*bytes, MemoryTag::kKvCache));
-  return std::unique_ptr<KvCache>(new KvCache(options, std::move(buffer)));
+  return std::unique_ptr<KvCache>(new KvCache(options, backend, std::move(buffer)));
 }
 
-KvCache::KvCache(const KvCacheOptions& options, DeviceBuffer buffer)
-    : options_(options), buffer_(std::move(buffer)), pool_(options.num_pages) {
+KvCache::KvCache(const KvCacheOptions& options, Backend& backend, DeviceBuffer buffer)
+    : options_(options),
+      allocator_(backend.allocator()),
+      buffer_(std::move(buffer)),
+      pool_(options.num_pages) {
   if (options.prefix_block_tokens > 0)
     prefixes_.emplace(pool_, options.prefix_block_tokens / options.page_tokens);
 }
@@ -123,18 +126,40 @@ void KvCache::Append(KvTable& table, PrefixCache::Block& block) {
 
 void KvCache::Count() {
   const int64_t cached = prefixes_.has_value() ? prefixes_->unused_pages() : 0;
-  used_pages_.store(pool_.used() - cached, std::memory_order_relaxed);
+  used_pages_.store(pool_.used() - cached - lent_, std::memory_order_relaxed);
+  lent_pages_.store(lent_, std::memory_order_relaxed);
   cached_pages_.store(cached, std::memory_order_relaxed);
   if (!prefixes_.has_value()) return;
   evicted_tokens_.store(prefixes_->evicted_blocks() * options_.prefix_block_tokens,
                         std::memory_order_relaxed);
 }
 
+void* KvCache::Lend(int64_t count, MemoryTag tag) {
+  if (count > free_pages()) return nullptr;
+  const auto take = [&] { return count == 1 ? pool_.Take() : pool_.TakeRun(count); };
+  int32_t first = take();
+  while (first < 0 && prefixes_.has_value() && prefixes_->EvictOne()) first = take();
+  if (first >= 0) lent_ += count;
+  Count();
+  if (first < 0) return nullptr;
+  allocator_.Retag(count * page_bytes(), MemoryTag::kKvCache, tag);
+  return static_cast<char*>(buffer_.data()) + first * page_bytes();
+}
+
+void KvCache::TakeBack(void* data, int64_t count, MemoryTag tag) {
+  const int64_t first =
+      (static_cast<char*>(data) - static_cast<char*>(buffer_.data())) / page_bytes();
+  for (int64_t i = count - 1; i >= 0; --i) pool_.Return(static_cast<int32_t>(first + i));
+  lent_ -= count;
+  Count();
+  allocator_.Retag(count * page_bytes(), tag, MemoryTag::kKvCache);
+}
+
 TensorView KvCache::Half(int64_t index) const {
-  const int64_t bytes = options_.num_pages * KvPageBytes(options_) / (2 * options_.num_layers);
-  return {
-      static_cast<char*>(buffer_.data()) + index * bytes, options_.dtype,
-      Shape{options_.num_pages, options_.page_tokens, options_.num_kv_heads, options_.head_dim}};
+  const int64_t bytes = page_bytes() / (2 * options_.num_layers);
+  return {static_cast<char*>(buffer_.data()) + index * bytes, options_.dtype,
+          Shape{options_.num_pages, options_.page_tokens, options_.num_kv_heads, options_.head_dim},
+          page_bytes() / SizeOf(options_.dtype)};
 }
 
 }  // namespace lorad

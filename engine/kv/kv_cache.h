@@ -1,7 +1,8 @@
 // Paged KV cache: keys and values of every running sequence in pages of equal size, so that memory
 // is never reserved for tokens that do not exist and never fragments; and of prompts that ended, as
-// long as nobody needs their pages.
-// Source: Kwon et al., "PagedAttention", SOSP 2023.
+// long as nobody needs their pages. A page is one piece of memory over all layers, so pages can
+// also be lent out for other things: adapters live in them. Sources: Kwon et al., "PagedAttention",
+// SOSP 2023; Sheng et al., "S-LoRA", 2023 (unified paging).
 #ifndef LORAD_ENGINE_KV_KV_CACHE_H_
 #define LORAD_ENGINE_KV_KV_CACHE_H_
 
@@ -51,9 +52,9 @@ class KvTable {
 };
 
 // One block of memory under MemoryTag::kKvCache, taken at start. A page is used by sequences, or
-// cached (a prompt's, that no sequence uses now), or free; cached pages are given up as soon as
-// others are wanted, so they never make anybody wait. Thread-compatible; num_pages(), used_pages(),
-// cached_pages() and evicted_tokens() may be read from any thread.
+// lent, or cached (a prompt's, that no sequence uses now), or free; cached pages are given up as
+// soon as others are wanted, so they never make anybody wait. Thread-compatible; the counts of
+// pages and evicted_tokens() may be read from any thread.
 class KvCache {
  public:
   // kInvalidArgument: a size below 1, or prompt blocks of broken pages. kResourceExhausted when the
@@ -78,35 +79,48 @@ class KvCache {
   // Gives up what was computed with an adapter. REQUIRES: `adapter` is not empty.
   void DropPrefixes(const std::string& adapter);
 
+  // Lends `count` pages that follow one another in memory, or none: null when there is no such run
+  // and giving up prompts makes none. Their bytes count under `tag` until they come back. REQUIRES:
+  // count >= 1.
+  void* Lend(int64_t count, MemoryTag tag);
+  // REQUIRES: Lend(count, tag) gave `data`.
+  void TakeBack(void* data, int64_t count, MemoryTag tag);
+
   int64_t PagesFor(int64_t tokens) const;
   // Cached ones too: what Reserve can give.
-  int64_t free_pages() const { return num_pages() - used_pages(); }
+  int64_t free_pages() const { return num_pages() - used_pages() - lent_pages(); }
   int64_t used_pages() const { return used_pages_.load(std::memory_order_relaxed); }
+  int64_t lent_pages() const { return lent_pages_.load(std::memory_order_relaxed); }
   int64_t cached_pages() const { return cached_pages_.load(std::memory_order_relaxed); }
   // Tokens of cached pages that were given up for others, since start.
   int64_t evicted_tokens() const { return evicted_tokens_.load(std::memory_order_relaxed); }
   // Of one block; 0: no prompts are kept.
   int64_t prefix_block_tokens() const { return options_.prefix_block_tokens; }
   int64_t num_pages() const { return options_.num_pages; }
+  int64_t page_bytes() const { return KvPageBytes(options_); }
   int32_t page_tokens() const { return options_.page_tokens; }
   // Tokens that fit when one sequence has the cache to itself.
   int64_t capacity_tokens() const { return options_.num_pages * options_.page_tokens; }
 
-  // [num_pages, page_tokens, num_kv_heads, head_dim] of one layer.
+  // [num_pages, page_tokens, num_kv_heads, head_dim] of one layer; the pages are page_bytes()
+  // apart.
   TensorView keys(int64_t layer) const { return Half(2 * layer); }
   TensorView values(int64_t layer) const { return Half(2 * layer + 1); }
 
  private:
-  KvCache(const KvCacheOptions& options, DeviceBuffer buffer);
+  KvCache(const KvCacheOptions& options, Backend& backend, DeviceBuffer buffer);
   TensorView Half(int64_t index) const;
   void Append(KvTable& table, PrefixCache::Block& block);
   void Count();
 
   const KvCacheOptions options_;
+  Allocator& allocator_;
   const DeviceBuffer buffer_;
   PagePool pool_;
   std::optional<PrefixCache> prefixes_;
+  int64_t lent_ = 0;
   std::atomic<int64_t> used_pages_{0};
+  std::atomic<int64_t> lent_pages_{0};
   std::atomic<int64_t> cached_pages_{0};
   std::atomic<int64_t> evicted_tokens_{0};
 };

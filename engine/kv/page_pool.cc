@@ -1,5 +1,6 @@
 #include "engine/kv/page_pool.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "engine/core/check.h"
@@ -20,6 +21,22 @@ int32_t PagePool::Take() {
   references_[page] = 1;
   used_.fetch_add(1, std::memory_order_relaxed);
   return page;
+}
+
+int32_t PagePool::TakeRun(int64_t count) {
+  LORAD_CHECK(count >= 1);
+  int64_t length = 0;
+  for (size_t page = 0; page < references_.size(); ++page) {
+    length = references_[page] == 0 ? length + 1 : 0;
+    if (length < count) continue;
+    const auto first = static_cast<int32_t>(page + 1 - count);
+    const auto in_run = [&](int32_t p) { return p >= first && p < first + count; };
+    free_.erase(std::remove_if(free_.begin(), free_.end(), in_run), free_.end());
+    std::fill_n(references_.begin() + first, count, 1);
+    used_.fetch_add(count, std::memory_order_relaxed);
+    return first;
+  }
+  return -1;
 }
 
 void PagePool::Share(int32_t page) {

@@ -19,6 +19,10 @@ class PagePool {
   // A page with one reference, or -1 when none is free. The page that was freed last comes first:
   // it is the likeliest to be in a cache of the processor.
   int32_t Take();
+  // The first of `count` pages that follow one another, each with one reference, or -1 when there
+  // is no such run. The lowest run is taken, so that the long ones stay whole. REQUIRES: count
+  // >= 1.
+  int32_t TakeRun(int64_t count);
   // One more reference. REQUIRES: the page is in use.
   void Share(int32_t page);
   // One reference less. REQUIRES: the page is in use.

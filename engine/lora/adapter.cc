@@ -2,57 +2,33 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
-#include <cstring>
 #include <string_view>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "engine/core/arena.h"
 #include "engine/core/check.h"
+#include "engine/core/parallel.h"
 #include "engine/core/status_macros.h"
 #include "engine/io/sha256.h"
+#include "engine/lora/adapter_image.h"
+#include "engine/lora/adapter_memory.h"
 
 namespace lorad {
 namespace {
 
-std::string_view Bytes(const std::vector<float>& values) {
+std::string_view Bytes(absl::Span<const float> values) {
   return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)};
 }
 
-int64_t InFeatures(const AdapterModule& module) {
-  return static_cast<int64_t>(module.a.size()) / module.rank;
-}
-int64_t OutFeatures(const AdapterModule& module) {
-  return static_cast<int64_t>(module.b.size()) / module.rank;
-}
-
-// Lays out A and B of every module. Over a measuring arena the views are null.
-absl::StatusOr<std::vector<DeviceAdapter::Module>> Place(const HostAdapter& adapter, DType dtype,
-                                                         Arena& arena) {
-  std::vector<DeviceAdapter::Module> modules;
-  for (const AdapterModule& host : adapter.modules) {
-    DeviceAdapter::Module module;
-    module.id = host.id;
-    module.scaling = host.scaling;
-    module.rank = host.rank;
-    ASSIGN_OR_RETURN(module.a, arena.Allocate(dtype, {host.rank, InFeatures(host)}));
-    ASSIGN_OR_RETURN(module.b, arena.Allocate(dtype, {OutFeatures(host), host.rank}));
-    modules.push_back(module);
-  }
-  return modules;
-}
-
-// Writes `values` as the view's dtype into `block`, the host image of the buffer at `base`.
-void Fill(const std::vector<float>& values, const ConstTensorView& view, const void* base,
-          std::vector<char>& block) {
-  char* to = block.data() + (static_cast<const char*>(view.data) - static_cast<const char*>(base));
-  if (view.dtype == DType::kF64) {
-    std::copy(values.begin(), values.end(), reinterpret_cast<double*>(to));
-  } else {
-    LORAD_CHECK(view.dtype == DType::kF32);
-    std::memcpy(to, values.data(), values.size() * sizeof(float));
-  }
+// The scaling by its bits: what reaches the arithmetic, however r, alpha and rsLoRA gave it.
+std::string ModuleDigest(const AdapterModuleView& module) {
+  Sha256 sha256;
+  sha256.Update(absl::StrCat(ModulePath(module.id), " ", module.rank, " ", module.in_features(),
+                             " ", module.out_features(), " ",
+                             std::bit_cast<uint32_t>(module.scaling), "\n"));
+  sha256.Update(Bytes(module.a));
+  sha256.Update(Bytes(module.b));
+  return sha256.HexDigest();
 }
 
 }  // namespace
@@ -64,48 +40,87 @@ int64_t HostAdapter::num_parameters() const {
   return count;
 }
 
-std::string AdapterDigest(const HostAdapter& adapter) {
+std::vector<AdapterModuleView> Views(const HostAdapter& adapter) {
+  std::vector<AdapterModuleView> views;
+  for (const AdapterModule& module : adapter.modules)
+    views.push_back({module.id, module.rank, module.scaling, module.a, module.b});
+  return views;
+}
+
+std::string AdapterDigest(absl::Span<const AdapterModuleView> modules) {
+  int64_t bytes = 0;
+  for (const AdapterModuleView& module : modules)
+    bytes += static_cast<int64_t>((module.a.size() + module.b.size()) * sizeof(float));
+  std::vector<std::string> digests(modules.size());
+  ParallelFor(static_cast<int64_t>(modules.size()), WorthwhileThreads(bytes),
+              [&](int64_t i) { digests[i] = ModuleDigest(modules[i]); });
   Sha256 sha256;
-  sha256.Update("lorad adapter 1\n");
-  for (const AdapterModule& module : adapter.modules) {
-    // The scaling by its bits: what reaches the arithmetic, however r, alpha and rsLoRA gave it.
-    sha256.Update(absl::StrCat(ModulePath(module.id), " ", module.rank, " ", InFeatures(module),
-                               " ", OutFeatures(module), " ",
-                               std::bit_cast<uint32_t>(module.scaling), "\n"));
-    sha256.Update(Bytes(module.a));
-    sha256.Update(Bytes(module.b));
-  }
+  sha256.Update("lorad adapter 2\n");
+  for (const std::string& digest : digests) sha256.Update(digest);
   return sha256.HexDigest();
 }
 
-int64_t DeviceAdapterBytes(const HostAdapter& adapter, const Backend& backend) {
-  Arena arena = Arena::Measuring("adapters");
-  LORAD_CHECK(Place(adapter, backend.adapter_dtype(), arena).ok());
-  return arena.peak_bytes();
-}
+std::string AdapterDigest(const HostAdapter& adapter) { return AdapterDigest(Views(adapter)); }
 
 absl::StatusOr<std::shared_ptr<const DeviceAdapter>> DeviceAdapter::Create(
-    const HostAdapter& adapter, std::string id, Backend& backend, Stream& stream) {
-  std::shared_ptr<DeviceAdapter> device(new DeviceAdapter);
-  device->id_ = std::move(id);
-  const int64_t bytes = DeviceAdapterBytes(adapter, backend);
-  ASSIGN_OR_RETURN(device->buffer_, backend.allocator().Allocate(bytes, MemoryTag::kAdapters));
-  const void* base = device->buffer_.data();
-  Arena arena("adapters", device->buffer_.data(), bytes);
-  ASSIGN_OR_RETURN(device->modules_, Place(adapter, backend.adapter_dtype(), arena));
-  std::vector<char> block(bytes);
-  for (size_t i = 0; i < adapter.modules.size(); ++i) {
-    const Module& module = device->modules_[i];
-    Fill(adapter.modules[i].a, module.a, base, block);
-    Fill(adapter.modules[i].b, module.b, base, block);
-    device->max_rank_ = std::max(device->max_rank_, module.rank);
-    const size_t index = module.id.index();
-    if (device->by_index_.size() <= index) device->by_index_.resize(index + 1, -1);
-    device->by_index_[index] = static_cast<int32_t>(i);
+    const AdapterImage& image, AdapterMemory& memory, Backend& backend, Stream& stream) {
+  std::shared_ptr<DeviceAdapter> device(new DeviceAdapter(image.id(), memory));
+  RETURN_IF_ERROR(device->TakePages(image));
+  device->PlaceModules(image);
+  if (const absl::Status status = device->Copy(image, backend, stream); !status.ok()) {
+    (void)stream.Synchronize();  // what was queued writes to pages that go back now
+    return status;
   }
-  RETURN_IF_ERROR(backend.Copy(device->buffer_.data(), block.data(), bytes, stream));
-  RETURN_IF_ERROR(stream.Synchronize());  // `block` goes away
   return std::shared_ptr<const DeviceAdapter>(std::move(device));
+}
+
+DeviceAdapter::~DeviceAdapter() {
+  for (const Run& run : runs_) memory_.Return(run.pages, run.count);
+}
+
+absl::Status DeviceAdapter::TakePages(const AdapterImage& image) {
+  const AdapterLayout& layout = image.layout();
+  LORAD_CHECK(layout.page_bytes == memory_.page_bytes());
+  for (const int64_t count : layout.runs) {
+    void* const pages = memory_.Take(count);
+    if (pages == nullptr) {
+      return absl::ResourceExhaustedError(absl::StrCat(
+          Name(MemoryTag::kAdapters), " memory: adapter ", id_, " needs ", layout.num_pages(),
+          " pages of ", layout.page_bytes, " bytes, ", page_data_.size(), " could be had"));
+    }
+    runs_.push_back({pages, count});
+    for (int64_t i = 0; i < count; ++i)
+      page_data_.push_back(static_cast<char*>(pages) + i * layout.page_bytes);
+  }
+  size_bytes_ = layout.size_bytes();
+  return absl::OkStatus();
+}
+
+absl::Status DeviceAdapter::Copy(const AdapterImage& image, Backend& backend,
+                                 Stream& stream) const {
+  for (int64_t i = 0; i < image.layout().num_pages(); ++i)
+    RETURN_IF_ERROR(backend.Copy(page(i), image.page(i), image.layout().used[i], stream));
+  return absl::OkStatus();
+}
+
+void DeviceAdapter::PlaceModules(const AdapterImage& image) {
+  const AdapterLayout& layout = image.layout();
+  const auto at = [&](int64_t offset) {
+    return page(offset / layout.page_bytes) + offset % layout.page_bytes;
+  };
+  for (const AdapterLayout::Module& from : layout.modules) {
+    const size_t index = from.id.index();
+    if (by_index_.size() <= index) by_index_.resize(index + 1, -1);
+    by_index_[index] = static_cast<int32_t>(modules_.size());
+    max_rank_ = std::max(max_rank_, from.rank);
+    Module module;
+    module.id = from.id;
+    module.scaling = from.scaling;
+    module.rank = from.rank;
+    module.a = {at(from.a), layout.dtype, {from.rank, from.in_features}};
+    module.b = {at(from.b), layout.dtype, {from.out_features, from.rank}};
+    modules_.push_back(module);
+  }
 }
 
 const DeviceAdapter::Module* DeviceAdapter::Find(ModuleId id) const {

@@ -1,3 +1,4 @@
+// What callers of any thread do: registering, publishing, forgetting, looking.
 #include "engine/lora/store.h"
 
 #include <algorithm>
@@ -9,124 +10,132 @@
 #include "absl/time/time.h"
 #include "engine/core/status_macros.h"
 #include "engine/lora/peft.h"
+#include "engine/lora/store_entry.h"
 
 namespace lorad {
-
-// Guarded by the store's mutex; `device` is changed by the engine thread alone.
-struct AdapterStore::Entry {
-  std::string id;  // never changes
-  std::string dir;
-  std::shared_ptr<const HostAdapter> host;
-  std::shared_ptr<const DeviceAdapter> device;
-  absl::Status load_status;  // of the last load, until somebody has been told
-  double disk_seconds = 0;   // that the loader took for `host`, until it is on the device
-  bool loading = false;      // in the loader's hands
-  bool unloading = false;
-  bool retired = false;  // unregistered: the files may be gone, so the host copy stays
-  int32_t pins = 0;
-  uint64_t last_use = 0;
-};
-
-struct AdapterStore::Counted {
-  AdapterStore* const store;
-  const Lease lease;
-  std::shared_ptr<const DeviceAdapter> device;
-
-  Counted(AdapterStore* store, Lease holder) : store(store), lease(std::move(holder)) {
-    absl::MutexLock lock(&store->mu_);
-    device = lease->device;
-    ++lease->pins;
-    lease->last_use = ++store->clock_;
-  }
-  Counted(const Counted&) = delete;
-  Counted& operator=(const Counted&) = delete;
-  ~Counted() {
-    device.reset();
-    absl::MutexLock lock(&store->mu_);
-    --lease->pins;
-  }
-};
-
 namespace {
 
-int64_t HostBytes(const HostAdapter& adapter) {
-  return adapter.num_parameters() * static_cast<int64_t>(sizeof(float));
+absl::Status UnknownId(const std::string& id) {
+  return absl::NotFoundError(absl::StrCat("no adapter with id ", id, " is registered"));
 }
 
 }  // namespace
 
-AdapterStore::AdapterStore(const ModelConfig& model, Backend& backend, AdapterStoreOptions options)
+AdapterStore::AdapterStore(const ModelConfig& model, Backend& backend, AdapterMemory& memory,
+                           AdapterStoreOptions options)
     : model_(model),
       backend_(backend),
+      memory_(memory),
       options_(std::move(options)),
-      loader_([this] { LoadLoop(); }) {}
-
-AdapterStore::~AdapterStore() { StopLoading(); }
-
-void AdapterStore::StopLoading() {
-  {
-    absl::MutexLock lock(&mu_);
-    stopping_ = true;
-  }
-  if (loader_.joinable()) loader_.join();
+      pinned_(backend.allocator(), memory.page_bytes(), options_.host_limit_bytes) {
+  // Want of memory meets whoever needs the pages.
+  (void)pinned_.Warm(options_.warm_host_bytes);
+  for (int32_t i = 0; i < options_.loaders; ++i) loaders_.emplace_back([this] { LoadLoop(); });
 }
 
-// ---- Any thread -------------------------------------------------------------------------------
-
-absl::StatusOr<std::shared_ptr<const HostAdapter>> AdapterStore::Read(
-    const std::string& dir) const {
-  ASSIGN_OR_RETURN(HostAdapter adapter,
-                   options_.read ? options_.read(dir) : ReadPeftAdapter(dir, model_));
-  return std::make_shared<const HostAdapter>(std::move(adapter));
+AdapterStore::~AdapterStore() {
+  StopLoading();
+  if (stream_ != nullptr) (void)stream_->Synchronize();  // copies use the pages
 }
 
-absl::StatusOr<AdapterSummary> AdapterStore::Summarise(const HostAdapter& adapter,
-                                                       const std::string& dir) const {
+absl::StatusOr<HostAdapter> AdapterStore::Read(const std::string& dir) const {
+  return options_.read ? options_.read(dir) : ReadPeftAdapter(dir, model_);
+}
+
+absl::StatusOr<AdapterSummary> AdapterStore::Summarise(const AdapterConfig& config,
+                                                       absl::Span<const AdapterModuleView> modules,
+                                                       const std::string& where) const {
   AdapterSummary summary;
-  summary.id = AdapterDigest(adapter);
-  summary.config = adapter.config;
-  for (const AdapterModule& module : adapter.modules)
+  summary.config = config;
+  for (const AdapterModuleView& module : modules) {
     summary.max_rank = std::max(summary.max_rank, module.rank);
-  summary.modules = static_cast<int64_t>(adapter.modules.size());
-  summary.parameters = adapter.num_parameters();
-  summary.device_bytes = DeviceAdapterBytes(adapter, backend_);
+    summary.parameters += static_cast<int64_t>(module.a.size() + module.b.size());
+  }
+  summary.modules = static_cast<int64_t>(modules.size());
+  summary.device_bytes =
+      LayOutAdapter(modules, backend_.activation_dtype(), memory_.page_bytes()).size_bytes();
   if (summary.max_rank > options_.max_rank) {
     return absl::InvalidArgumentError(
-        absl::StrFormat("the adapter in %s has rank %d; this daemon serves ranks up to %d", dir,
+        absl::StrFormat("%s has rank %d; this daemon serves ranks up to %d", where,
                         summary.max_rank, options_.max_rank));
   }
-  const int64_t limit = backend_.allocator().Usage(MemoryTag::kAdapters).limit_bytes;
-  if (limit > 0 && summary.device_bytes > limit) {
-    return absl::ResourceExhaustedError(
-        absl::StrFormat("the adapter in %s needs %d bytes of device memory and all adapters "
-                        "together may have %d; raise --memory_limit or train a smaller rank",
-                        dir, summary.device_bytes, limit));
+  if (options_.max_adapter_bytes > 0 && summary.device_bytes > options_.max_adapter_bytes) {
+    return absl::ResourceExhaustedError(absl::StrFormat(
+        "%s needs %d bytes of device memory and one adapter may have %d; raise --memory_limit or "
+        "train a smaller rank",
+        where, summary.device_bytes, options_.max_adapter_bytes));
   }
+  summary.id = AdapterDigest(modules);
   return summary;
 }
 
 absl::StatusOr<AdapterSummary> AdapterStore::Inspect(const std::string& dir) const {
-  ASSIGN_OR_RETURN(const std::shared_ptr<const HostAdapter> adapter, Read(dir));
-  return Summarise(*adapter, dir);
+  ASSIGN_OR_RETURN(const HostAdapter adapter, Read(dir));
+  return Summarise(adapter.config, Views(adapter), absl::StrCat("the adapter in ", dir));
 }
 
 absl::StatusOr<AdapterSummary> AdapterStore::Register(const std::string& dir) {
-  ASSIGN_OR_RETURN(std::shared_ptr<const HostAdapter> adapter, Read(dir));
-  ASSIGN_OR_RETURN(AdapterSummary summary, Summarise(*adapter, dir));
+  ASSIGN_OR_RETURN(const HostAdapter adapter, Read(dir));
+  const std::vector<AdapterModuleView> modules = Views(adapter);
+  ASSIGN_OR_RETURN(AdapterSummary summary,
+                   Summarise(adapter.config, modules, absl::StrCat("the adapter in ", dir)));
+  // It is likely to be used soon; a copy that would not fit at all is not made.
+  Image image;
+  if (summary.device_bytes <= options_.host_limit_bytes) {
+    ASSIGN_OR_RETURN(image, MakeImage(summary.id, modules));
+  }
   absl::MutexLock lock(&mu_);
+  Enter(summary, std::move(image))->dir = dir;
+  TrimHost();
+  return summary;
+}
+
+absl::StatusOr<AdapterSummary> AdapterStore::Publish(const AdapterConfig& config,
+                                                     absl::Span<const AdapterModuleView> modules) {
+  const absl::Time began = absl::Now();
+  ASSIGN_OR_RETURN(AdapterSummary summary, Summarise(config, modules, "the trained adapter"));
+  ASSIGN_OR_RETURN(Image image, MakeImage(summary.id, modules));
+  {
+    absl::MutexLock lock(&mu_);
+    const Lease entry = Enter(summary, std::move(image));
+    if (entry->device == nullptr) {
+      entry->source = "training";
+      entry->source_seconds = absl::ToDoubleSeconds(absl::Now() - began);
+      published_.push_back(entry);
+    }
+    TrimHost();
+  }
+  options_.wake();
+  return summary;
+}
+
+absl::StatusOr<AdapterStore::Image> AdapterStore::MakeImage(
+    const std::string& id, absl::Span<const AdapterModuleView> modules) const {
+  return AdapterImage::Create(id, modules, backend_.activation_dtype(), pinned_);
+}
+
+AdapterStore::Lease AdapterStore::Enter(const AdapterSummary& summary, Image image) {
   Lease& entry = entries_[summary.id];
   if (entry == nullptr) {
     entry = std::make_shared<Entry>();
     entry->id = summary.id;
+    entry->summary = summary;
     entry->last_use = ++clock_;
   }
-  entry->dir = dir;
-  if (entry->host == nullptr) {
-    host_bytes_ += HostBytes(*adapter);
-    entry->host = std::move(adapter);
-    TrimHost();
-  }
-  return summary;
+  if (image != nullptr) SetImage(*entry, std::move(image));
+  return entry;
+}
+
+void AdapterStore::SetImage(Entry& entry, Image image) {
+  if (entry.image != nullptr) return;  // it has the same content
+  host_bytes_ += image->size_bytes();
+  entry.image = std::move(image);
+}
+
+void AdapterStore::DropImage(Entry& entry) {
+  if (entry.image == nullptr) return;
+  host_bytes_ -= entry.image->size_bytes();
+  entry.image.reset();
 }
 
 absl::Status AdapterStore::Unregister(const std::string& id) {
@@ -142,21 +151,17 @@ absl::Status AdapterStore::UnregisterEntry(const std::string& id) {
   {
     absl::MutexLock lock(&mu_);
     const auto found = entries_.find(id);
-    if (found == entries_.end())
-      return absl::NotFoundError(absl::StrCat("no adapter with id ", id, " is registered"));
+    if (found == entries_.end()) return UnknownId(id);
     entry = found->second;
-    if (entry->host != nullptr || entry.use_count() == 2) {  // the map's and ours: no holder
+    if (entry->image != nullptr || entry.use_count() == 2) {  // the map's and ours: no holder
       Retire(entry);
       return absl::OkStatus();
     }
     dir = entry->dir;
   }
-  ASSIGN_OR_RETURN(std::shared_ptr<const HostAdapter> adapter, Read(dir));
+  ASSIGN_OR_RETURN(Image image, ReadImage(dir, id));
   absl::MutexLock lock(&mu_);
-  if (entry->host == nullptr) {
-    host_bytes_ += HostBytes(*adapter);
-    entry->host = std::move(adapter);
-  }
+  SetImage(*entry, std::move(image));
   Retire(entry);
   return absl::OkStatus();
 }
@@ -171,9 +176,13 @@ void AdapterStore::Retire(const Lease& entry) {
 absl::StatusOr<AdapterStore::Lease> AdapterStore::Find(const std::string& id) const {
   absl::MutexLock lock(&mu_);
   const auto found = entries_.find(id);
-  if (found == entries_.end())
-    return absl::NotFoundError(absl::StrCat("no adapter with id ", id, " is registered"));
+  if (found == entries_.end()) return UnknownId(id);
   return found->second;
+}
+
+absl::StatusOr<AdapterSummary> AdapterStore::Describe(const std::string& id) const {
+  ASSIGN_OR_RETURN(const Lease lease, Find(id));
+  return lease->summary;
 }
 
 const std::string& AdapterStore::Id(const Lease& lease) { return lease->id; }
@@ -188,7 +197,7 @@ std::vector<AdapterStatus> AdapterStore::List() const {
     if (entry->device != nullptr) {
       status.tier = ResidentTier::kDevice;
       status.device_bytes = entry->device->size_bytes();
-    } else if (entry->host != nullptr) {
+    } else if (entry->image != nullptr) {
       status.tier = ResidentTier::kHost;
     }
     list.push_back(std::move(status));
@@ -203,167 +212,12 @@ void AdapterStore::TrimHost() {
     Entry* oldest = nullptr;
     for (const auto& [id, entry] : entries_) {
       const bool wanted = entry->device == nullptr && entry.use_count() > 1;  // by a holder
-      if (entry->host == nullptr || wanted) continue;
+      if (entry->image == nullptr || wanted || !entry->replaceable()) continue;
       if (oldest == nullptr || entry->last_use < oldest->last_use) oldest = entry.get();
     }
     if (oldest == nullptr) return;  // all that is left is needed
-    host_bytes_ -= HostBytes(*oldest->host);
-    oldest->host.reset();
+    DropImage(*oldest);
   }
-}
-
-// ---- Loader thread ----------------------------------------------------------------------------
-
-void AdapterStore::LoadLoop() {
-  while (true) {
-    Lease entry;
-    std::string dir;
-    {
-      absl::MutexLock lock(&mu_);
-      mu_.Await(absl::Condition(this, &AdapterStore::LoaderHasWork));
-      if (stopping_) return;
-      entry = std::move(load_queue_.front());
-      load_queue_.erase(load_queue_.begin());
-      dir = entry->dir;
-    }
-    const absl::Time began = absl::Now();
-    absl::StatusOr<std::shared_ptr<const HostAdapter>> adapter = Read(dir);
-    absl::Status status = adapter.status();
-    if (status.ok() && AdapterDigest(**adapter) != entry->id) {
-      status = absl::DataLossError(absl::StrCat("the files in ", dir, " are no longer adapter ",
-                                                entry->id, "; import it again"));
-    }
-    {
-      absl::MutexLock lock(&mu_);
-      entry->loading = false;
-      entry->load_status = status;
-      entry->disk_seconds = absl::ToDoubleSeconds(absl::Now() - began);
-      if (status.ok() && entry->host == nullptr) {
-        host_bytes_ += HostBytes(**adapter);
-        entry->host = *std::move(adapter);
-        TrimHost();
-      }
-    }
-    entry.reset();
-    options_.wake();
-  }
-}
-
-// ---- Engine thread ----------------------------------------------------------------------------
-
-void AdapterStore::ReportLoad(Entry& entry, double copy_seconds, const absl::Status& status) {
-  const char* source = entry.disk_seconds > 0 ? "disk" : "host";
-  const double seconds = std::exchange(entry.disk_seconds, 0) + copy_seconds;
-  if (options_.observer != nullptr) options_.observer->OnAdapterLoad(source, status, seconds);
-}
-
-absl::StatusOr<AdapterStore::Progress> AdapterStore::TryPin(const Lease& lease, Pin* pin) {
-  std::shared_ptr<const HostAdapter> host;
-  {
-    absl::MutexLock lock(&mu_);
-    if (lease->unloading || lease->loading) return Progress::kLoading;
-    if (!lease->load_status.ok()) {
-      ReportLoad(*lease, 0, lease->load_status);
-      return std::exchange(lease->load_status, absl::OkStatus());
-    }
-    if (lease->device == nullptr && lease->host == nullptr) {
-      lease->loading = true;
-      load_queue_.push_back(lease);
-      return Progress::kLoading;
-    }
-    if (lease->device == nullptr) host = lease->host;
-  }
-  if (host != nullptr) {
-    const absl::Status status = CopyToDevice(lease, std::move(host));
-    if (absl::IsResourceExhausted(status) && AnyPinned()) return Progress::kNoRoom;
-    RETURN_IF_ERROR(status);
-  }
-  const auto counted = std::make_shared<Counted>(this, lease);
-  *pin = Pin(counted, counted->device.get());
-  return Progress::kPinned;
-}
-
-absl::Status AdapterStore::CopyToDevice(const Lease& lease,
-                                        std::shared_ptr<const HostAdapter> host) {
-  if (stream_ == nullptr) {
-    ASSIGN_OR_RETURN(stream_, backend_.CreateStream());
-  }
-  const absl::Time began = absl::Now();
-  const auto copy = [&] { return DeviceAdapter::Create(*host, lease->id, backend_, *stream_); };
-  absl::StatusOr<std::shared_ptr<const DeviceAdapter>> device = copy();
-  while (absl::IsResourceExhausted(device.status()) && EvictOne()) device = copy();
-  if (absl::IsResourceExhausted(device.status())) return device.status();
-  absl::Status status = device.status();
-  if (status.ok()) status = stream_->Synchronize();  // the host copy may go after this
-
-  absl::MutexLock lock(&mu_);
-  ReportLoad(*lease, absl::ToDoubleSeconds(absl::Now() - began), status);
-  if (status.ok()) lease->device = *std::move(device);
-  TrimHost();
-  return status;
-}
-
-bool AdapterStore::AnyPinned() const {
-  absl::MutexLock lock(&mu_);
-  const auto pinned = [](const Lease& entry) { return entry->pins > 0; };
-  return std::any_of(retired_.begin(), retired_.end(), pinned) ||
-         std::any_of(entries_.begin(), entries_.end(),
-                     [&](const auto& item) { return pinned(item.second); });
-}
-
-bool AdapterStore::EvictOne() {
-  std::shared_ptr<const DeviceAdapter> victim;  // freed after the lock is
-  absl::MutexLock lock(&mu_);
-  Entry* oldest = nullptr;
-  const auto consider = [&oldest](const Lease& entry) {
-    if (entry->device == nullptr || entry->pins > 0) return;
-    if (oldest == nullptr || entry->last_use < oldest->last_use) oldest = entry.get();
-  };
-  for (const auto& [id, entry] : entries_) consider(entry);
-  for (const Lease& entry : retired_) consider(entry);
-  if (oldest == nullptr) return false;
-  victim = std::move(oldest->device);
-  oldest->device.reset();
-  if (options_.observer != nullptr) options_.observer->OnAdapterEviction();
-  return true;
-}
-
-bool AdapterStore::TryUnload(const Lease& lease) {
-  std::shared_ptr<const DeviceAdapter> device;
-  absl::MutexLock lock(&mu_);
-  if (lease->pins > 0 || lease->loading) {
-    lease->unloading = true;
-    return false;
-  }
-  device = std::exchange(lease->device, nullptr);
-  if (lease->host != nullptr && !lease->retired) {
-    host_bytes_ -= HostBytes(*lease->host);
-    lease->host.reset();
-  }
-  lease->unloading = false;
-  return true;
-}
-
-void AdapterStore::CancelUnload(const Lease& lease) {
-  absl::MutexLock lock(&mu_);
-  lease->unloading = false;
-}
-
-bool AdapterStore::Sweep(const std::function<void(const std::string& id)>& gone) {
-  std::vector<Lease> unused;  // freed and told of after the lock is
-  bool all = false;
-  {
-    absl::MutexLock lock(&mu_);
-    for (Lease& entry : retired_) {
-      if (entry.use_count() > 1) continue;
-      if (entry->host != nullptr) host_bytes_ -= HostBytes(*entry->host);
-      unused.push_back(std::move(entry));
-    }
-    std::erase(retired_, nullptr);
-    all = retired_.empty();
-  }
-  for (const Lease& entry : unused) gone(entry->id);
-  return all;
 }
 
 }  // namespace lorad

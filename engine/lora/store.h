@@ -1,5 +1,5 @@
 // The registered adapters and where their weights are: on disk, in host memory, on the device.
-// Sources: S-LoRA (Sheng et al., 2023) for the tiers.
+// Sources: S-LoRA (Sheng et al., 2023) for the tiers, the unified pages and the prefetch.
 #ifndef LORAD_ENGINE_LORA_STORE_H_
 #define LORAD_ENGINE_LORA_STORE_H_
 
@@ -15,18 +15,21 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/types/span.h"
 #include "engine/lora/adapter.h"
+#include "engine/lora/adapter_memory.h"
+#include "engine/lora/pinned_pages.h"
 
 namespace lorad {
 
-// What reading a PEFT directory found.
+// What is known of an adapter without its weights.
 struct AdapterSummary {
   std::string id;  // AdapterDigest
   AdapterConfig config;
   int32_t max_rank = 0;
   int64_t modules = 0;
   int64_t parameters = 0;
-  int64_t device_bytes = 0;
+  int64_t device_bytes = 0;  // of whole pages
 };
 
 enum class ResidentTier { kDisk, kHost, kDevice };
@@ -41,9 +44,11 @@ struct AdapterStatus {
 class AdapterStoreObserver {
  public:
   virtual ~AdapterStoreObserver() = default;
-  // source: "disk" or "host"; the device copy is part of `seconds`.
+  // source: "disk", "host" or "training"; the device copy is part of `seconds`.
   virtual void OnAdapterLoad(const char* source, const absl::Status& status, double seconds) = 0;
   virtual void OnAdapterEviction() = 0;
+  // A load was begun before a request could be admitted with it.
+  virtual void OnAdapterPrefetch() = 0;
 };
 
 // Gives the adapter of a directory, checked against the base model. Called from any thread, and
@@ -51,17 +56,21 @@ class AdapterStoreObserver {
 using AdapterReader = std::function<absl::StatusOr<HostAdapter>(const std::string& dir)>;
 
 struct AdapterStoreOptions {
-  int64_t host_limit_bytes = int64_t{1} << 30;  // of host copies; the least recently used go first
+  int64_t host_limit_bytes = int64_t{4} << 30;  // of host copies; the least recently used go first
+  int64_t max_adapter_bytes = 0;                // of one adapter on the device; 0: any
   int32_t max_rank = 0;                         // what the workspace of serving is sized for
-  std::function<void()> wake;                // called from any thread when TryPin may get further
+  int64_t warm_host_bytes = 0;  // of the host's share, locked at start: the first loads find it
+  int32_t loaders = 2;          // files read at once
+  std::function<void()> wake;   // called from any thread when TryPin may get further
   AdapterStoreObserver* observer = nullptr;  // not owned; may be null
   AdapterReader read;  // in place of ReadPeftAdapter: adapters that are in no file; may be empty
 };
 
-// Files are read by a thread of its own, so that decoding never waits for a disk; device copies are
-// made and freed on the engine thread alone. The device's share is what MemoryTag::kAdapters
-// allows: when it is full, the least recently used adapter without a pin goes. An eviction is never
-// an error for anybody: what is needed again is loaded again.
+// Files are read and converted by threads of its own, and copies to the device run on a stream of
+// their own: decoding waits for neither. Device copies are made and freed on the engine thread
+// alone, in pages of `memory`. When there are no pages left, the least recently used adapter
+// without a pin goes; one that a waiting request wants goes only for a request that waits longer.
+// An eviction is never an error for anybody: what is needed again is loaded again.
 class AdapterStore {
  public:
   struct Entry;
@@ -70,35 +79,51 @@ class AdapterStore {
   // Keeps it on the device. Dropped on the engine thread.
   using Pin = std::shared_ptr<const DeviceAdapter>;
 
-  AdapterStore(const ModelConfig& model, Backend& backend, AdapterStoreOptions options);
+  // Nothing is owned.
+  AdapterStore(const ModelConfig& model, Backend& backend, AdapterMemory& memory,
+               AdapterStoreOptions options);
   ~AdapterStore();  // REQUIRES: no pins are left
 
   // ---- Thread-safe.
-  // Reads and checks; changes nothing. Errors of ReadPeftAdapter; kInvalidArgument when the rank is
-  // above max_rank; kResourceExhausted when it is larger than the device's whole share.
+  // Reads and checks; changes nothing. Errors of reading; kInvalidArgument when the rank is
+  // above max_rank; kResourceExhausted when it is larger than max_adapter_bytes.
   absl::StatusOr<AdapterSummary> Inspect(const std::string& dir) const;
   // Inspect, and known by its id from now on. The directory must stay.
   absl::StatusOr<AdapterSummary> Register(const std::string& dir);
+  // Registers weights that have no files yet, and begins to bring them onto the device. They stay
+  // in host memory until Register names the directory that holds them. Errors as of Inspect.
+  absl::StatusOr<AdapterSummary> Publish(const AdapterConfig& config,
+                                         absl::Span<const AdapterModuleView> modules);
   // Forgets the id; holders of leases go on. kNotFound; errors of reading the files, when a holder
   // will need them and they are not in memory.
   absl::Status Unregister(const std::string& id);
   // kNotFound names the id.
   absl::StatusOr<Lease> Find(const std::string& id) const;
+  absl::StatusOr<AdapterSummary> Describe(const std::string& id) const;
   static const std::string& Id(const Lease& lease);
-  // Ends the thread that reads files: no wake() after this. Blocks until the running read is done.
+  // Ends the threads that read files, when their running reads are done: no wake() after this.
   void StopLoading();
   std::vector<AdapterStatus> List() const;
 
   // ---- Engine thread.
   enum class Progress {
     kPinned,
-    kLoading,  // its files are being read, or it is being unloaded; wake() will be called
-    kNoRoom,   // the device's share is held by pins of others; try again when one is dropped
+    kLoading,  // it is being read, copied or unloaded; wake(), or copying() ends
+    kNoRoom,   // others hold the pages; try again when they let go
   };
   // kPinned sets `pin`. An error is final for whoever asked: the files are gone or have changed.
+  // Never blocks.
   absl::StatusOr<Progress> TryPin(const Lease& lease, Pin* pin);
-  // Frees the host and device copies. False while pins hold it: no new pin is given then, until a
-  // later call returns true or CancelUnload.
+  // The adapters of the waiting requests from now on, in the order of these; null: the base model.
+  void SetWanted(std::vector<Lease> wanted);
+  // Begins what can be begun for them, in this order, and leaves `spare_pages` pages free.
+  void Prefetch(int64_t spare_pages);
+  // Evicts adapters without a pin until `pages` pages are free, but none that is wanted at `place`
+  // of that list or before; -1: any. False, with nothing changed, when they are not enough.
+  bool FreePages(int64_t pages, int64_t place);
+  bool copying() const { return !copies_.empty(); }  // a copy to the device is under way
+  // Frees the host and device copies. False while pins or a load hold it: no new pin is given then,
+  // until a later call returns true or CancelUnload.
   bool TryUnload(const Lease& lease);
   void CancelUnload(const Lease& lease);
   // Frees the device copies of unregistered adapters that nobody uses any more, and tells `gone`
@@ -107,36 +132,67 @@ class AdapterStore {
 
  private:
   struct Counted;  // a pin that counts itself
+  struct Copying;  // a copy to the device that is under way
+  using Image = std::shared_ptr<const AdapterImage>;
 
-  absl::StatusOr<std::shared_ptr<const HostAdapter>> Read(const std::string& dir) const;
-  absl::StatusOr<AdapterSummary> Summarise(const HostAdapter& adapter,
-                                           const std::string& dir) const;
-  void LoadLoop();  // loader thread
+  absl::StatusOr<HostAdapter> Read(const std::string& dir) const;
+  absl::StatusOr<AdapterSummary> Summarise(const AdapterConfig& config,
+                                           absl::Span<const AdapterModuleView> modules,
+                                           const std::string& where) const;
+  absl::StatusOr<Image> MakeImage(const std::string& id,
+                                  absl::Span<const AdapterModuleView> modules) const;
+  // Reads the files of a registered adapter, which must still be its own.
+  absl::StatusOr<Image> ReadImage(const std::string& dir, const std::string& id) const;
+  absl::Status UnregisterEntry(const std::string& id);
+  Lease Enter(const AdapterSummary& summary, Image image) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Retire(const Lease& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void SetImage(Entry& entry, Image image) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void DropImage(Entry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void TrimHost() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // Loader threads.
+  void LoadLoop();
   bool LoaderHasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     return stopping_ || !load_queue_.empty();
   }
-  absl::Status UnregisterEntry(const std::string& id);
-  void Retire(const Lease& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void TrimHost() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  absl::Status CopyToDevice(const Lease& lease, std::shared_ptr<const HostAdapter> host);
+  void QueueRead(const Lease& lease) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // Engine thread.
+  enum class Next { kRead, kCopy, kWait, kDone };  // what an adapter needs to be on the device
+  Next NextOf(const Entry& entry) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status BeginCopy(const Lease& lease, int64_t place);
+  template <typename Visit>
+  void ForIdle(int64_t place, const Visit& visit) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool EvictIdle(int64_t place);
+  void FinishCopies();
+  void PrefetchPublished();
+  bool PrefetchOne(const Lease& lease, int64_t place, int64_t spare_pages);
+  int64_t PlaceOf(const Entry* entry) const;
+  absl::Status TellFailure(Entry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void ReportLoad(Entry& entry, double copy_seconds, const absl::Status& status)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  bool EvictOne();
-  bool AnyPinned() const;
 
   const ModelConfig model_;
   Backend& backend_;
+  AdapterMemory& memory_;
   const AdapterStoreOptions options_;
-  std::unique_ptr<Stream> stream_;  // engine thread
+  mutable PinnedPages pinned_;
+
+  // Engine thread.
+  std::unique_ptr<Stream> stream_;
+  std::vector<Copying> copies_;  // in the order of the stream
+  std::vector<Lease> wanted_;
+  absl::flat_hash_map<const Entry*, int64_t> places_;  // the first in wanted_
 
   mutable absl::Mutex mu_;
   absl::flat_hash_map<std::string, Lease> entries_ ABSL_GUARDED_BY(mu_);
   std::vector<Lease> retired_ ABSL_GUARDED_BY(mu_);     // unregistered, until nobody uses them
   std::vector<Lease> load_queue_ ABSL_GUARDED_BY(mu_);  // first in, first out
+  std::vector<Lease> published_ ABSL_GUARDED_BY(mu_);   // to be brought onto the device
   int64_t host_bytes_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t clock_ ABSL_GUARDED_BY(mu_) = 0;  // of last uses
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
-  std::thread loader_;
+  std::vector<std::thread> loaders_;
 };
 
 }  // namespace lorad

@@ -42,8 +42,9 @@ absl::Status Validate(const AttentionBackwardArgs& args);
 // query of a sequence stands at position context_lens[s] - 1; a query at position p sees keys 0..p.
 // Each row's result depends on its own sequence alone, and not on how the prompt was cut in chunks.
 struct PagedAttentionArgs {
-  ConstTensorView q;           // activation dtype [num_tokens, num_heads, head_dim]
-  ConstTensorView k_cache;     // kv dtype [num_pages, page_tokens, num_kv_heads, head_dim]
+  ConstTensorView q;  // activation dtype [num_tokens, num_heads, head_dim]
+  // kv dtype [num_pages, page_tokens, num_kv_heads, head_dim]; pages may lie apart (row_stride)
+  ConstTensorView k_cache;
   ConstTensorView v_cache;     // like k_cache
   ConstTensorView page_table;  // kI32 [num_sequences, max_pages]; unused entries are not read
   ConstTensorView
@@ -59,7 +60,7 @@ struct KvWriteArgs {
   ConstTensorView k;      // activation dtype [num_tokens, num_kv_heads, head_dim], rotated
   ConstTensorView v;      // like k
   ConstTensorView slots;  // kI64 [num_tokens]: page * page_tokens + offset, distinct
-  TensorView k_cache;     // kv dtype [num_pages, page_tokens, num_kv_heads, head_dim]
+  TensorView k_cache;     // kv dtype [num_pages, page_tokens, num_kv_heads, head_dim], as above
   TensorView v_cache;     // like k_cache
 };
 absl::Status Validate(const KvWriteArgs& args);

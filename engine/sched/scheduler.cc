@@ -15,6 +15,8 @@ namespace {
 constexpr absl::Duration kTrainingAlone = absl::Milliseconds(20);
 // How soon to look again for what gives no sign when it is ready.
 constexpr absl::Duration kPoll = absl::Milliseconds(5);
+constexpr absl::Duration kTrainingPoll = absl::Milliseconds(1);
+constexpr absl::Duration kCopyPoll = absl::Microseconds(200);
 
 }  // namespace
 
@@ -134,7 +136,7 @@ void Scheduler::CarryOut(Mail mail) {
   for (const uint64_t id : mail.cancellations) serving_.Cancel(id);
   for (AdapterTask& task : mail.adapter_tasks) adapter_tasks_.push_back(std::move(task));
   for (TrainingStart& start : mail.training_starts)
-    training_.Start(start.id, std::move(start.job), std::move(start.sink));
+    training_.Start(start.id, std::move(start.job), std::move(start.sink), Publisher());
   for (const TrainingStop& stop : mail.training_stops)
     training_.RequestStop(stop.id, stop.checkpoint);
 }
@@ -211,16 +213,30 @@ void Scheduler::PublishCounts() {
 
 bool Scheduler::Train(bool served) {
   if (!training_.active()) return false;
-  if (served)
-    budget_.OnTrained(pacer_.RunWithin(budget_.allowance()));
-  else
-    pacer_.RunAlone(kTrainingAlone, [this] { return inbox_.pending(); });
-  return true;
+  if (!served) {
+    // Whoever waits for a copy runs as soon as it is done.
+    pacer_.RunAlone(kTrainingAlone, [this] { return inbox_.pending() || adapters_.copying(); });
+  } else if (const int64_t slices = pacer_.RunWithin(budget_.allowance());
+             slices > 0 || !training_.waiting()) {
+    budget_.OnTrained(slices);  // a job that waits is not held up by serving
+  }
+  return !training_.waiting();
+}
+
+// From a finished job straight to the store: the adapter serves before it has files.
+PublishAdapter Scheduler::Publisher() {
+  return [this](const AdapterConfig& config,
+                absl::Span<const AdapterModuleView> modules) -> absl::StatusOr<std::string> {
+    ASSIGN_OR_RETURN(const AdapterSummary summary, adapters_.Publish(config, modules));
+    return summary.id;
+  };
 }
 
 void Scheduler::WaitForWork() {
   absl::Time until = serving_.NextDeadline();
   if (!adapter_tasks_.empty() || !swept_) until = std::min(until, absl::Now() + kPoll);
+  if (adapters_.copying()) until = std::min(until, absl::Now() + kCopyPoll);
+  if (training_.waiting()) until = std::min(until, absl::Now() + kTrainingPoll);
   if (draining_) until = std::min(until, absl::FromUnixNanos(drain_deadline_nanos_));
   inbox_.Wait(until);
 }

@@ -93,6 +93,7 @@ class Scheduler {
   void NoteServed(absl::Time began);
   void PublishCounts();
   bool Train(bool served);
+  PublishAdapter Publisher();
   void Poison(const absl::Status& status);
   void FailEverything(const absl::Status& status);
 

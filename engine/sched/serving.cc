@@ -12,6 +12,9 @@
 namespace lorad {
 namespace {
 
+// Waiting sequences whose adapters are loaded before their turn.
+constexpr size_t kPrefetchWindow = 64;
+
 double SecondsSince(absl::Time begin) { return absl::ToDoubleSeconds(absl::Now() - begin); }
 
 // Wrong arguments and a full arena concern one pass; anything else is the device's, and every later
@@ -158,22 +161,48 @@ void Serving::Report(const Sequence& sequence, FinishReason reason) const {
 // ---- Admission and preemption -----------------------------------------------------------------
 
 void Serving::Admit() {
+  SetWantedAdapters();
+  int64_t place = 0;
   for (const Turn& turn : Turns(waiting_)) {
-    if (running() >= options_.max_running) return;
-    const Admission admission = TryAdmit(*waiting_.at(turn));
-    if (admission == Admission::kBlocked) return;
+    if (running() >= options_.max_running) break;
+    const Admission admission = TryAdmit(*waiting_.at(turn), place++);
+    if (admission == Admission::kBlocked) break;
     if (admission == Admission::kSkipped) continue;
     running_.insert(waiting_.extract(turn));
   }
+  SetWantedAdapters();  // without those that were admitted or have failed
+  adapters_.Prefetch(running());
 }
 
-Serving::Admission Serving::TryAdmit(Sequence& sequence) {
+void Serving::SetWantedAdapters() {
+  std::vector<AdapterStore::Lease> wanted;
+  for (const auto& [turn, sequence] : waiting_) {
+    if (wanted.size() == kPrefetchWindow) break;
+    wanted.push_back(sequence->lease);
+  }
+  adapters_.SetWanted(std::move(wanted));
+}
+
+bool Serving::MakeRoom(int64_t pages, int64_t place) {
+  return cache_.free_pages() >= pages || adapters_.FreePages(pages, place);
+}
+
+bool Serving::Reserve(Sequence& sequence, int64_t tokens, int64_t place) {
+  const auto held = static_cast<int64_t>(sequence.table.pages().size());
+  return MakeRoom(cache_.PagesFor(tokens) - held, place) && cache_.Reserve(sequence.table, tokens);
+}
+
+Serving::Admission Serving::TryAdmit(Sequence& sequence, int64_t place) {
   // One page stays free for each running sequence, so that who is let in is not thrown out at once.
   const int64_t tokens = static_cast<int64_t>(sequence.tokens().size());
+  const auto has_room = [&] {
+    const auto held = static_cast<int64_t>(sequence.table.pages().size());
+    return MakeRoom(cache_.PagesFor(tokens) - held + running(), place) || running() == 0;
+  };
+  // What is known of its prompt needs no pages, and does not stand in the way of its adapter, which
+  // was on the device beside it.
   prefixes_.Skip(sequence);
-  const int64_t missing =
-      cache_.PagesFor(tokens) - static_cast<int64_t>(sequence.table.pages().size());
-  if (missing + running() > cache_.free_pages() && running() > 0) {
+  if (!has_room()) {
     GiveBack(sequence);
     return Admission::kBlocked;
   }
@@ -190,7 +219,11 @@ Serving::Admission Serving::TryAdmit(Sequence& sequence) {
                                                            : Admission::kBlocked;
     }
   }
-  LORAD_CHECK(cache_.Reserve(sequence.table, tokens));
+  // Its adapter may just have taken pages; others that are on their way cannot be evicted yet.
+  if (!has_room() || !Reserve(sequence, tokens, place)) {
+    GiveBack(sequence);
+    return Admission::kBlocked;
+  }
   LeaveQueue(sequence, absl::Now());
   return Admission::kAdmitted;
 }
@@ -201,7 +234,7 @@ void Serving::ReserveForDecoding() {
     if (found == running_.end()) return;  // this one and all behind it were preempted
     Sequence& sequence = *found->second;
     if (!sequence.decodes()) continue;
-    while (!cache_.Reserve(sequence.table, sequence.computed + 1)) {
+    while (!Reserve(sequence, sequence.computed + 1, /*place=*/-1)) {
       const Turn last = std::prev(running_.end())->first;
       Preempt(last);
       if (last == turn) return;

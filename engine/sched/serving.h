@@ -47,7 +47,8 @@ class Serving {
   // Ends it with kCancelled and frees its pages. No effect on an unknown one.
   void Cancel(uint64_t id);
   void ExpireDeadlines(absl::Time now);
-  // Moves sequences from the queue to the running ones as far as slots, pages and adapters allow.
+  // Moves sequences from the queue to the running ones as far as slots, pages and adapters allow,
+  // and begins to load the adapters of those that stay.
   void Admit();
   // Decodes one token of every sequence that is ready, then runs prefill chunks: one at least;
   // while rows decode, no further one is begun after `prefill_budget`, which bounds the time
@@ -72,7 +73,13 @@ class Serving {
   using Sequences = std::map<Turn, std::unique_ptr<Sequence>>;
 
   enum class Admission { kAdmitted, kSkipped, kBlocked };
-  Admission TryAdmit(Sequence& sequence);
+  void SetWantedAdapters();
+  // `place`: in the queue.
+  Admission TryAdmit(Sequence& sequence, int64_t place);
+  // Evicts idle adapters until `pages` pages are free, but none that is wanted at `place` of the
+  // queue or before. False when they are not enough.
+  bool MakeRoom(int64_t pages, int64_t place);
+  bool Reserve(Sequence& sequence, int64_t tokens, int64_t place);
   void ReserveForDecoding();
   void Preempt(const Turn& turn);
   void GiveBack(Sequence& sequence);

@@ -41,8 +41,8 @@ absl::Duration SliceTimes::Expected(const Slice& slice) const {
   if (const DurationEstimate* known = Nearest(slice.kind, size, &scale); known != nullptr)
     return known->high() * scale;
   absl::Duration longest = absl::ZeroDuration();
-  for (int kind = 0; !Blocks(slice.kind) && kind < kNumSliceKinds; ++kind) {
-    if (Blocks(static_cast<SliceKind>(kind))) continue;
+  for (int kind = 0; Computes(slice.kind) && kind < kNumSliceKinds; ++kind) {
+    if (!Computes(static_cast<SliceKind>(kind))) continue;
     const DurationEstimate* other = Nearest(static_cast<SliceKind>(kind), size, &scale);
     if (other != nullptr) longest = std::max(longest, other->high() * scale);
   }

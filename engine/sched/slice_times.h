@@ -21,7 +21,7 @@ class SliceTimes {
 
   // A time that such a slice seldom exceeds. A size that has not run takes the time of the next
   // larger one, or that of the next smaller one in proportion. A kind that has not run takes the
-  // longest of all that queue work; those that work on the host, and the very first, take none.
+  // longest of all that compute; those that do not, and the very first, take none.
   absl::Duration Expected(const Slice& slice) const;
 
  private:

@@ -18,8 +18,9 @@ TrainingPacer::TrainingPacer(TrainingSlot& slot, std::function<absl::Time()> now
 
 int64_t TrainingPacer::RunWithin(const TrainingAllowance& allowance) {
   AwaitAll();  // what was queued before the requests came
+  Poll();
   int64_t slices = 0;
-  while (slot_.active() && (Fits(allowance.until) || (slices == 0 && allowance.at_least_one))) {
+  while (Ready() && (Fits(allowance.until) || (slices == 0 && allowance.at_least_one))) {
     Queue(kAheadOfServing);
     ++slices;
   }
@@ -29,10 +30,16 @@ int64_t TrainingPacer::RunWithin(const TrainingAllowance& allowance) {
 
 void TrainingPacer::RunAlone(absl::Duration time, const std::function<bool()>& interrupted) {
   const absl::Time end = now_() + time;
-  while (slot_.active()) {
+  Poll();
+  while (Ready()) {
     Queue(kAheadAlone);
     if (now_() >= end || interrupted()) return;
   }
+}
+
+void TrainingPacer::Poll() {
+  if (slot_.waiting()) slot_.Advance();
+  if (!slot_.active()) Forget();
 }
 
 void TrainingPacer::Forget() {

@@ -27,7 +27,7 @@ class TrainingPacer {
   // them, so that the device is free on return. How many it was.
   int64_t RunWithin(const TrainingAllowance& allowance);
   // With the device to itself: queues slices for `time`, or until `interrupted()` after one. On
-  // return the device has work for some milliseconds.
+  // return the device has work for some milliseconds, or the job waits.
   void RunAlone(absl::Duration time, const std::function<bool()>& interrupted);
   // The job has ended by other means.
   void Forget();
@@ -41,6 +41,9 @@ class TrainingPacer {
     absl::Duration expected;
   };
 
+  // Looks whether what the job waits for is done; that takes no time.
+  void Poll();
+  bool Ready() const { return slot_.active() && !slot_.waiting(); }
   // Queues the next slice. Before that, waits until one is queued at most, or what is queued is
   // expected to take `ahead` at most.
   void Queue(absl::Duration ahead);

@@ -19,6 +19,7 @@ class TrainingSlot::Sink final : public TrainingSink {
   void OnStep(const StepReport& report) override { sink_->OnStep(report); }
   void OnEval(const EvalReport& report) override { sink_->OnEval(report); }
   void OnCheckpoint(const CheckpointReport& report) override { sink_->OnCheckpoint(report); }
+  void OnPublication(const PublicationReport& report) override { sink_->OnPublication(report); }
   void OnWarning(const std::string& message) override { sink_->OnWarning(message); }
   void OnFinish(const TrainingResult& result) override {
     slot_->Release(id_);
@@ -59,10 +60,10 @@ bool TrainingSlot::claimed() const {
 }
 
 void TrainingSlot::Start(uint64_t id, std::unique_ptr<SlicedJob> job,
-                         std::shared_ptr<TrainingSink> sink) {
+                         std::shared_ptr<TrainingSink> sink, PublishAdapter publish) {
   LORAD_CHECK(job_ == nullptr);
   auto wrapped = std::make_shared<Sink>(this, id, std::move(sink));
-  if (!job->Start(wrapped).ok()) return;  // the sink has been told
+  if (!job->Start(wrapped, std::move(publish)).ok()) return;  // the sink has been told
   id_ = id;
   job_ = std::move(job);
   sink_ = std::move(wrapped);

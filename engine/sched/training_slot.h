@@ -27,18 +27,21 @@ class TrainingSlot {
 
   // ---- Engine thread.
   // Takes the job's memory and begins; a failure goes to the sink. REQUIRES: Claim() gave `id`.
-  void Start(uint64_t id, std::unique_ptr<SlicedJob> job, std::shared_ptr<TrainingSink> sink);
+  void Start(uint64_t id, std::unique_ptr<SlicedJob> job, std::shared_ptr<TrainingSink> sink,
+             PublishAdapter publish);
   // No effect on an unknown or ended job.
   void RequestStop(uint64_t id, bool checkpoint);
   void RequestStop(bool checkpoint);  // whatever runs
   // See SlicedJob; a job that ends leaves the slot. No effect without a job.
   void Advance();
   absl::Duration AwaitSlice();
-  // REQUIRES: active().
+  // REQUIRES: active() and not waiting().
   Slice next_slice() const { return job_->next_slice(); }
   // Ends the job at once, without its help: the device is gone.
   void Fail(const absl::Status& status);
   bool active() const { return job_ != nullptr; }
+  // See SlicedJob; false without a job.
+  bool waiting() const { return job_ != nullptr && job_->waiting(); }
 
  private:
   class Sink;

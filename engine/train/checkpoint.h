@@ -51,6 +51,7 @@ using JobIdentity = std::map<std::string, std::string>;
 //   state.json               progress and identity
 //   SHA256SUMS               of the files above, as sha256sum prints it
 // Then removes all but the newest two. A checkpoint of that step that is already there is kept.
+// Blocks until all is durable: not for the engine thread.
 absl::StatusOr<CheckpointReport> WriteCheckpoint(const std::string& dir,
                                                  const JobIdentity& identity,
                                                  const TrainingSnapshot& snapshot);

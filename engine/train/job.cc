@@ -21,8 +21,9 @@ class TrainingJob::Impl {
   const TrainingPlan& plan() const { return setup_->plan; }
   TrainingState state() const { return state_; }
 
-  absl::Status Start(std::shared_ptr<TrainingSink> sink);
+  absl::Status Start(std::shared_ptr<TrainingSink> sink, PublishAdapter publish);
   TrainingState Advance();
+  bool waiting() const;
   Slice next_slice() const { return run_->next_slice(); }
   absl::Duration AwaitSlice();
   void RequestStop(bool checkpoint);
@@ -35,6 +36,8 @@ class TrainingJob::Impl {
     return std::move(sink_);
   }
   void Fail(const absl::Status& status);
+  bool ends_early() const { return drop_ || !failure_.ok(); }
+  void EndEarly();
 
   std::unique_ptr<JobSetup> setup_;
   Backend& backend_;
@@ -42,12 +45,14 @@ class TrainingJob::Impl {
   TrainingState state_ = TrainingState::kReady;
   std::unique_ptr<JobRun> run_;
   bool drop_ = false;
+  absl::Status failure_;  // ends the job as soon as nothing is written any more
 };
 
-absl::Status TrainingJob::Impl::Start(std::shared_ptr<TrainingSink> sink) {
+absl::Status TrainingJob::Impl::Start(std::shared_ptr<TrainingSink> sink, PublishAdapter publish) {
   LORAD_CHECK(state_ == TrainingState::kReady);
   sink_ = std::move(sink);
-  absl::StatusOr<std::unique_ptr<JobRun>> run = JobRun::Create(*setup_, backend_, *sink_);
+  absl::StatusOr<std::unique_ptr<JobRun>> run =
+      JobRun::Create(*setup_, backend_, *sink_, std::move(publish));
   if (!run.ok()) {
     Fail(run.status());
     return run.status();
@@ -59,13 +64,14 @@ absl::Status TrainingJob::Impl::Start(std::shared_ptr<TrainingSink> sink) {
 
 TrainingState TrainingJob::Impl::Advance() {
   if (state_ != TrainingState::kRunning) return state_;
-  if (drop_) {
-    End(TrainingState::kStopped)->OnStopped(-1);
+  if (ends_early()) {
+    EndEarly();
     return state_;
   }
   const absl::StatusOr<JobRun::Progress> progress = run_->Advance();
   if (!progress.ok()) {
-    Fail(progress.status());
+    failure_ = progress.status();
+    EndEarly();
   } else if (*progress == JobRun::Progress::kFinished) {
     const TrainingResult result = run_->result();
     End(TrainingState::kFinished)->OnFinish(result);
@@ -76,12 +82,29 @@ TrainingState TrainingJob::Impl::Advance() {
   return state_;
 }
 
+bool TrainingJob::Impl::waiting() const {
+  if (state_ != TrainingState::kRunning) return false;
+  return ends_early() ? run_->busy() : run_->waiting();
+}
+
 absl::Duration TrainingJob::Impl::AwaitSlice() {
-  if (state_ != TrainingState::kRunning) return absl::ZeroDuration();
+  if (state_ != TrainingState::kRunning || !failure_.ok()) return absl::ZeroDuration();
   const absl::StatusOr<absl::Duration> took = run_->AwaitSlice();
   if (took.ok()) return *took;
-  Fail(took.status());
+  failure_ = took.status();
+  EndEarly();
   return absl::ZeroDuration();
+}
+
+// A job that failed or is dropped ends when nothing is written any more: whoever owns the device
+// must not wait for a disk. REQUIRES: ends_early().
+void TrainingJob::Impl::EndEarly() {
+  if (run_->busy()) run_->Settle();
+  if (run_->busy()) return;
+  if (drop_)
+    End(TrainingState::kStopped)->OnStopped(-1);
+  else
+    Fail(failure_);
 }
 
 void TrainingJob::Impl::RequestStop(bool checkpoint) {
@@ -106,9 +129,10 @@ TrainingJob::TrainingJob(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 TrainingJob::~TrainingJob() = default;
 const TrainingPlan& TrainingJob::plan() const { return impl_->plan(); }
 TrainingState TrainingJob::state() const { return impl_->state(); }
-absl::Status TrainingJob::Start(std::shared_ptr<TrainingSink> sink) {
-  return impl_->Start(std::move(sink));
+absl::Status TrainingJob::Start(std::shared_ptr<TrainingSink> sink, PublishAdapter publish) {
+  return impl_->Start(std::move(sink), std::move(publish));
 }
+bool TrainingJob::waiting() const { return impl_->waiting(); }
 TrainingState TrainingJob::Advance() { return impl_->Advance(); }
 Slice TrainingJob::next_slice() const { return impl_->next_slice(); }
 absl::Duration TrainingJob::AwaitSlice() { return impl_->AwaitSlice(); }

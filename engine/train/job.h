@@ -41,8 +41,9 @@ class TrainingJob final : public SlicedJob {
   const TrainingPlan& plan() const;
 
   // See SlicedJob.
-  absl::Status Start(std::shared_ptr<TrainingSink> sink) override;
+  absl::Status Start(std::shared_ptr<TrainingSink> sink, PublishAdapter publish) override;
   TrainingState Advance() override;
+  bool waiting() const override;
   Slice next_slice() const override;
   absl::Duration AwaitSlice() override;
   TrainingState state() const override;

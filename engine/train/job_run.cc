@@ -11,7 +11,6 @@
 #include "absl/time/time.h"
 #include "engine/core/status_macros.h"
 #include "engine/io/file.h"
-#include "engine/train/output.h"
 
 namespace lorad {
 namespace {
@@ -35,10 +34,11 @@ JobRun::~JobRun() {
 }
 
 absl::StatusOr<std::unique_ptr<JobRun>> JobRun::Create(const JobSetup& setup, Backend& backend,
-                                                       TrainingSink& sink) {
+                                                       TrainingSink& sink, PublishAdapter publish) {
   auto run = absl::WrapUnique(new JobRun(setup, backend, sink));
-  RETURN_IF_ERROR(run->Allocate());
+  RETURN_IF_ERROR(run->Allocate(std::move(publish)));
   RETURN_IF_ERROR(run->Restore());
+  run->todo_ = run->WhatToDo();
   sink.OnStart(setup.plan, run->progress_.step);
   for (size_t i = 0; i < setup.checkpoint.damaged.size(); ++i)
     sink.OnWarning(absl::StrCat("the checkpoint ", setup.checkpoint.damaged[i],
@@ -46,7 +46,7 @@ absl::StatusOr<std::unique_ptr<JobRun>> JobRun::Create(const JobSetup& setup, Ba
   return run;
 }
 
-absl::Status JobRun::Allocate() {
+absl::Status JobRun::Allocate(PublishAdapter publish) {
   const int64_t bytes = setup_.plan.peak_bytes;
   ASSIGN_OR_RETURN(stream_, backend_.CreateStream());
   ASSIGN_OR_RETURN(marks_, SliceMarks::Create(backend_));
@@ -56,6 +56,8 @@ absl::Status JobRun::Allocate() {
       TrainingMemory memory,
       LayOutTrainingMemory(setup_.initial, backend_, setup_.tokens, *arena_, setup_.optimizer));
   memory_ = std::move(memory);
+  ASSIGN_OR_RETURN(keeper_,
+                   JobKeeper::Create(setup_, memory_->adapter, backend_, std::move(publish)));
   PassOptions pass = setup_.pass;
   ASSIGN_OR_RETURN(offload_, CreateInputOffload(setup_.model->config(), backend_,
                                                 pass.checkpointing, setup_.tokens.micro_batch));
@@ -82,8 +84,8 @@ absl::Status JobRun::Restore() {
   RETURN_IF_ERROR(adapter.SetWeights(snapshot->adapter, *stream_));
   RETURN_IF_ERROR(adapter.SetMoments(snapshot->moments, *stream_));
   progress_ = snapshot->progress;
-  best_ = snapshot->best;
-  saved_step_ = progress_.step;
+  if (snapshot->best) keeper_->RestoreBest(*snapshot->best);
+  saved_step_ = saving_step_ = progress_.step;
   data_.Seek(progress_.epoch, progress_.step_in_epoch);
   return absl::OkStatus();
 }
@@ -106,17 +108,25 @@ bool JobRun::CheckpointDue() const {
   return every > 0 ? progress_.step % every == 0 : data_.at_epoch_start();
 }
 
+bool JobRun::Unsaved() const {
+  return !setup_.spec.checkpoint_dir.empty() && saving_step_ != progress_.step;
+}
+
 double JobRun::Seconds() const {
   return seconds_ + absl::ToDoubleSeconds(absl::Now() - slice_begin_);
 }
 
 absl::StatusOr<JobRun::Progress> JobRun::Advance() {
   slice_begin_ = absl::Now();
+  RETURN_IF_ERROR(Collect());
+  if (waiting()) return Poll();
+  if (phase_ == Phase::kNext && todo_ == Todo::kStop) return Progress::kStopped;
   RETURN_IF_ERROR(marks_->Begin(*stream_));
-  ASSIGN_OR_RETURN(const Progress progress, Run());
+  RETURN_IF_ERROR(Run());
   RETURN_IF_ERROR(marks_->End(*stream_));
   seconds_ = Seconds();
-  return progress;
+  todo_ = WhatToDo();
+  return Progress::kRunning;
 }
 
 absl::StatusOr<absl::Duration> JobRun::AwaitSlice() {
@@ -126,63 +136,100 @@ absl::StatusOr<absl::Duration> JobRun::AwaitSlice() {
   return took;
 }
 
-absl::StatusOr<JobRun::Progress> JobRun::Run() {
+bool JobRun::waiting() const {
+  if (phase_ == Phase::kSnapshot) return true;
+  return phase_ == Phase::kNext && (todo_ == Todo::kWait || todo_ == Todo::kFinish);
+}
+
+absl::StatusOr<JobRun::Progress> JobRun::Poll() {
+  if (phase_ == Phase::kSnapshot) {
+    RETURN_IF_ERROR(AdvanceSnapshot());
+  } else if (todo_ == Todo::kFinish) {
+    ASSIGN_OR_RETURN(const Progress progress, Finish());
+    if (progress != Progress::kRunning) return progress;
+  }
+  todo_ = WhatToDo();
+  return Progress::kRunning;
+}
+
+absl::Status JobRun::Run() {
   switch (phase_) {
     case Phase::kNext:
       return Next();
     case Phase::kStep:
-      RETURN_IF_ERROR(AdvanceStep());
-      break;
+      return AdvanceStep();
     case Phase::kEvaluation:
-      RETURN_IF_ERROR(AdvanceEvaluation());
-      break;
-    case Phase::kSaving:
-    case Phase::kFinishing:
-      return AwaitFiles();
+      return AdvanceEvaluation();
+    case Phase::kSnapshot:
+      break;  // Poll
   }
-  return Progress::kRunning;
+  return absl::OkStatus();
 }
 
 Slice JobRun::next_slice() const {
-  switch (phase_) {
-    case Phase::kNext:
-      return {SavesNext() || EndsNext() ? SliceKind::kSnapshot : SliceKind::kPrepare};
-    case Phase::kStep:
-      return step_->next_slice();
-    case Phase::kEvaluation:
-      break;
-    case Phase::kSaving:
-    case Phase::kFinishing:
-      return {SliceKind::kWrite};
+  if (phase_ == Phase::kStep) return step_->next_slice();
+  if (phase_ == Phase::kEvaluation && !stop_) return evaluation_->next_slice();
+  if (phase_ == Phase::kNext) {
+    const int64_t weights = memory_->adapter.params().num_elements();
+    if (todo_ == Todo::kKeepBest || todo_ == Todo::kKeepResult)
+      return {SliceKind::kSnapshot, weights};
+    if (todo_ == Todo::kKeepCheckpoint) return {SliceKind::kSnapshot, 3 * weights};
   }
-  return stop_ ? Slice{SliceKind::kPrepare} : evaluation_->next_slice();
+  return {SliceKind::kPrepare};
 }
 
-bool JobRun::SavesNext() const {
-  const bool unsaved = !setup_.spec.checkpoint_dir.empty() && saved_step_ != progress_.step;
-  return unsaved && (stop_ || (progress_.evaluated && (save_due_ || AllStepsDone())));
+void JobRun::RequestStop() {
+  stop_ = true;
+  todo_ = WhatToDo();
 }
 
-bool JobRun::EndsNext() const {
-  return !stop_ && progress_.evaluated && !SavesNext() && AllStepsDone();
+JobRun::Todo JobRun::WhatToDo() const {
+  using Purpose = JobKeeper::Purpose;
+  const auto keep = [this](Purpose purpose, Todo todo) {
+    return keeper_->CanBegin(purpose) ? todo : Todo::kWait;
+  };
+  if (writing_result_) return Todo::kFinish;  // it is too late to stop
+  if (best_due_) return keep(Purpose::kBest, Todo::kKeepBest);
+  if (stop_) {
+    if (Unsaved()) return keep(Purpose::kCheckpoint, Todo::kKeepCheckpoint);
+    return keeper_->busy() ? Todo::kWait : Todo::kStop;
+  }
+  if (!progress_.evaluated) return Todo::kEvaluation;
+  const bool ends = AllStepsDone();
+  if (ends && !result_kept_) {
+    if (!keeper_->has_best()) return keep(Purpose::kResult, Todo::kKeepResult);
+    return keeper_->publishing() ? Todo::kWait : Todo::kPublish;  // that of a checkpoint
+  }
+  if (Unsaved() && (save_due_ || ends)) return keep(Purpose::kCheckpoint, Todo::kKeepCheckpoint);
+  return ends ? Todo::kFinish : Todo::kStep;
 }
 
-absl::StatusOr<JobRun::Progress> JobRun::Next() {
-  seconds_ = 0;
-  if (SavesNext())
-    RETURN_IF_ERROR(BeginCheckpoint());
-  else if (stop_)
-    return Progress::kStopped;
-  else if (EndsNext())
-    RETURN_IF_ERROR(BeginFinish());
-  else if (!progress_.evaluated)
-    BeginEvaluation();
-  else
-    RETURN_IF_ERROR(BeginStep());
-  return Progress::kRunning;
+absl::Status JobRun::Next() {
+  switch (todo_) {
+    case Todo::kStep:
+      return BeginStep();
+    case Todo::kEvaluation:
+      BeginEvaluation();
+      break;
+    case Todo::kKeepBest:
+      return BeginSnapshot(JobKeeper::Purpose::kBest);
+    case Todo::kKeepCheckpoint:
+      return BeginSnapshot(JobKeeper::Purpose::kCheckpoint);
+    case Todo::kKeepResult:
+      return BeginSnapshot(JobKeeper::Purpose::kResult);
+    case Todo::kPublish:
+      BeginPublication();
+      break;
+    case Todo::kFinish:
+    case Todo::kStop:
+    case Todo::kWait:
+      break;  // nothing to queue: Advance
+  }
+  return absl::OkStatus();
 }
 
 absl::Status JobRun::BeginStep() {
+  seconds_ = 0;
   learning_rate_ = setup_.schedule.Rate(progress_.step);
   StepInput input;
   input.micro_batches = data_.Next();
@@ -247,6 +294,7 @@ void JobRun::ReportStep(const StepOutcome& outcome) {
 }
 
 void JobRun::BeginEvaluation() {
+  seconds_ = 0;
   phase_ = Phase::kEvaluation;
   evaluation_->Begin(*arena_);
 }
@@ -273,8 +321,7 @@ absl::Status JobRun::OnEvaluationDone() {
   if (report.best) {
     progress_.best_eval_loss = report.loss;
     progress_.best_step = progress_.step;
-    best_ = setup_.initial;
-    RETURN_IF_ERROR(memory_->adapter.GetWeights(*best_, *stream_));
+    best_due_ = true;
   }
   report.tokens = setup_.eval->report.tokens;
   report.seconds = Seconds();
@@ -282,53 +329,69 @@ absl::Status JobRun::OnEvaluationDone() {
   return absl::OkStatus();
 }
 
-absl::Status JobRun::BeginCheckpoint() {
-  TrainableAdapter& adapter = memory_->adapter;
-  TrainingSnapshot snapshot{
-      .progress = progress_, .adapter = setup_.initial, .moments = {}, .best = best_};
-  RETURN_IF_ERROR(adapter.GetWeights(snapshot.adapter, *stream_));
-  ASSIGN_OR_RETURN(snapshot.moments, adapter.GetMoments(*stream_));
-  phase_ = Phase::kSaving;
-  files_.Start([this, snapshot = std::move(snapshot)]() -> absl::Status {
-    ASSIGN_OR_RETURN(checkpoint_,
-                     WriteCheckpoint(setup_.spec.checkpoint_dir, setup_.identity, snapshot));
-    return absl::OkStatus();
-  });
+absl::Status JobRun::BeginSnapshot(JobKeeper::Purpose purpose) {
+  RETURN_IF_ERROR(keeper_->Begin(purpose, progress_, *stream_));
+  if (purpose == JobKeeper::Purpose::kBest) best_due_ = false;
+  if (purpose == JobKeeper::Purpose::kCheckpoint) saving_step_ = progress_.step;
+  if (purpose == JobKeeper::Purpose::kResult) {
+    result_kept_ = true;
+    if (evaluation_) sink_.OnWarning("no eval loss was finite: the last adapter is returned");
+  }
+  phase_ = Phase::kSnapshot;
+  return AdvanceSnapshot();
+}
+
+absl::Status JobRun::AdvanceSnapshot() {
+  ASSIGN_OR_RETURN(const bool done, keeper_->SnapshotDone());
+  if (done) phase_ = Phase::kNext;
   return absl::OkStatus();
 }
 
-absl::Status JobRun::BeginFinish() {
-  HostAdapter adapter = setup_.initial;
-  if (best_) {
-    adapter = *best_;
-  } else {
-    RETURN_IF_ERROR(memory_->adapter.GetWeights(adapter, *stream_));
-    if (evaluation_) sink_.OnWarning("no eval loss was finite: the last adapter is returned");
+absl::Status JobRun::Collect() {
+  if (const auto published = keeper_->TakePublication()) {
+    if (published->ok()) {
+      sink_.OnPublication(**published);
+    } else {
+      sink_.OnWarning(absl::StrCat("the adapter is not served before its files are written: ",
+                                   published->status().message()));
+    }
   }
+  const auto checkpoint = keeper_->TakeCheckpoint();
+  if (!checkpoint) return absl::OkStatus();
+  RETURN_IF_ERROR(checkpoint->status());
+  saved_step_ = (*checkpoint)->step;
+  sink_.OnCheckpoint(**checkpoint);
+  return absl::OkStatus();
+}
+
+void JobRun::Settle() {
+  (void)Collect();  // the run has a reason to end already
+  keeper_->DiscardEnded();
+}
+
+void JobRun::BeginPublication() {
+  result_kept_ = true;
+  keeper_->PublishBest(progress_.best_step);
+}
+
+// The output after the checkpoint: who finds an output must find the job that may have written it.
+absl::StatusOr<JobRun::Progress> JobRun::Finish() {
+  if (keeper_->writing() || keeper_->publishing()) return Progress::kRunning;
+  if (!writing_result_) {
+    writing_result_ = true;
+    keeper_->WriteResult();
+  }
+  const std::optional<absl::StatusOr<std::string>> id = keeper_->TakeResult();
+  if (!id) return Progress::kRunning;
+  RETURN_IF_ERROR(id->status());
+  result_.adapter_id = **id;
   result_.output_dir = setup_.spec.output_dir;
   result_.steps = progress_.step;
   result_.final_loss = progress_.last_loss;
   result_.best_eval_loss = progress_.best_eval_loss;
-  result_.best_step = best_ ? progress_.best_step : progress_.step;
+  result_.best_step = keeper_->has_best() ? progress_.best_step : progress_.step;
   result_.stopped_early = progress_.step < setup_.plan.steps;
-  phase_ = Phase::kFinishing;
-  files_.Start([this, adapter = std::move(adapter)]() -> absl::Status {
-    RETURN_IF_ERROR(WriteOutput(adapter, setup_.model->config(), setup_.spec.output_dir));
-    result_.adapter_id = AdapterDigest(adapter);
-    return absl::OkStatus();
-  });
-  return absl::OkStatus();
-}
-
-absl::StatusOr<JobRun::Progress> JobRun::AwaitFiles() {
-  const std::optional<absl::Status> done = files_.Await(absl::Milliseconds(1));
-  if (!done) return Progress::kRunning;
-  RETURN_IF_ERROR(*done);
-  if (phase_ == Phase::kFinishing) return Progress::kFinished;
-  phase_ = Phase::kNext;
-  saved_step_ = progress_.step;
-  sink_.OnCheckpoint(checkpoint_);
-  return Progress::kRunning;
+  return Progress::kFinished;
 }
 
 }  // namespace lorad

@@ -11,10 +11,10 @@
 #include "absl/time/time.h"
 #include "engine/core/arena.h"
 #include "engine/device/backend.h"
-#include "engine/train/background_task.h"
 #include "engine/train/checkpoint.h"
 #include "engine/train/data_stream.h"
 #include "engine/train/evaluation.h"
+#include "engine/train/job_keeper.h"
 #include "engine/train/job_setup.h"
 #include "engine/train/slice.h"
 #include "engine/train/slice_marks.h"
@@ -26,7 +26,9 @@ namespace lorad {
 
 // After each optimiser step come, where due, an evaluation and then a checkpoint; so a checkpoint
 // holds what an evaluation found. One that is written on request may lie before the evaluation, and
-// says so. Thread-compatible.
+// says so. Steps go on while a checkpoint is written; the next one waits for it. At the end the
+// adapter goes into service first, then the last checkpoint is written, then the output.
+// Thread-compatible.
 class JobRun {
  public:
   // Skipped steps in a row after which the job fails.
@@ -37,31 +39,53 @@ class JobRun {
   // Takes the memory, restores the checkpoint of `setup` if it has one, calls OnStart. Nothing is
   // owned.
   static absl::StatusOr<std::unique_ptr<JobRun>> Create(const JobSetup& setup, Backend& backend,
-                                                        TrainingSink& sink);
+                                                        TrainingSink& sink, PublishAdapter publish);
   ~JobRun();
   JobRun(const JobRun&) = delete;
   JobRun& operator=(const JobRun&) = delete;
 
-  // One slice.
+  // One slice. Blocks for the device's work, never for a disk.
   absl::StatusOr<Progress> Advance();
+  // Nothing can be queued before copies, or work in the background, have ended: Advance() looks
+  // whether they have.
+  bool waiting() const;
   // See SlicedJob.
   Slice next_slice() const;
   absl::StatusOr<absl::Duration> AwaitSlice();
+  // Something is written or put into service in the background; destroying the run waits for it.
+  bool busy() const { return keeper_->busy(); }
+  // Of a run that is given up: reports what has ended there, as far as it is good, so that the sink
+  // knows of every checkpoint and every adapter in service.
+  void Settle();
   // Stops, with a checkpoint, before the next optimiser step or evaluation.
-  void RequestStop() { stop_ = true; }
+  void RequestStop();
 
   const TrainingResult& result() const { return result_; }  // once kFinished
   int64_t saved_step() const { return saved_step_; }        // of the newest checkpoint; -1: none
 
  private:
-  enum class Phase : uint8_t { kNext, kStep, kEvaluation, kSaving, kFinishing };
+  enum class Phase : uint8_t { kNext, kStep, kEvaluation, kSnapshot };
+  // In kNext.
+  enum class Todo : uint8_t {
+    kStep,
+    kEvaluation,
+    kKeepBest,
+    kKeepCheckpoint,
+    kKeepResult,
+    kPublish,
+    kFinish,  // waits for the files of the result
+    kStop,
+    kWait,
+  };
 
   JobRun(const JobSetup& setup, Backend& backend, TrainingSink& sink);
-  absl::Status Allocate();
+  absl::Status Allocate(PublishAdapter publish);
   absl::Status Restore();
 
-  absl::StatusOr<Progress> Run();  // a slice, by phase
-  absl::StatusOr<Progress> Next();
+  absl::Status Run();               // a slice, by phase
+  absl::StatusOr<Progress> Poll();  // while waiting()
+  absl::Status Next();
+  Todo WhatToDo() const;
   absl::Status BeginStep();
   absl::Status AdvanceStep();
   absl::Status OnStepDone();
@@ -70,16 +94,19 @@ class JobRun {
   void BeginEvaluation();
   absl::Status AdvanceEvaluation();
   absl::Status OnEvaluationDone();
-  absl::Status BeginCheckpoint();
-  absl::Status BeginFinish();
-  absl::StatusOr<Progress> AwaitFiles();
+  absl::Status BeginSnapshot(JobKeeper::Purpose purpose);
+  absl::Status AdvanceSnapshot();
+  // Reports what has ended in the background.
+  absl::Status Collect();
+  void BeginPublication();
+  absl::StatusOr<Progress> Finish();
 
   double Seconds() const;  // of the running step or evaluation: queueing and waiting for slices
-  bool SavesNext() const;  // in kNext: a checkpoint is what comes
-  bool EndsNext() const;   // in kNext: the result is what comes
   bool AllStepsDone() const;
   bool EvaluationDue() const;
   bool CheckpointDue() const;
+  // There is no checkpoint of this step, nor is one being written.
+  bool Unsaved() const;
 
   const JobSetup& setup_;
   Backend& backend_;
@@ -96,17 +123,20 @@ class JobRun {
   DataStream data_;
 
   TrainingProgress progress_;
-  std::optional<HostAdapter> best_;
+  std::unique_ptr<JobKeeper> keeper_;  // reads memory_
   Phase phase_ = Phase::kNext;
+  Todo todo_ = Todo::kStep;  // what the next Advance() does in kNext
   bool stop_ = false;
+  bool best_due_ = false;  // the evaluation was the best: its adapter has to be kept
   bool save_due_ = false;
+  bool result_kept_ = false;  // the result is in the keeper's hands
+  bool writing_result_ = false;
   int64_t saved_step_ = -1;
+  int64_t saving_step_ = -1;  // of the checkpoint that was begun last
   absl::Time slice_begin_;
   double seconds_ = 0;  // of the running step or evaluation, the running call left out
   double learning_rate_ = 0;
-  CheckpointReport checkpoint_;  // the files' thread writes these two
   TrainingResult result_;
-  BackgroundTask files_;  // of kSaving and kFinishing; uses what stands above
 };
 
 }  // namespace lorad

@@ -2,11 +2,13 @@
 
 #include <dirent.h>
 
+#include <algorithm>
 #include <cmath>
 #include <string_view>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "engine/core/parallel.h"
 #include "engine/core/status_macros.h"
 #include "engine/io/file.h"
 #include "engine/lora/peft.h"
@@ -33,19 +35,25 @@ std::string Parent(const std::string& dir) {
   return slash == 0 ? "/" : dir.substr(0, slash);
 }
 
-absl::Status CheckFinite(const HostAdapter& adapter) {
-  for (const AdapterModule& module : adapter.modules)
-    for (const std::vector<float>* matrix : {&module.a, &module.b})
-      for (const float value : *matrix)
-        if (!std::isfinite(value))
-          return absl::InternalError(
-              absl::StrCat("the trained adapter has a value that is not "
-                           "finite in ",
-                           ModulePath(module.id)));
+}  // namespace
+
+absl::Status CheckFinite(absl::Span<const AdapterModuleView> modules) {
+  const auto finite = [](absl::Span<const float> values) {
+    return std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); });
+  };
+  int64_t bytes = 0;
+  for (const AdapterModuleView& module : modules)
+    bytes += static_cast<int64_t>((module.a.size() + module.b.size()) * sizeof(float));
+  std::vector<char> good(modules.size());
+  ParallelFor(static_cast<int64_t>(modules.size()), WorthwhileThreads(bytes),
+              [&](int64_t i) { good[i] = finite(modules[i].a) && finite(modules[i].b); });
+  for (size_t i = 0; i < modules.size(); ++i) {
+    if (good[i]) continue;
+    return absl::InternalError(absl::StrCat(
+        "the trained adapter has a value that is not finite in ", ModulePath(modules[i].id)));
+  }
   return absl::OkStatus();
 }
-
-}  // namespace
 
 absl::Status CheckOutputUnused(const std::string& dir) {
   if (!PathExists(dir) || IsEmptyDirectory(dir)) return absl::OkStatus();
@@ -55,7 +63,7 @@ absl::Status CheckOutputUnused(const std::string& dir) {
 
 absl::Status WriteOutput(const HostAdapter& adapter, const ModelConfig& config,
                          const std::string& dir) {
-  RETURN_IF_ERROR(CheckFinite(adapter));
+  RETURN_IF_ERROR(CheckFinite(Views(adapter)));
   RETURN_IF_ERROR(CreateDirectories(Parent(dir)));
   if (PathExists(dir) && !IsEmptyDirectory(dir)) {
     const absl::StatusOr<HostAdapter> there = ReadPeftAdapter(dir, config);

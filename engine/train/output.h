@@ -5,18 +5,21 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/types/span.h"
 #include "engine/lora/adapter.h"
 #include "engine/model/config.h"
 
 namespace lorad {
+
+// kInternal, naming the module, when a weight is not finite.
+absl::Status CheckFinite(absl::Span<const AdapterModuleView> modules);
 
 // kFailedPrecondition when something other than an empty directory is at `dir`.
 absl::Status CheckOutputUnused(const std::string& dir);
 
 // Writes the PEFT directory, making its parents. An adapter of the same content that is already
 // there is left: a job that was interrupted after this point writes it twice.
-// kFailedPrecondition when anything else is there; kInternal, naming the module, when a weight is
-// not finite.
+// kFailedPrecondition when anything else is there; errors of CheckFinite.
 absl::Status WriteOutput(const HostAdapter& adapter, const ModelConfig& config,
                          const std::string& dir);
 

@@ -25,10 +25,9 @@ enum class SliceKind : uint8_t {
   kBackwardDown,
   kReadBack,  // of losses and the gradient's norm
   kUpdate,
-  kSnapshot,  // copies weights and moments to the host
-  kWrite,     // waits up to a millisecond for files that are being written
+  kSnapshot,  // copies weights, and moments, to the host
 };
-inline constexpr int kNumSliceKinds = 15;
+inline constexpr int kNumSliceKinds = 14;
 
 struct Slice {
   SliceKind kind = SliceKind::kPrepare;
@@ -44,9 +43,11 @@ inline SliceKind BackwardSliceOf(LinearGroup part) {
 
 // Whether the call that queues such a slice waits for the device, or works on the host alone.
 inline bool Blocks(SliceKind kind) {
-  return kind == SliceKind::kPrepare || kind == SliceKind::kReadBack ||
-         kind == SliceKind::kSnapshot || kind == SliceKind::kWrite;
+  return kind == SliceKind::kPrepare || kind == SliceKind::kReadBack;
 }
+
+// Whether the device computes something, so that its time says something about other such kinds.
+inline bool Computes(SliceKind kind) { return !Blocks(kind) && kind != SliceKind::kSnapshot; }
 
 inline SlicePhase PhaseOf(SliceKind kind) {
   switch (kind) {
@@ -67,7 +68,6 @@ inline SlicePhase PhaseOf(SliceKind kind) {
     case SliceKind::kUpdate:
       return SlicePhase::kOptimizer;
     case SliceKind::kSnapshot:
-    case SliceKind::kWrite:
       return SlicePhase::kCheckpoint;
     case SliceKind::kPrepare:
       break;

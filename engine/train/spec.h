@@ -48,6 +48,7 @@ struct TrainingSpec {
 
   int64_t eval_steps = 0;               // 0: once an epoch, when there is an eval set
   int64_t save_steps = 0;               // 0: once an epoch
+  bool serve_checkpoints = false;       // each checkpoint's adapter can be served: OnPublication
   int64_t logging_steps = 1;            // a step event every so many optimiser steps
   int32_t early_stopping_patience = 0;  // evals without improvement; 0: off
   uint64_t seed = 0;
@@ -81,7 +82,7 @@ struct TrainingPlan {
   int64_t activation_bytes = 0;  // of one micro-batch under the checkpointing policy
   int64_t workspace_bytes = 0;
   int64_t peak_bytes = 0;                // of the training arena
-  int64_t pinned_bytes = 0;              // of the host: paged moments, offloaded inputs
+  int64_t pinned_bytes = 0;              // of the host: paged moments, offloaded inputs, snapshot
   std::string activation_checkpointing;  // what is kept and what is computed again, in words
 };
 
@@ -111,6 +112,13 @@ struct CheckpointReport {
   std::string adapter_id;
   double seconds = 0;
 };
+// An adapter of the job can be served by its id, from memory; its files are still to be written.
+struct PublicationReport {
+  int64_t step = 0;    // whose adapter it is
+  bool final = false;  // what the job returns; otherwise a checkpoint's
+  std::string adapter_id;
+  double seconds = 0;  // since its weights were final on the device
+};
 struct TrainingResult {
   std::string adapter_id;  // sha256 of the canonical content of output_dir
   std::string output_dir;
@@ -128,7 +136,8 @@ inline constexpr const char* kSlicePhaseNames[kNumSlicePhases] = {
     "forward", "loss", "backward", "optimizer", "checkpoint", "other"};
 
 // Receives a job's progress on the engine thread, in order. May block for a durable write of a few
-// milliseconds, no longer. Exactly one of OnFinish, OnStopped and OnError is called, last.
+// milliseconds, no longer. Exactly one of OnFinish, OnStopped and OnError is called, last. What
+// OnCheckpoint and OnFinish report is durable on disk.
 class TrainingSink {
  public:
   virtual ~TrainingSink() = default;
@@ -137,6 +146,11 @@ class TrainingSink {
   virtual void OnStep(const StepReport& report) = 0;
   virtual void OnEval(const EvalReport& report) = 0;
   virtual void OnCheckpoint(const CheckpointReport& report) = 0;
+  // After the last step and evaluation, some time before OnFinish, unless that was not possible;
+  // with serve_checkpoints also for a checkpoint, unless the one before is still on its way. The id
+  // stays registered until UnregisterAdapter, however the job ends. A crash before OnFinish forgets
+  // it: the job, resumed from its checkpoint, makes the same adapter with the same id.
+  virtual void OnPublication(const PublicationReport&) {}
   virtual void OnWarning(const std::string& message) = 0;
   virtual void OnFinish(const TrainingResult& result) = 0;
   // Stopped on request; `checkpoint_step` is the step of the checkpoint written, -1 if none.

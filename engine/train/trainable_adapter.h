@@ -47,6 +47,8 @@ class TrainableAdapter {
   const std::vector<Module>& modules() const { return modules_; }
   TensorView params() const { return tensor_.param; }  // [num_elements]
   TensorView grads() const { return grads_; }
+  // Where A (2 i) and B (2 i + 1) of module i begin in the flat tensors, elements.
+  const std::vector<int64_t>& offsets() const { return offsets_; }
   // What the update works on.
   const AdamWTensor& tensor() const { return tensor_; }
   // Values of the 8-bit codes; empty with full moments.

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "engine/core/status_macros.h"
+#include "engine/train/adapter_snapshot.h"
 #include "engine/train/model_pass.h"
 
 namespace lorad {
@@ -48,7 +49,7 @@ absl::StatusOr<TrainingMemoryNeeds> MeasureTrainingMemory(const Model& model, Ba
   TrainingMemoryNeeds needs;
   needs.adapter_bytes = memory.adapter.device_bytes();
   needs.pinned_bytes =
-      memory.adapter.pinned_bytes() +
+      memory.adapter.pinned_bytes() + AdapterSnapshot::BytesFor(memory.adapter) +
       OffloadedBytes(model.config(), backend, training.checkpointing, tokens.micro_batch);
   const int64_t mark = arena.Mark();
   ModelPass pass(model, backend, memory.adapter, training);

@@ -38,7 +38,7 @@ struct TrainingMemoryNeeds {
   int64_t activation_bytes = 0;  // of one micro-batch, and the losses of a step
   int64_t workspace_bytes = 0;
   int64_t peak_bytes = 0;    // of the block: exact
-  int64_t pinned_bytes = 0;  // of the host: paged moments, offloaded inputs
+  int64_t pinned_bytes = 0;  // of the host: paged moments, offloaded inputs, the snapshot
 };
 // `training` is how passes over the training set run. Runs the layout of the largest micro-batches
 // over a measuring arena. Allocates nothing.

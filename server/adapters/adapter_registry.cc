@@ -19,9 +19,10 @@
 namespace lorad::server {
 namespace {
 
-constexpr size_t kVersionDigits = 12;
 constexpr const char* kFiles[] = {"adapter_config.json", "adapter_model.safetensors"};
 constexpr char kListHint[] = "AdapterService.List shows what there is";
+
+std::string VersionOf(const std::string& id) { return id.substr(0, kAdapterVersionDigits); }
 
 v1::AdapterTier TierToProto(AdapterTier tier) {
   switch (tier) {
@@ -39,7 +40,7 @@ v1::Adapter MakeRecord(const std::string& name, const AdapterInfo& info,
                        const std::string& base_digest, const std::string& job_id) {
   v1::Adapter record;
   record.set_name(name);
-  record.set_version(info.id.substr(0, kVersionDigits));
+  record.set_version(VersionOf(info.id));
   record.set_ref(absl::StrCat(name, "@", record.version()));
   record.set_sha256(info.id);
   record.set_r(info.r);
@@ -142,6 +143,7 @@ const AdapterRegistry::Entry* AdapterRegistry::Find(absl::string_view name) cons
 absl::StatusOr<ResolvedAdapter> AdapterRegistry::Resolve(absl::string_view name) const {
   if (name.empty()) return ResolvedAdapter{};
   absl::MutexLock lock(&mu_);
+  if (std::optional<ResolvedAdapter> provided = FindProvided(name)) return *std::move(provided);
   const Entry* entry = Find(name);
   if (entry == nullptr) return NotFound("adapter", name, kListHint);
   return ResolvedAdapter{entry->record.ref(), entry->record.sha256()};
@@ -196,6 +198,9 @@ absl::Status AdapterRegistry::Commit(StagedAdapter& staged, std::vector<Op> ops)
                                             " could not be used; delete it and import again"));
   }
   staged.created = !exists;
+  const auto provided = provided_.find(staged.record.name());
+  if (provided != provided_.end() && provided->second.id == staged.record.sha256())
+    provided_.erase(provided);
   if (!exists) Insert({staged.record, result.revision});
   return absl::OkStatus();
 }

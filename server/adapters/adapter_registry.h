@@ -21,6 +21,9 @@
 
 namespace lorad::server {
 
+// Digits of the content hash that are a version.
+inline constexpr size_t kAdapterVersionDigits = 12;
+
 // What a request keeps of an adapter that it named. Empty for the base model.
 struct ResolvedAdapter {
   std::string ref;  // "name@version"
@@ -43,8 +46,8 @@ class AdapterRegistry {
                                                                Engine* engine,
                                                                AdapterObserver* observer);
 
-  // "name@version" (12 or 64 digits), an alias, or "name" for its newest version, in this order.
-  // Empty: the base model. kNotFound.
+  // "name@version" (12 or 64 digits), an alias, or "name" for its newest version, in this order;
+  // provided ones count. Empty: the base model. kNotFound.
   absl::StatusOr<ResolvedAdapter> Resolve(absl::string_view name) const ABSL_LOCKS_EXCLUDED(mu_);
   // The PEFT directory of a resolved adapter.
   absl::StatusOr<std::string> Directory(const std::string& id) const {
@@ -58,6 +61,14 @@ class AdapterRegistry {
   // Gives the staged version its name, in one transaction with `ops`.
   absl::Status Commit(StagedAdapter& staged, std::vector<Op> ops)
       ABSL_LOCKS_EXCLUDED(write_mu_, mu_);
+
+  // Serves the engine's adapter `id` as the newest version of `name` from now on, before its files
+  // are durable. Nothing is acknowledged by that: it is in no list, no alias may point at it, and a
+  // restart forgets it. Commit of the same content makes it a version like others.
+  // kAlreadyExists: another content has this version's digits.
+  absl::Status Provide(const std::string& name, const std::string& id) ABSL_LOCKS_EXCLUDED(mu_);
+  // Takes that back, and the adapter from the engine, unless it was committed meanwhile.
+  void Withdraw(const std::string& name, const std::string& id) ABSL_LOCKS_EXCLUDED(write_mu_, mu_);
 
   // With aliases and residency as they are now.
   absl::StatusOr<v1::Adapter> Get(absl::string_view name) const;
@@ -99,6 +110,8 @@ class AdapterRegistry {
       ABSL_SHARED_LOCKS_REQUIRED(mu_);
   v1::Adapter Describe(const Entry& entry, const std::vector<AdapterResidency>& residency) const
       ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  std::optional<ResolvedAdapter> FindProvided(absl::string_view name) const
+      ABSL_SHARED_LOCKS_REQUIRED(mu_);
   bool IsReferenced(const std::string& id) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
 
   Store* const store_;
@@ -110,6 +123,7 @@ class AdapterRegistry {
   mutable absl::Mutex mu_;
   std::map<std::string, Versions, std::less<>> adapters_ ABSL_GUARDED_BY(mu_);
   std::map<std::string, v1::Alias, std::less<>> aliases_ ABSL_GUARDED_BY(mu_);
+  std::map<std::string, ResolvedAdapter, std::less<>> provided_ ABSL_GUARDED_BY(mu_);  // by name
 };
 
 }  // namespace lorad::server

@@ -122,7 +122,8 @@ void JobManager::Loop() {
       mu_.Await(absl::Condition(&ready));
       if (stopping_) return;
       running.record = queue_.front();
-      running.run = std::make_shared<JobRun>(running.record, options_.state_dir, options_.observer);
+      running.run = std::make_shared<JobRun>(running.record, options_.state_dir, adapters_,
+                                             options_.observer);
       queue_.pop_front();
       running_ = running;
     }
@@ -184,6 +185,9 @@ void JobManager::Conclude(JobRecord& record, const JobRun& run, const JobOutcome
     });
   }
   const v1::Job job = record.Snapshot();
+  // What was served from memory alone has no files that would bring it back.
+  if (job.state() != v1::JOB_STATE_SUCCEEDED && !run.published().empty())
+    adapters_->Withdraw(job.spec().name(), run.published());
   Report(v1::JOB_STATE_RUNNING, job.state());
   if (IsFinal(job.state())) Finished(job);
 }

@@ -22,6 +22,7 @@ class JobObserver {
   virtual void OnStep(const StepReport& report) = 0;
   virtual void OnEval(const EvalReport& report) = 0;
   virtual void OnCheckpoint(const CheckpointReport& report) = 0;
+  virtual void OnPublication(const PublicationReport& report) = 0;
 };
 
 }  // namespace lorad::server

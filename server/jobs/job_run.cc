@@ -56,9 +56,11 @@ v1::TrainingPlan ToProto(const TrainingPlan& plan) {
   return proto;
 }
 
-JobRun::JobRun(std::shared_ptr<JobRecord> record, std::string state_dir, JobObserver* observer)
+JobRun::JobRun(std::shared_ptr<JobRecord> record, std::string state_dir, AdapterRegistry* adapters,
+               JobObserver* observer)
     : record_(std::move(record)),
       state_dir_(std::move(state_dir)),
+      adapters_(adapters),
       observer_(observer),
       start_(absl::Now()) {}
 
@@ -69,10 +71,26 @@ void JobRun::RequestStop(bool discard) {
 }
 
 bool JobRun::AwaitStopRequest() {
-  absl::MutexLock lock(&mu_);
-  const auto ready = [this]() ABSL_SHARED_LOCKS_REQUIRED(mu_) { return stop_ || ended_; };
-  mu_.Await(absl::Condition(&ready));
-  return !ended_;
+  while (true) {
+    WithdrawReplaced();
+    absl::MutexLock lock(&mu_);
+    const auto ready = [this]() ABSL_SHARED_LOCKS_REQUIRED(mu_) {
+      return stop_ || ended_ || !replaced_.empty();
+    };
+    mu_.Await(absl::Condition(&ready));
+    if (stop_ || ended_) return !ended_;
+  }
+}
+
+void JobRun::WithdrawReplaced() {
+  std::vector<std::string> replaced;
+  {
+    absl::MutexLock lock(&mu_);
+    replaced.swap(replaced_);
+  }
+  if (replaced.empty()) return;
+  const std::string name = record_->Snapshot().spec().name();
+  for (const std::string& id : replaced) adapters_->Withdraw(name, id);
 }
 
 bool JobRun::discard() const {
@@ -81,8 +99,12 @@ bool JobRun::discard() const {
 }
 
 JobOutcome JobRun::AwaitEnd() {
+  {
+    absl::MutexLock lock(&mu_);
+    mu_.Await(absl::Condition(&ended_));
+  }
+  WithdrawReplaced();
   absl::MutexLock lock(&mu_);
-  mu_.Await(absl::Condition(&ended_));
   if (!store_error_.ok()) return store_error_;
   return outcome_;
 }
@@ -151,6 +173,26 @@ void JobRun::OnCheckpoint(const CheckpointReport& report) {
   Store([&](v1::Job&,
             JobEvents& events) { *events.emplace_back().mutable_checkpoint() = checkpoint; },
         {Op::Put(key, checkpoint.SerializeAsString())});
+}
+
+void JobRun::OnPublication(const PublicationReport& report) {
+  if (observer_ != nullptr) observer_->OnPublication(report);
+  const std::string name = record_->Snapshot().spec().name();
+  const absl::Status status = adapters_->Provide(name, report.adapter_id);
+  {
+    absl::MutexLock lock(&mu_);
+    if (!published_.empty() && published_ != report.adapter_id) replaced_.push_back(published_);
+    published_ = report.adapter_id;
+  }
+  if (!status.ok()) {
+    OnWarning(
+        absl::StrCat("the adapter is not served before its files are written: ", status.message()));
+  }
+}
+
+std::string JobRun::published() const {
+  absl::MutexLock lock(&mu_);
+  return published_;
 }
 
 void JobRun::OnWarning(const std::string& message) {

@@ -5,12 +5,14 @@
 #include <memory>
 #include <string>
 #include <variant>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "engine/engine.h"
+#include "server/adapters/adapter_registry.h"
 #include "server/jobs/job_observer.h"
 #include "server/jobs/job_record.h"
 
@@ -29,7 +31,8 @@ v1::TrainingPlan ToProto(const TrainingPlan& plan);
 class JobRun : public TrainingSink {
  public:
   // `observer` may be null. `state_dir`: what paths in events are relative to.
-  JobRun(std::shared_ptr<JobRecord> record, std::string state_dir, JobObserver* observer);
+  JobRun(std::shared_ptr<JobRecord> record, std::string state_dir, AdapterRegistry* adapters,
+         JobObserver* observer);
 
   // Asks for an early end; `discard`: no checkpoint is wanted. Wakes AwaitStopRequest.
   void RequestStop(bool discard) ABSL_LOCKS_EXCLUDED(mu_);
@@ -37,6 +40,8 @@ class JobRun : public TrainingSink {
   // stored ask for a stop, too.
   bool AwaitStopRequest() ABSL_LOCKS_EXCLUDED(mu_);
   bool discard() const ABSL_LOCKS_EXCLUDED(mu_);
+  // The adapter that OnPublication was last told of; empty: none.
+  std::string published() const ABSL_LOCKS_EXCLUDED(mu_);
   // Blocks until the run has ended. An event that could not be stored makes it an error.
   JobOutcome AwaitEnd() ABSL_LOCKS_EXCLUDED(mu_);
 
@@ -44,6 +49,9 @@ class JobRun : public TrainingSink {
   void OnStep(const StepReport& report) override;
   void OnEval(const EvalReport& report) override;
   void OnCheckpoint(const CheckpointReport& report) override;
+  // The adapter serves under the job's name from here on, until the next; see
+  // AdapterRegistry::Provide.
+  void OnPublication(const PublicationReport& report) override;
   void OnWarning(const std::string& message) override;
   void OnFinish(const TrainingResult& result) override { End(result); }
   void OnStopped(int64_t checkpoint_step) override { End(JobStopped{checkpoint_step}); }
@@ -53,9 +61,13 @@ class JobRun : public TrainingSink {
   void Store(const JobRecord::Mutation& mutate, std::vector<Op> extra = {})
       ABSL_LOCKS_EXCLUDED(mu_);
   void End(JobOutcome outcome) ABSL_LOCKS_EXCLUDED(mu_);
+  // Takes checkpoints' adapters out of service that later ones have replaced. On the manager's
+  // thread: the registry may block.
+  void WithdrawReplaced() ABSL_LOCKS_EXCLUDED(mu_);
 
   const std::shared_ptr<JobRecord> record_;
   const std::string state_dir_;
+  AdapterRegistry* const adapters_;
   JobObserver* const observer_;
   // Only on the engine thread.
   absl::Time start_;
@@ -65,6 +77,8 @@ class JobRun : public TrainingSink {
   bool stop_ ABSL_GUARDED_BY(mu_) = false;
   bool discard_ ABSL_GUARDED_BY(mu_) = false;
   bool ended_ ABSL_GUARDED_BY(mu_) = false;
+  std::string published_ ABSL_GUARDED_BY(mu_);
+  std::vector<std::string> replaced_ ABSL_GUARDED_BY(mu_);
   absl::Status store_error_ ABSL_GUARDED_BY(mu_);
   JobOutcome outcome_ ABSL_GUARDED_BY(mu_);
 };

@@ -195,6 +195,7 @@ void FillDefaults(v1::TrainingSpec& spec, int32_t context_tokens, const v1::Adap
   LORAD_FILL(optim);
   LORAD_FILL(eval_steps);
   LORAD_FILL(save_steps);
+  LORAD_FILL(serve_checkpoints);
   LORAD_FILL(logging_steps);
   LORAD_FILL(early_stopping_patience);
   LORAD_FILL(seed);
@@ -241,6 +242,7 @@ TrainingSpec ToEngine(const v1::TrainingSpec& spec) {
   if (spec.has_optim()) LORAD_COPY(optim);  // a job stored before there was a choice has none
   LORAD_COPY(eval_steps);
   LORAD_COPY(save_steps);
+  LORAD_COPY(serve_checkpoints);
   LORAD_COPY(logging_steps);
   LORAD_COPY(early_stopping_patience);
   LORAD_COPY(seed);

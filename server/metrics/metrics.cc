@@ -114,6 +114,7 @@ void Metrics::OnItlTargetMissed() { state_->training.OnItlTargetMissed(); }
 void Metrics::OnAdapterLoad(const char* source, const absl::Status& status, double seconds) {
   state_->serving.OnAdapterLoad(source, status, seconds);
 }
+void Metrics::OnAdapterPrefetch() { state_->serving.OnAdapterPrefetch(); }
 void Metrics::OnAdapterEviction() { state_->serving.OnAdapterEviction(); }
 
 void Metrics::OnJobState(v1::JobState from, v1::JobState to) {
@@ -127,6 +128,9 @@ void Metrics::OnStep(const StepReport& report) {
   state_->training.OnStep(report);
 }
 void Metrics::OnEval(const EvalReport& report) { state_->training.OnEval(report); }
+void Metrics::OnPublication(const PublicationReport& report) {
+  state_->training.OnPublication(report);
+}
 void Metrics::OnCheckpoint(const CheckpointReport& report) {
   state_->training.OnCheckpoint(report);
 }

@@ -57,6 +57,7 @@ class Metrics : public EngineObserver,
   void OnItlTargetMissed() override;
   void OnAdapterLoad(const char* source, const absl::Status& status, double seconds) override;
   void OnAdapterEviction() override;
+  void OnAdapterPrefetch() override;
   // JobObserver.
   void OnJobState(v1::JobState from, v1::JobState to) override;
   void OnJobFinished(const v1::Job& job) override;
@@ -65,6 +66,7 @@ class Metrics : public EngineObserver,
   void OnStep(const StepReport& report) override;
   void OnEval(const EvalReport& report) override;
   void OnCheckpoint(const CheckpointReport& report) override;
+  void OnPublication(const PublicationReport& report) override;
   // RpcObserver.
   void OnCallStarted(absl::string_view method) override;
   void OnCallEnded(absl::string_view method, grpc::StatusCode code, double seconds) override;

@@ -60,8 +60,11 @@ void ServingMetrics::MakeAdapters(prometheus::Registry& registry) {
       HistogramFamily(registry, "lorad_adapter_load_seconds", "From its source onto the device.");
   load_from_disk_ = &seconds.Add({{"source", "disk"}}, kTokenSeconds);
   load_from_host_ = &seconds.Add({{"source", "host"}}, kTokenSeconds);
+  load_from_training_ = &seconds.Add({{"source", "training"}}, kTokenSeconds);
   evictions_ = &NewCounter(registry, "lorad_adapter_evictions_total",
                            "Adapters dropped from the device to make room.");
+  prefetches_ = &NewCounter(registry, "lorad_adapter_prefetches_total",
+                            "Loads that were begun before the request that wants them could run.");
   auto& swaps = CounterFamily(registry, "lorad_adapter_swaps_total",
                               "Attempts to move an alias to another version, by result.");
   swaps_ = {&swaps.Add({{"result", "ok"}}), &swaps.Add({{"result", "conflict"}}),
@@ -97,7 +100,11 @@ void ServingMetrics::OnServingStep(bool prefill, int32_t rows, double seconds) {
 void ServingMetrics::OnAdapterLoad(const std::string& source, const absl::Status& status,
                                    double seconds) {
   loads_[status.ok() ? 0 : 1]->Increment();
-  if (status.ok()) (source == "host" ? load_from_host_ : load_from_disk_)->Observe(seconds);
+  if (!status.ok()) return;
+  prometheus::Histogram* const from = source == "host"       ? load_from_host_
+                                      : source == "training" ? load_from_training_
+                                                             : load_from_disk_;
+  from->Observe(seconds);
 }
 
 void ServingMetrics::OnAliasMove(const absl::Status& status) {

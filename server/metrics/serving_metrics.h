@@ -20,6 +20,7 @@ class ServingMetrics {
   void OnServingStep(bool prefill, int32_t rows, double seconds);
   void OnAdapterLoad(const std::string& source, const absl::Status& status, double seconds);
   void OnAdapterEviction() { evictions_->Increment(); }
+  void OnAdapterPrefetch() { prefetches_->Increment(); }
   void OnAliasMove(const absl::Status& status);
   void OnAdapterCheck(const absl::Status& status);
 
@@ -46,7 +47,9 @@ class ServingMetrics {
   std::array<prometheus::Counter*, 2> checks_;  // ok, rejected
   prometheus::Histogram* load_from_disk_;
   prometheus::Histogram* load_from_host_;
+  prometheus::Histogram* load_from_training_;
   prometheus::Counter* evictions_;
+  prometheus::Counter* prefetches_;
 };
 
 }  // namespace lorad::server

@@ -29,6 +29,9 @@ class TrainingMetrics {
   void SetShare(double share) { share_->Set(share); }
   void OnEval(const EvalReport& report);
   void OnCheckpoint(const CheckpointReport& report);
+  void OnPublication(const PublicationReport& report) {
+    publication_seconds_->Observe(report.seconds);
+  }
 
  private:
   void MakeJobs(prometheus::Registry& registry);
@@ -64,6 +67,7 @@ class TrainingMetrics {
   prometheus::Histogram* checkpoint_seconds_;
   prometheus::Gauge* checkpoint_bytes_;
   prometheus::Gauge* last_checkpoint_;
+  prometheus::Histogram* publication_seconds_;
 };
 
 }  // namespace lorad::server

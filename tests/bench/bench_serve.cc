@@ -47,6 +47,7 @@ Json CaseJson(const ServeCase& of, const DeviceInfo& device) {
                {"adapters", of.adapters},
                {"rank", of.rank},
                {"adapter_memory_limit", of.adapter_memory},
+               {"adapter_host_memory", of.adapter_host_memory},
                {"max_batch_tokens", of.max_batch_tokens}};
   if (of.mode == "load") {
     json["through"] = "engine";

@@ -19,6 +19,7 @@ void CountBytes(const Model& model, const Backend& backend, DecodePoint& point) 
   const auto tokens = static_cast<int64_t>(static_cast<double>(point.batch) * point.context);
   point.bytes.kv = tokens * KvPageBytes(one_token);
 
+  point.adapter_bytes_each = point.adapter_parameters * SizeOf(backend.activation_dtype());
   point.bytes.adapters = point.distinct_adapters * point.adapter_bytes_each;
 }
 

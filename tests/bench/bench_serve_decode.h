@@ -27,7 +27,8 @@ struct DecodePoint {
   std::vector<double> step_seconds;  // of the measured steps, in order
   double context = 0;                // mean over rows and measured steps
   DecodeBytes bytes;                 // at that context
-  int64_t adapter_bytes_each = 0;
+  int64_t adapter_parameters = 0;
+  int64_t adapter_bytes_each = 0;  // what a step reads of it
 };
 
 // Thread-compatible.

@@ -17,6 +17,7 @@ Json TrafficJson(const AdapterTraffic::Counts& counts) {
           {"loads_from_host", counts.from_host.size()},
           {"failed_loads", counts.failed},
           {"evictions", counts.evictions},
+          {"prefetches", counts.prefetches},
           {"disk_ms", TimesJson(counts.from_disk)},
           {"host_ms", TimesJson(counts.from_host)}};
 }

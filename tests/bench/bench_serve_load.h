@@ -14,7 +14,8 @@ namespace lorad::bench {
 
 // Adds what the load showed to `json`: LoadJson's fields, and
 //   preemptions, kv_cache_tokens
-//   adapter_traffic   loads by source with their times, failed ones, evictions
+//   adapter_traffic   loads by source with their times, failed ones, evictions,
+//                     loads begun before a request could run with them
 //   adapter_memory    bytes of one, used at the end and at most, how many are where
 //   training          TrainingJson's, with ServeCase::train
 // Errors of the engine or the job.

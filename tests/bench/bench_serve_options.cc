@@ -31,6 +31,7 @@ FlagSet<ServeCase> CaseFlags() {
       .Add("adapters", &ServeCase::adapters)
       .Add("rank", &ServeCase::rank)
       .Add("adapter_memory", &ServeCase::adapter_memory)
+      .Add("adapter_host_memory", &ServeCase::adapter_host_memory)
       .Add("memory_limit", &ServeCase::memory_limit)
       .Add("kv_cache_tokens", &ServeCase::kv_cache_tokens)
       .Add("max_batch_tokens", &ServeCase::max_batch_tokens)
@@ -78,6 +79,7 @@ absl::Status Check(const ServeCase& of) {
   RETURN_IF_ERROR(CheckRange("rank", of.rank, 1, 4096));
   RETURN_IF_ERROR(CheckRange("train_rank", of.train_rank, 1, 4096));
   RETURN_IF_ERROR(CheckRange("adapter_memory", of.adapter_memory, 0, kMax));
+  RETURN_IF_ERROR(CheckRange("adapter_host_memory", of.adapter_host_memory, 0, kMax));
   if (!(of.train_solo_seconds > 0))
     return Refused("train_solo_seconds", absl::StrCat(of.train_solo_seconds), "> 0");
   if (!of.train.empty()) RETURN_IF_ERROR(ParseMicroBatch(of.train).status());

@@ -20,8 +20,9 @@ struct ServeCase : LoadOptions {
 
   int64_t adapters = 0;  // registered (load), or spread over the batch (decode); 0: base alone
   int32_t rank = 16;     // of each, on all linears
-  int64_t adapter_memory = 0;   // bytes of the device for adapters; 0: what the engine plans
-  int64_t memory_limit = 0;     // EngineConfig::memory_limit_bytes
+  int64_t adapter_memory = 0;  // bytes of the device for adapters; 0: what the engine plans
+  int64_t adapter_host_memory = int64_t{4} << 30;  // EngineConfig::adapter_host_memory_bytes
+  int64_t memory_limit = 0;                        // EngineConfig::memory_limit_bytes
   int64_t kv_cache_tokens = 0;  // EngineConfig's; 0: in decode what the batch needs
   int32_t max_batch_tokens = 2048;
   int32_t max_running = 64;  // EngineConfig::max_running_requests; in decode the largest batch

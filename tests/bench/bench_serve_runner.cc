@@ -11,6 +11,9 @@
 #include "engine/infer/runner.h"
 #include "engine/kv/kv_cache.h"
 #include "engine/lora/adapter.h"
+#include "engine/lora/adapter_image.h"
+#include "engine/lora/pinned_pages.h"
+#include "engine/sched/kv_adapter_memory.h"
 #include "tests/bench/bench_serve_decode.h"
 #include "tests/bench/random_adapters.h"
 
@@ -49,7 +52,7 @@ class RunnerDecode final : public DecodeBench {
     // A row sees its own key too.
     point.context = static_cast<double>(options_.context + options_.warmup_steps) +
                     static_cast<double>(options_.steps + 1) / 2;
-    if (options_.adapters > 0) point.adapter_bytes_each = adapters_.front()->size_bytes();
+    point.adapter_parameters = adapter_parameters_;
     CountBytes(*model_, backend_, point);
     return point;
   }
@@ -88,11 +91,17 @@ class RunnerDecode final : public DecodeBench {
   absl::Status MakeAdapters() {
     const RandomAdapters random(model_->config(), options_.rank, options_.seed);
     ASSIGN_OR_RETURN(const std::unique_ptr<Stream> stream, backend_.CreateStream());
+    adapter_memory_ = std::make_unique<KvAdapterMemory>(*cache_, backend_);
+    PinnedPages pinned(backend_.allocator(), adapter_memory_->page_bytes(), /*kept_bytes=*/0);
     for (int64_t i = 0; i < std::min(options_.adapters, rows_); ++i) {
       const HostAdapter host = random.Make(i);
+      adapter_parameters_ = host.num_parameters();
+      ASSIGN_OR_RETURN(const std::shared_ptr<const AdapterImage> image,
+                       AdapterImage::Create(RandomAdapters::Name(i), Views(host),
+                                            backend_.activation_dtype(), pinned));
       ASSIGN_OR_RETURN(adapters_.emplace_back(),
-                       DeviceAdapter::Create(host, RandomAdapters::Name(i), backend_, *stream));
-      RETURN_IF_ERROR(stream->Synchronize());  // the host copy goes
+                       DeviceAdapter::Create(*image, *adapter_memory_, backend_, *stream));
+      RETURN_IF_ERROR(stream->Synchronize());  // the image goes
     }
     return absl::OkStatus();
   }
@@ -144,6 +153,8 @@ class RunnerDecode final : public DecodeBench {
   std::unique_ptr<KvCache> cache_;
   std::unique_ptr<Runner> runner_;
   std::vector<KvTable> tables_;
+  std::unique_ptr<KvAdapterMemory> adapter_memory_;
+  int64_t adapter_parameters_ = 0;
   std::vector<std::shared_ptr<const DeviceAdapter>> adapters_;
 };
 

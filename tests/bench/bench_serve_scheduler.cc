@@ -76,7 +76,7 @@ class SchedulerDecode final : public DecodeBench {
     point.batch = batch;
     point.distinct_adapters = std::min<int64_t>(batch, options_.adapters);
     RETURN_IF_ERROR(TakeSteps(answers, point));
-    point.adapter_bytes_each = serve_->adapter_bytes_each();
+    point.adapter_parameters = serve_->adapter_parameters();
     CountBytes(*model_, *backend_, point);
     return point;
   }

@@ -129,7 +129,8 @@ int Main(int argc, char** argv) {
   const auto job = TrainingJob::Create(spec, *model, tokenizer->get(), *backend);
   if (!job.ok()) return Fail(job.status());
   const auto run = std::make_shared<StepCollector>();
-  if (const absl::Status status = (*job)->Start(run); !status.ok()) return Fail(status);
+  const absl::Status started = (*job)->Start(run, /*publish=*/nullptr);
+  if (!started.ok()) return Fail(started);
   while ((*job)->Advance() == TrainingState::kRunning) {
   }
   std::filesystem::remove_all(out);

@@ -72,6 +72,7 @@ class Driver {
     while (WaitForStream(end - Now())) {
       PlannedRequest next = *source_.Next();
       next.at = Now();
+      if (next.at >= end) return;
       Send(next);
     }
   }

@@ -65,6 +65,11 @@ void AdapterTraffic::OnAdapterEviction() {
   ++counts_.evictions;
 }
 
+void AdapterTraffic::OnAdapterPrefetch() {
+  absl::MutexLock lock(&mu_);
+  ++counts_.prefetches;
+}
+
 ServeEngine::ServeEngine(const ServeCase& options, std::shared_ptr<const Model> model,
                          std::shared_ptr<Backend> backend)
     : backend_(std::move(backend)),
@@ -80,6 +85,7 @@ absl::StatusOr<std::unique_ptr<ServeEngine>> ServeEngine::Create(const ServeCase
   config.model_dir = options.shape;
   config.memory_limit_bytes = options.memory_limit;
   config.max_batch_tokens = options.max_batch_tokens;
+  config.adapter_host_memory_bytes = options.adapter_host_memory;
   config.observer = &serve->traffic_;
   RemoveLimits(serve->backend_->allocator());
   ASSIGN_OR_RETURN(serve->engine_,
@@ -113,6 +119,7 @@ absl::Status ServeEngine::RegisterAdapters(int64_t count) {
       if (!failure.ok()) return;
       adapter_ids_[i] = info->id;
       adapter_bytes_each_ = info->device_bytes;
+      adapter_parameters_ = info->parameters;
     }
   };
   std::vector<std::thread> threads;

@@ -25,7 +25,7 @@ class AdapterTraffic final : public EngineObserver {
  public:
   struct Counts {
     std::vector<double> from_disk, from_host;  // seconds of each load
-    int64_t failed = 0, evictions = 0;
+    int64_t failed = 0, evictions = 0, prefetches = 0;
   };
   Counts counts() const;
 
@@ -35,6 +35,7 @@ class AdapterTraffic final : public EngineObserver {
   void OnServingStep(bool, int32_t, double) override {}
   void OnAdapterLoad(const char* source, const absl::Status& status, double seconds) override;
   void OnAdapterEviction() override;
+  void OnAdapterPrefetch() override;
 
  private:
   mutable absl::Mutex mu_;
@@ -57,7 +58,8 @@ class ServeEngine final : public LoadClient {
 
   Engine& engine() { return *engine_; }
   const AdapterTraffic& traffic() const { return traffic_; }
-  int64_t adapter_bytes_each() const { return adapter_bytes_each_; }  // on the device
+  int64_t adapter_bytes_each() const { return adapter_bytes_each_; }  // on the device, whole pages
+  int64_t adapter_parameters() const { return adapter_parameters_; }
 
  private:
   ServeEngine(const ServeCase& options, std::shared_ptr<const Model> model,
@@ -70,7 +72,7 @@ class ServeEngine final : public LoadClient {
   AdapterTraffic traffic_;
   std::unique_ptr<Engine> engine_;
   std::vector<std::string> adapter_ids_;
-  int64_t adapter_bytes_each_ = 0;
+  int64_t adapter_bytes_each_ = 0, adapter_parameters_ = 0;
   std::vector<RequestId> started_;
 };
 

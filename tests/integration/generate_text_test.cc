@@ -1,6 +1,7 @@
 // Text of several answers and of batches over the real engine and a small random model whose tokens
 // are bytes: nearly every character and every stop string crosses a border of tokens. Also that
 // what is cancelled or late gives its pages back.
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <set>
@@ -55,15 +56,18 @@ class GenerateTextTest : public ServerTest {
     EXPECT_GRPC(inference_->Detokenize(Context().get(), request, &response), OK, "");
     return response.text();
   }
-  // Two characters of `text` that do not begin it, so that there is something before them.
-  static std::string SomeOf(const std::string& text) {
-    for (size_t i = 8; i + 2 <= text.size(); ++i) {
-      const std::string two = text.substr(i, 2);
-      if (absl::ascii_isalnum(two[0]) && absl::ascii_isalnum(two[1]) && text.find(two) == i) {
-        return two;
+  // Two characters of one of `answers` that do not begin it, so that something is before them.
+  static std::string SomeOf(const std::vector<Answer>& answers) {
+    for (const Answer& answer : answers) {
+      const std::string& text = answer.text;
+      for (size_t i = 8; i + 2 <= text.size(); ++i) {
+        const std::string two = text.substr(i, 2);
+        if (absl::ascii_isalnum(two[0]) && absl::ascii_isalnum(two[1]) && text.find(two) == i) {
+          return two;
+        }
       }
     }
-    ADD_FAILURE() << "no two letters in " << text;
+    ADD_FAILURE() << "no two letters in " << answers.size() << " answers";
     return "";
   }
   // `answer`, of a request with `stop`, against `whole`, of the same request without.
@@ -104,7 +108,7 @@ TEST_F(GenerateTextTest, SamplesDoNotDependOnTheirNumber) {
 
 TEST_F(GenerateTextTest, AStopStringAcrossTokensEndsEachSampleByItself) {
   const std::vector<Answer> whole = GenerateSamples(Samples("hello", 8, 5));
-  const std::string stop = SomeOf(whole[3].text);
+  const std::string stop = SomeOf(whole);
   v1::GenerateRequest request = Samples("hello", 8, 5);
   request.add_stop(stop);
   const std::vector<Answer> answers = GenerateSamples(request);
@@ -113,7 +117,9 @@ TEST_F(GenerateTextTest, AStopStringAcrossTokensEndsEachSampleByItself) {
     ASSERT_GRPC_OK(answers[i].status);
     ExpectStopped(answers[i], whole[i], stop);
   }
-  EXPECT_EQ(answers[3].finish.finish_reason(), v1::FINISH_REASON_STOP);
+  EXPECT_TRUE(std::any_of(answers.begin(), answers.end(), [](const Answer& answer) {
+    return answer.finish.finish_reason() == v1::FINISH_REASON_STOP;
+  }));
 }
 
 TEST_F(GenerateTextTest, ABatchGivesWhatGenerateGives) {
@@ -123,7 +129,7 @@ TEST_F(GenerateTextTest, ABatchGivesWhatGenerateGives) {
   for (int i = 0; i < 12; ++i) {
     const v1::GenerateRequest request = Samples(absl::StrCat("prompt ", i), 1 + i % 3, i);
     whole.push_back(GenerateSamples(request));
-    stops.push_back(SomeOf(whole.back()[0].text));
+    stops.push_back(SomeOf(whole.back()));
     *batch.add_requests() = request;
     if (i % 2 == 0) batch.mutable_requests(i)->add_stop(stops.back());
   }

@@ -50,6 +50,7 @@ class FailingAllocator final : public Allocator {
   }
   MemoryUsage Usage(MemoryTag tag) const override { return base_.Usage(tag); }
   void SetLimit(MemoryTag tag, int64_t limit_bytes) override { base_.SetLimit(tag, limit_bytes); }
+  void Retag(int64_t bytes, MemoryTag from, MemoryTag to) override { base_.Retag(bytes, from, to); }
 
  private:
   bool Counts(MemoryTag tag) const {

@@ -278,11 +278,20 @@ absl::StatusOr<AdapterInfo> FakeEngine::RegisterAdapter(const std::string& peft_
   ASSIGN_OR_RETURN(AdapterInfo info, InspectAdapter(peft_dir));
   absl::MutexLock lock(&mu_);
   adapters_.try_emplace(info.id, AdapterTier::kDisk);
+  infos_[info.id] = info;
   return info;
+}
+
+absl::StatusOr<AdapterInfo> FakeEngine::FindAdapter(const std::string& id) const {
+  absl::MutexLock lock(&mu_);
+  const auto it = infos_.find(id);
+  if (it == infos_.end()) return absl::NotFoundError("unknown adapter");
+  return it->second;
 }
 
 absl::Status FakeEngine::UnregisterAdapter(const std::string& id) {
   absl::MutexLock lock(&mu_);
+  infos_.erase(id);
   return adapters_.erase(id) > 0 ? absl::OkStatus() : absl::NotFoundError("unknown adapter");
 }
 
@@ -375,6 +384,20 @@ absl::Status FakeEngine::Checkpoint(const TrainingSpec& spec, int64_t step, Trai
   return absl::OkStatus();
 }
 
+void FakeEngine::PublishTrained(const std::string& content, int64_t step, bool final,
+                                TrainingSink& sink) {
+  AdapterInfo info;
+  info.id = Sha256Hex(content);
+  info.r = 4;
+  {
+    absl::MutexLock lock(&mu_);
+    adapters_[info.id] = AdapterTier::kDevice;
+    infos_[info.id] = info;
+  }
+  sink.OnPublication({step, final, info.id, 0.001});
+  while (final && script_->hold_output) absl::SleepFor(absl::Milliseconds(1));
+}
+
 void FakeEngine::Train(TrainingSpec spec, std::shared_ptr<TrainingSink> sink) {
   const int64_t steps = spec.max_steps > 0 ? spec.max_steps : kDefaultSteps;
   const auto end = [this] {
@@ -404,15 +427,25 @@ void FakeEngine::Train(TrainingSpec spec, std::shared_ptr<TrainingSink> sink) {
       end();
       return sink->OnError(absl::InternalError(absl::StrCat("scripted failure at step ", step)));
     }
-    if (spec.save_steps > 0 && step % spec.save_steps == 0) (void)Checkpoint(spec, step, *sink);
+    if (spec.save_steps > 0 && step % spec.save_steps == 0) {
+      (void)Checkpoint(spec, step, *sink);
+      if (spec.serve_checkpoints)
+        PublishTrained(absl::StrCat("checkpoint ", step), step, /*final=*/false, *sink);
+    }
     if (spec.eval_steps > 0 && step % spec.eval_steps == 0) {
       sink->OnEval({step, 2.5 / step, true, 10, 0.001});
     }
   }
   // The content is a function of the data and the spec alone, as the real engine's.
-  const std::string id = WriteFakeAdapter(
-      spec.output_dir, absl::StrCat("trained seed=", spec.seed, " steps=", steps,
-                                    " data=", Sha256HexOfFile(spec.train_path).value_or("?")));
+  const std::string content =
+      absl::StrCat("trained seed=", spec.seed, " steps=", steps,
+                   " data=", Sha256HexOfFile(spec.train_path).value_or("?"));
+  PublishTrained(content, steps, /*final=*/true, *sink);
+  if (script_->fail_output) {
+    end();
+    return sink->OnError(absl::ResourceExhaustedError("scripted failure to write the output"));
+  }
+  const std::string id = WriteFakeAdapter(spec.output_dir, content);
   end();
   sink->OnFinish({id, spec.output_dir, steps, 2.0 / steps, std::numeric_limits<double>::quiet_NaN(),
                   steps, false});

@@ -26,6 +26,9 @@ struct FakeScript {
   std::atomic<int64_t> step_delay_us = 0;   // of one training step
   std::atomic<int64_t> fail_at_step = 0;    // the job ends with kInternal after this step; 0: never
   std::atomic<bool> hold_training = false;  // steps wait while it is set
+  // The finished adapter serves from memory, and its files are written when this is not set.
+  std::atomic<bool> hold_output = false;
+  std::atomic<bool> fail_output = false;  // they cannot be written
   std::atomic<bool> healthy = true;
   std::atomic<int> max_queued = 1024;  // requests at once; more are kResourceExhausted
   std::atomic<bool> seeded = false;    // the seed, modulo 26, is added to each letter's place
@@ -67,6 +70,8 @@ class FakeEngine : public Engine {
   absl::StatusOr<AdapterInfo> InspectAdapter(const std::string& peft_dir) const override;
   absl::StatusOr<AdapterInfo> RegisterAdapter(const std::string& peft_dir) override
       ABSL_LOCKS_EXCLUDED(mu_);
+  absl::StatusOr<AdapterInfo> FindAdapter(const std::string& id) const override
+      ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status UnregisterAdapter(const std::string& id) override ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status LoadAdapter(const std::string& id) override ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status UnloadAdapter(const std::string& id, absl::Time deadline) override
@@ -106,6 +111,9 @@ class FakeEngine : public Engine {
   void Advance(Running& running) ABSL_LOCKS_EXCLUDED(mu_);
   int32_t NextToken(Running& running) const;
   void Train(TrainingSpec spec, std::shared_ptr<TrainingSink> sink);
+  // Registers the adapter of `content` before it has files.
+  void PublishTrained(const std::string& content, int64_t step, bool final, TrainingSink& sink)
+      ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status Checkpoint(const TrainingSpec& spec, int64_t step, TrainingSink& sink);
 
   EngineObserver* const observer_;
@@ -118,6 +126,7 @@ class FakeEngine : public Engine {
   std::deque<std::shared_ptr<Running>> running_ ABSL_GUARDED_BY(mu_);
   RequestId next_id_ ABSL_GUARDED_BY(mu_) = 1;
   std::map<std::string, AdapterTier> adapters_ ABSL_GUARDED_BY(mu_);
+  std::map<std::string, AdapterInfo> infos_ ABSL_GUARDED_BY(mu_);  // of adapters_
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
   bool training_ ABSL_GUARDED_BY(mu_) = false;
   bool stop_training_ ABSL_GUARDED_BY(mu_) = false;

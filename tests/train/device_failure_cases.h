@@ -59,7 +59,7 @@ class DeviceFailureCases : public testing::Test {
     EXPECT_OK(job);
     if (!job.ok()) return sink;
     ended_ = *std::move(job);
-    if (ended_->Start(sink).ok())
+    if (ended_->Start(sink, /*publish=*/nullptr).ok())
       while (ended_->Advance() == TrainingState::kRunning) {
       }
     return sink;

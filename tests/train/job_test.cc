@@ -48,28 +48,41 @@ class JobTest : public testing::Test {
 // the kind that it was said to be.
 TEST_F(JobTest, SlicesAreNamedAndTimed) {
   const std::string expected = AdapterOf(ResumableSpec());
+  ASSERT_OK_AND_ASSIGN(
+      const std::unique_ptr<TrainingJob> job,
+      TrainingJob::Create(ResumableSpec(), fixture_.model(), nullptr, fixture_.backend()));
+  const auto sink = std::make_shared<RecordingSink>();
+  ASSERT_OK(job->Start(sink, /*publish=*/nullptr));
   std::array<int64_t, kNumSliceKinds> counts{};
   absl::Duration total;
   int64_t updates_before_a_step = 0;
   const absl::Time began = absl::Now();
-  const auto sink = fixture_.Run(ResumableSpec(), [&](TrainingJob& job, const RecordingSink& seen) {
-    const absl::Duration took = job.AwaitSlice();
+  while (job->state() == TrainingState::kRunning) {
+    if (job->waiting()) {
+      job->Advance();
+      absl::SleepFor(absl::Microseconds(100));
+      continue;
+    }
+    const Slice slice = job->next_slice();
+    EXPECT_GE(slice.tokens, 1);
+    ++counts[static_cast<int>(slice.kind)];
+    // The last update of a step is what makes it done.
+    if (slice.kind == SliceKind::kUpdate)
+      updates_before_a_step = static_cast<int64_t>(sink->steps.size());
+    job->Advance();
+    const absl::Duration took = job->AwaitSlice();
     EXPECT_GE(took, absl::ZeroDuration());
     total += took;
-    const SliceKind next = job.next_slice().kind;
-    EXPECT_GE(job.next_slice().tokens, 1);
-    ++counts[static_cast<int>(next)];
-    // The last update of a step is what makes it done.
-    if (next == SliceKind::kUpdate) updates_before_a_step = static_cast<int64_t>(seen.steps.size());
-    return false;
-  });
+  }
   ASSERT_TRUE(sink->result.has_value()) << sink->error;
   EXPECT_EQ(sink->result->adapter_id, expected);
   EXPECT_EQ(updates_before_a_step, sink->result->steps - 1);
   for (int kind = 0; kind < kNumSliceKinds; ++kind) EXPECT_GT(counts[kind], 0) << kind;
   EXPECT_EQ(counts[static_cast<int>(SliceKind::kUpdate)], sink->result->steps);
   EXPECT_EQ(counts[static_cast<int>(SliceKind::kSnapshot)],
-            static_cast<int64_t>(sink->checkpoints.size()) + 1);  // and the result
+            static_cast<int64_t>(sink->checkpoints.size()) +
+                std::count_if(sink->evals.begin(), sink->evals.end(),
+                              [](const EvalReport& eval) { return eval.best; }));
   EXPECT_LE(total, absl::Now() - began);
   double in_steps = 0;
   for (const StepReport& step : sink->steps) in_steps += step.seconds;
@@ -324,8 +337,8 @@ TEST_F(JobTest, AutoKeepsTheLayersThatFit) {
   const TrainingPlan all = plan("none", 0), one = plan("every_layer", 0), host = plan("offload", 0);
   ASSERT_GT(all.peak_bytes, one.peak_bytes);
   ASSERT_GT(one.peak_bytes, host.peak_bytes);
-  EXPECT_EQ(one.pinned_bytes, 0);
-  EXPECT_GT(host.pinned_bytes, 0);
+  EXPECT_EQ(one.pinned_bytes, all.pinned_bytes);
+  EXPECT_GT(host.pinned_bytes, one.pinned_bytes);
   EXPECT_EQ(plan("auto", all.peak_bytes).activation_checkpointing, "all 3 layers kept");
   const TrainingPlan three = plan("auto", all.peak_bytes - 1);
   EXPECT_EQ(three.activation_checkpointing, "all 3 layers kept but silu(gate) * up");

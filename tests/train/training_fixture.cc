@@ -4,6 +4,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "engine/core/check.h"
 #include "engine/core/philox.h"
 #include "gtest/gtest.h"
@@ -111,9 +113,14 @@ std::shared_ptr<RecordingSink> TrainingFixture::Run(
     return sink;
   }
   // Errors of Start are in sink->error too.
-  if (!(*job)->Start(sink).ok()) return sink;
-  while ((*job)->Advance() == TrainingState::kRunning)
-    if (stop != nullptr && stop(**job, *sink)) break;
+  if (!(*job)->Start(sink, /*publish=*/nullptr).ok()) return sink;
+  while ((*job)->Advance() == TrainingState::kRunning) {
+    if ((*job)->waiting()) {  // no slice
+      absl::SleepFor(absl::Microseconds(100));
+    } else if (stop != nullptr && stop(**job, *sink)) {
+      break;
+    }
+  }
   return sink;
 }
 

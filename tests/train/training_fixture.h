@@ -24,6 +24,7 @@ class RecordingSink final : public TrainingSink {
   void OnStep(const StepReport& report) override { steps.push_back(report); }
   void OnEval(const EvalReport& report) override { evals.push_back(report); }
   void OnCheckpoint(const CheckpointReport& report) override { checkpoints.push_back(report); }
+  void OnPublication(const PublicationReport& report) override { publications.push_back(report); }
   void OnWarning(const std::string& message) override { warnings.push_back(message); }
   void OnFinish(const TrainingResult& report) override {
     ++ends;
@@ -42,6 +43,7 @@ class RecordingSink final : public TrainingSink {
   std::vector<StepReport> steps;
   std::vector<EvalReport> evals;
   std::vector<CheckpointReport> checkpoints;
+  std::vector<PublicationReport> publications;
   std::vector<std::string> warnings;
   std::optional<TrainingResult> result;
   std::optional<int64_t> stopped_at;

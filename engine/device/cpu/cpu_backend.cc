@@ -38,6 +38,9 @@ class CpuAllocator final : public Allocator {
   void SetLimit(MemoryTag tag, int64_t limit_bytes) override {
     accounts_.SetLimit(tag, limit_bytes);
   }
+  void Retag(int64_t bytes, MemoryTag from, MemoryTag to) override {
+    accounts_.Move(bytes, from, to);
+  }
 
  private:
   MemoryAccounts accounts_;
@@ -59,6 +62,7 @@ class CpuEvent final : public Event {
     return recorded_ - static_cast<CpuEvent&>(earlier).recorded_;
   }
   absl::Status Wait(Stream&) override { return absl::OkStatus(); }
+  absl::StatusOr<bool> Done() override { return true; }
 
  private:
   absl::Time recorded_ = absl::InfinitePast();

@@ -16,6 +16,9 @@ class CudaAllocator final : public Allocator {
   void SetLimit(MemoryTag tag, int64_t limit_bytes) override {
     accounts_.SetLimit(tag, limit_bytes);
   }
+  void Retag(int64_t bytes, MemoryTag from, MemoryTag to) override {
+    accounts_.Move(bytes, from, to);
+  }
 
  private:
   absl::StatusOr<void*> Take(int64_t bytes, MemoryTag tag);

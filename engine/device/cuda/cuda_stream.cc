@@ -61,4 +61,14 @@ absl::Status CudaEvent::Wait(Stream& stream) {
   return ToStatus(cudaStreamWaitEvent(Handle(stream), handle_, 0), "cudaStreamWaitEvent");
 }
 
+absl::StatusOr<bool> CudaEvent::Done() {
+  const cudaError_t error = cudaEventQuery(handle_);
+  if (error == cudaErrorNotReady) {
+    (void)cudaGetLastError();  // not an error: the next launch must not report it
+    return false;
+  }
+  RETURN_IF_ERROR(ToStatus(error, "cudaEventQuery"));
+  return true;
+}
+
 }  // namespace lorad::cuda

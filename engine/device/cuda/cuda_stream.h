@@ -49,6 +49,7 @@ class CudaEvent final : public Event {
   absl::Status Synchronize() override;
   absl::StatusOr<absl::Duration> Since(Event& earlier) override;
   absl::Status Wait(Stream& stream) override;
+  absl::StatusOr<bool> Done() override;
 
  private:
   explicit CudaEvent(cudaEvent_t handle) : handle_(handle) {}

@@ -19,14 +19,14 @@ struct Pages {
   const KV* cache;  // of the kv head
   const int32_t* pages;
   int64_t page_tokens;
-  int64_t stride;  // elements between tokens
+  int64_t page_stride;  // elements between pages
 
   // body(first key, keys, data) for the runs of keys [0, count) that lie together.
   template <typename Body>
   void ForRuns(int64_t count, const Body& body) const {
     for (int64_t key = 0; key < count; key += page_tokens) {
       const int64_t page = pages[key / page_tokens];
-      body(key, std::min(page_tokens, count - key), cache + page * page_tokens * stride);
+      body(key, std::min(page_tokens, count - key), cache + page * page_stride);
     }
   }
 };
@@ -46,7 +46,7 @@ struct PagedRun {
   Pages<KV> PagesOf(const ConstTensorView& cache, int64_t sequence, int64_t kv_head) const {
     return {cache.as<KV>() + kv_head * head_dim,
             args.page_table.as<int32_t>() + sequence * args.page_table.shape[1], cache.shape[1],
-            kv_heads * head_dim};
+            cache.stride()};
   }
 
   // Row `t` of q, which sees `keys` keys of `sequence`: the query heads of one kv head.
@@ -120,9 +120,13 @@ template <typename T, typename KV>
 void RunKvWrite(const KvWriteArgs& args) {
   const int64_t width = args.k.shape[1] * args.k.shape[2];
   const int64_t* slots = args.slots.as<int64_t>();
+  const auto place = [&](const TensorView& cache, int64_t slot) {
+    const int64_t page_tokens = cache.shape[1];
+    return cache.as<KV>() + slot / page_tokens * cache.stride() + slot % page_tokens * width;
+  };
   for (int64_t t = 0; t < args.k.shape[0]; ++t) {
-    WriteRow(args.k.as<T>() + t * width, width, args.k_cache.as<KV>() + slots[t] * width);
-    WriteRow(args.v.as<T>() + t * width, width, args.v_cache.as<KV>() + slots[t] * width);
+    WriteRow(args.k.as<T>() + t * width, width, place(args.k_cache, slots[t]));
+    WriteRow(args.v.as<T>() + t * width, width, place(args.v_cache, slots[t]));
   }
 }
 

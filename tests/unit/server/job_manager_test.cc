@@ -40,7 +40,10 @@ class JobManagerTest : public ::testing::Test {
     ASSERT_OK(upload->Append(chunk));
     ASSERT_OK(upload->Commit());
   }
-  void TearDown() override { script_->hold_training = false; }
+  void TearDown() override {
+    script_->hold_training = false;
+    script_->hold_output = false;
+  }
 
   // Opens what is stored, without starting to run jobs.
   void Open() {
@@ -385,6 +388,97 @@ TEST(JobIdTest, HasOneSpelling) {
     EXPECT_EQ(JobNumber(wrong), 0) << wrong;
   }
   EXPECT_LT(JobKey(9), JobKey(10));
+}
+
+TEST_F(JobManagerTest, TheAdapterServesBeforeItIsDurable) {
+  script_->hold_output = true;
+  jobs_->Start();
+  const std::string id = Submit(Request());
+  absl::StatusOr<ResolvedAdapter> served = adapters_->Resolve("sql");
+  for (int i = 0; i < 5000 && !served.ok(); ++i) {
+    absl::SleepFor(absl::Milliseconds(1));
+    served = adapters_->Resolve("sql");
+  }
+  ASSERT_OK(served);
+  EXPECT_EQ(jobs_->Get(id)->state(), v1::JOB_STATE_RUNNING);
+  EXPECT_OK(engine_->FindAdapter(served->id));
+  EXPECT_EQ(adapters_->Resolve(served->ref)->id, served->id);
+  EXPECT_EQ(adapters_->Resolve("sql@" + served->id)->id, served->id);
+  EXPECT_THAT(adapters_->Resolve("sql@0123456789ab"), StatusIs(absl::StatusCode::kNotFound, "sql"));
+  // Nothing that outlives a crash may stand on it yet.
+  EXPECT_THAT(adapters_->Get("sql"), StatusIs(absl::StatusCode::kNotFound, "sql"));
+  EXPECT_THAT(adapters_->SetAlias("live", served->ref, std::nullopt),
+              StatusIs(absl::StatusCode::kNotFound, "sql"));
+  EXPECT_EQ(adapters_->NumAdapters(), 0);
+  script_->hold_output = false;
+  const v1::Job job = Await(id, v1::JOB_STATE_SUCCEEDED);
+  EXPECT_EQ(job.result().adapter(), served->ref);
+  EXPECT_EQ(job.result().sha256(), served->id);
+  EXPECT_EQ(adapters_->Resolve("sql")->id, served->id);
+  EXPECT_OK(adapters_->SetAlias("live", served->ref, std::nullopt));
+}
+
+TEST_F(JobManagerTest, AnAdapterWhoseFilesCannotBeWrittenIsWithdrawn) {
+  const std::string old = WriteFakeAdapter(dir_.File("old"), "old");
+  ASSERT_OK_AND_ASSIGN(StagedAdapter staged, adapters_->Stage("sql", dir_.File("old"), ""));
+  ASSERT_OK(adapters_->Commit(staged, {}));
+  script_->hold_output = true;
+  script_->fail_output = true;
+  jobs_->Start();
+  const std::string id = Submit(Request());
+  std::string served = old;
+  for (int i = 0; i < 5000 && served == old; ++i) {
+    absl::SleepFor(absl::Milliseconds(1));
+    served = adapters_->Resolve("sql")->id;
+  }
+  EXPECT_NE(served, old);
+  script_->hold_output = false;
+  EXPECT_THAT(Await(id, v1::JOB_STATE_FAILED).error().status().message(),
+              ::testing::HasSubstr("failure to write"));
+  // The job is told FAILED a moment before its adapter is withdrawn.
+  for (int i = 0; i < 5000 && engine_->FindAdapter(served).ok(); ++i)
+    absl::SleepFor(absl::Milliseconds(1));
+  EXPECT_EQ(adapters_->Resolve("sql")->id, old);
+  EXPECT_THAT(engine_->FindAdapter(served), StatusIs(absl::StatusCode::kNotFound, ""));
+  EXPECT_OK(engine_->FindAdapter(old));
+}
+
+TEST_F(JobManagerTest, CheckpointsServeUntilTheyAreReplaced) {
+  v1::SubmitJobRequest request = Request();
+  request.mutable_spec()->mutable_training()->set_save_steps(2);
+  request.mutable_spec()->mutable_training()->set_serve_checkpoints(true);
+  script_->hold_output = true;
+  jobs_->Start();
+  const std::string id = Submit(request);
+  // The fake's checkpoints hold this; the last one is of step 10, then comes the result.
+  const std::string first = Sha256Hex("checkpoint 2"), last = Sha256Hex("checkpoint 10");
+  absl::StatusOr<ResolvedAdapter> served = adapters_->Resolve("sql");
+  for (int i = 0; i < 5000 && (!served.ok() || engine_->FindAdapter(last).ok()); ++i) {
+    absl::SleepFor(absl::Milliseconds(1));
+    served = adapters_->Resolve("sql");
+  }
+  ASSERT_OK(served);
+  script_->hold_output = false;
+  const v1::Job job = Await(id, v1::JOB_STATE_SUCCEEDED);
+  EXPECT_EQ(adapters_->Resolve("sql")->id, job.result().sha256());
+  EXPECT_EQ(adapters_->NumAdapters(), 1);
+  for (const std::string& gone : {first, last})
+    EXPECT_THAT(engine_->FindAdapter(gone), StatusIs(absl::StatusCode::kNotFound, ""));
+  EXPECT_THAT(adapters_->Resolve("sql@" + first.substr(0, 12)),
+              StatusIs(absl::StatusCode::kNotFound, "sql"));
+}
+
+TEST_F(JobManagerTest, ProvidingWhatIsThereChangesNothing) {
+  const std::string id = WriteFakeAdapter(dir_.File("old"), "old");
+  ASSERT_OK_AND_ASSIGN(StagedAdapter staged, adapters_->Stage("sql", dir_.File("old"), ""));
+  ASSERT_OK(adapters_->Commit(staged, {}));
+  EXPECT_OK(adapters_->Provide("sql", id));
+  adapters_->Withdraw("sql", id);
+  EXPECT_EQ(adapters_->Resolve("sql")->id, id);
+  EXPECT_OK(engine_->FindAdapter(id));
+  const std::string clash = id.substr(0, 12) + std::string(52, 'f');
+  EXPECT_THAT(adapters_->Provide("sql", clash),
+              StatusIs(absl::StatusCode::kAlreadyExists, "its content is another one"));
 }
 
 }  // namespace

@@ -38,6 +38,9 @@ TEST_F(MetricsTest, EverySeriesIsThereFromTheStart) {
                            "lorad_prefix_cache_evictions_total 0",
                            "lorad_adapters_loaded{tier=\"gpu\"} 0",
                            "lorad_adapter_loads_total{result=\"error\"} 0",
+                           "lorad_adapter_load_seconds_count{source=\"training\"} 0",
+                           "lorad_adapter_prefetches_total 0",
+                           "lorad_adapter_publication_seconds_count 0",
                            "lorad_adapter_swaps_total{result=\"conflict\"} 0",
                            "lorad_jobs{state=\"running\"} 0",
                            "lorad_jobs_finished_total{reason=\"system\",result=\"failed\"} 0",
@@ -109,6 +112,26 @@ TEST_F(MetricsTest, FollowsJobsAndTokens) {
   EXPECT_THAT(page, HasSubstr("lorad_inference_generated_tokens_total{kind=\"adapter\"} 7"));
   EXPECT_THAT(page, HasSubstr("lorad_inference_cached_prompt_tokens_total{kind=\"adapter\"} 8"));
   EXPECT_EQ(metrics_.totals().generated_tokens, 7);
+}
+
+TEST_F(MetricsTest, CountsLoadsBySource) {
+  metrics_.OnAdapterLoad("disk", absl::OkStatus(), 0.2);
+  metrics_.OnAdapterLoad("host", absl::OkStatus(), 0.002);
+  metrics_.OnAdapterLoad("host", absl::OkStatus(), 0.002);
+  metrics_.OnAdapterLoad("training", absl::OkStatus(), 0.01);
+  metrics_.OnAdapterLoad("disk", absl::DataLossError("torn"), 0);
+  metrics_.OnAdapterPrefetch();
+  metrics_.OnAdapterEviction();
+  metrics_.OnPublication({.step = 3, .final = true, .adapter_id = "x", .seconds = 0.01});
+  const std::string page = metrics_.Render();
+  EXPECT_THAT(page, HasSubstr("lorad_adapter_loads_total{result=\"ok\"} 4"));
+  EXPECT_THAT(page, HasSubstr("lorad_adapter_loads_total{result=\"error\"} 1"));
+  EXPECT_THAT(page, HasSubstr("lorad_adapter_load_seconds_count{source=\"disk\"} 1"));
+  EXPECT_THAT(page, HasSubstr("lorad_adapter_load_seconds_count{source=\"host\"} 2"));
+  EXPECT_THAT(page, HasSubstr("lorad_adapter_load_seconds_count{source=\"training\"} 1"));
+  EXPECT_THAT(page, HasSubstr("lorad_adapter_prefetches_total 1"));
+  EXPECT_THAT(page, HasSubstr("lorad_adapter_evictions_total 1"));
+  EXPECT_THAT(page, HasSubstr("lorad_adapter_publication_seconds_count 1"));
 }
 
 TEST_F(MetricsTest, PromtoolFindsNothingToComplain) {

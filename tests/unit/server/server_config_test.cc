@@ -28,19 +28,22 @@ TEST_F(ConfigTest, DefaultsAreSafe) {
   EXPECT_EQ(config.engine.device, "auto");
   EXPECT_EQ(config.engine.memory_limit_bytes, 0);
   EXPECT_TRUE(config.engine.prefix_cache);
+  EXPECT_EQ(config.engine.adapter_host_memory_bytes, int64_t{4} << 30);
 }
 
 TEST_F(ConfigTest, TakesTheFlagsNames) {
   ASSERT_OK_AND_ASSIGN(const ServerConfig config,
                        With(R"({"listen": "127.0.0.1:0", "memory_limit": "2GiB",
                                "max_batch_tokens": 64, "itl_target_ms": 12.5,
-                               "kv_cache_tokens": 4096, "drain_timeout": "5s",
-                               "device": "cpu", "prefix_cache": false})"));
+                               "kv_cache_tokens": 4096, "adapter_host_memory": "16GiB",
+                               "drain_timeout": "5s", "device": "cpu",
+                               "prefix_cache": false})"));
   EXPECT_EQ(config.listen, "127.0.0.1:0");
   EXPECT_EQ(config.engine.memory_limit_bytes, int64_t{2} << 30);
   EXPECT_EQ(config.engine.max_batch_tokens, 64);
   EXPECT_EQ(config.engine.itl_target_ms, 12.5);
   EXPECT_EQ(config.engine.kv_cache_tokens, 4096);
+  EXPECT_EQ(config.engine.adapter_host_memory_bytes, int64_t{16} << 30);
   EXPECT_EQ(config.drain_timeout, absl::Seconds(5));
   EXPECT_EQ(config.engine.device, "cpu");
   EXPECT_FALSE(config.engine.prefix_cache);
@@ -61,6 +64,12 @@ TEST_F(ConfigTest, RefusesWhatItDoesNotKnow) {
 }
 
 TEST_F(ConfigTest, NamesTheFlagTheValueAndTheBound) {
+  {
+    absl::FlagSaver undo;
+    EXPECT_THAT(With(R"({"adapter_host_memory": "1025GiB"})"),
+                StatusIs(absl::StatusCode::kInvalidArgument,
+                         "--adapter_host_memory=1025GiB: is not in 0..1024GiB"));
+  }
   EXPECT_THAT(
       With(R"({"max_batch_tokens": 0})"),
       StatusIs(absl::StatusCode::kInvalidArgument, "--max_batch_tokens=0: is not in 1..65536"));

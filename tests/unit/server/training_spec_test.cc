@@ -90,6 +90,7 @@ TEST(TrainingSpecTest, EveryFieldReachesTheEngine) {
   spec.set_optim("paged_adamw_8bit");
   spec.set_eval_steps(13);
   spec.set_save_steps(17);
+  spec.set_serve_checkpoints(true);
   spec.set_logging_steps(19);
   spec.set_early_stopping_patience(23);
   spec.set_seed(29);
@@ -119,6 +120,7 @@ TEST(TrainingSpecTest, EveryFieldReachesTheEngine) {
   EXPECT_EQ(e.optim, "paged_adamw_8bit");
   EXPECT_EQ(e.eval_steps, 13);
   EXPECT_EQ(e.save_steps, 17);
+  EXPECT_TRUE(e.serve_checkpoints);
   EXPECT_EQ(e.logging_steps, 19);
   EXPECT_EQ(e.early_stopping_patience, 23);
   EXPECT_EQ(e.seed, 29u);

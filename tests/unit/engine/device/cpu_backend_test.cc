@@ -59,6 +59,19 @@ TEST(CpuAllocatorTest, LimitIsHeldAndNamedAndLeavesOtherTagsAlone) {
   EXPECT_OK(allocator.Allocate(401, MemoryTag::kKvCache));
 }
 
+TEST(CpuAllocatorTest, BytesMoveBetweenTags) {
+  std::unique_ptr<Backend> backend = CreateCpuBackend();
+  Allocator& allocator = backend->allocator();
+  ASSERT_OK_AND_ASSIGN(const DeviceBuffer block, allocator.Allocate(1000, MemoryTag::kKvCache));
+  allocator.Retag(300, MemoryTag::kKvCache, MemoryTag::kAdapters);
+  EXPECT_EQ(allocator.Usage(MemoryTag::kKvCache).used_bytes, 700);
+  EXPECT_EQ(allocator.Usage(MemoryTag::kAdapters).used_bytes, 300);
+  allocator.Retag(300, MemoryTag::kAdapters, MemoryTag::kKvCache);
+  EXPECT_EQ(allocator.Usage(MemoryTag::kKvCache).used_bytes, 1000);
+  EXPECT_EQ(allocator.Usage(MemoryTag::kAdapters).used_bytes, 0);
+  EXPECT_EQ(allocator.Usage(MemoryTag::kAdapters).peak_bytes, 300);
+}
+
 TEST(CpuAllocatorTest, MoreThanTheHostHasIsAnErrorAndNotAccounted) {
   std::unique_ptr<Backend> backend = CreateCpuBackend();
   const absl::Status status =
@@ -93,6 +106,8 @@ TEST(CpuBackendTest, CopiesZeroesAndSynchronises) {
   EXPECT_EQ(to, (std::vector<int>{1, 0, 0}));
   ASSERT_OK(event->Record(*stream));
   ASSERT_OK(event->Wait(*stream));
+  ASSERT_OK_AND_ASSIGN(const bool done, event->Done());
+  EXPECT_TRUE(done);
   EXPECT_OK(stream->Synchronize());
 }
 

@@ -106,8 +106,8 @@ TEST_F(RunnerTest, ABadRowConcernsItsOwnResult) {
   const std::vector<std::vector<float>> logits = Logits();
   // Decoding again from position 1: what the cache holds at position 0 of sequence 1 is no number.
   const TensorView values = cache().values(0);
-  const int64_t page = RowElements(values.shape), token = page / cache().page_tokens();
-  std::fill_n(values.as<float>() + tables_[1].pages()[0] * page, token, std::nanf(""));
+  const int64_t token = RowElements(values.shape) / cache().page_tokens();
+  std::fill_n(values.as<float>() + tables_[1].pages()[0] * values.stride(), token, std::nanf(""));
   std::vector<SequenceRows> batch = Batch();
   for (int s = 0; s < kSequences; ++s) batch[s].ids.remove_prefix(1), batch[s].position = 1;
   const std::vector<DrawRequest> requests(kSequences, Sampled(5, 1));

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <memory>
 #include <set>
+#include <vector>
 
 #include "engine/device/backend.h"
 #include "gtest/gtest.h"
@@ -41,28 +42,94 @@ TEST_F(KvCacheTest, TakesOneTaggedBlock) {
             10 * KvPageBytes(options_));
 }
 
+// Every number of `half`, which is [pages, tokens, heads, dim] with pages apart.
+template <typename Visit>
+void ForEach(const TensorView& half, const Visit& visit) {
+  for (int64_t page = 0; page < half.shape[0]; ++page) {
+    const TensorView rows = Rows(half, page, page + 1);
+    for (int64_t i = 0; i < rows.num_elements(); ++i) visit(rows.as<float>()[i]);
+  }
+}
+
 TEST_F(KvCacheTest, LayersDoNotOverlap) {
   const std::unique_ptr<KvCache> cache = Make(5);
   for (int64_t layer = 0; layer < 3; ++layer) {
     for (const TensorView& half : {cache->keys(layer), cache->values(layer)}) {
       EXPECT_EQ(half.shape, (Shape{5, 8, 2, 4}));
-      std::memset(half.data, 0, half.size_bytes());
+      EXPECT_EQ(half.stride() * SizeOf(half.dtype), cache->page_bytes());
+      ForEach(half, [](float& value) { value = 0; });
     }
   }
   float mark = 0;
   for (int64_t layer = 0; layer < 3; ++layer) {
     for (const TensorView& half : {cache->keys(layer), cache->values(layer)}) {
       ++mark;
-      for (int64_t i = 0; i < half.num_elements(); ++i) half.as<float>()[i] += mark;
+      ForEach(half, [&](float& value) { value += mark; });
     }
   }
   mark = 0;
   for (int64_t layer = 0; layer < 3; ++layer) {
     for (const TensorView& half : {cache->keys(layer), cache->values(layer)}) {
       ++mark;
-      for (int64_t i = 0; i < half.num_elements(); ++i) ASSERT_EQ(half.as<float>()[i], mark);
+      ForEach(half, [&](float& value) { ASSERT_EQ(value, mark); });
     }
   }
+}
+
+TEST_F(KvCacheTest, LendsWholePages) {
+  const std::unique_ptr<KvCache> cache = Make(6);
+  const auto used = [&](MemoryTag tag) { return backend_->allocator().Usage(tag).used_bytes; };
+  KvTable table;
+  ASSERT_TRUE(cache->Reserve(table, 9));  // pages 0 and 1
+  void* const one = cache->Lend(1, MemoryTag::kAdapters);
+  void* const three = cache->Lend(3, MemoryTag::kAdapters);
+  ASSERT_NE(one, nullptr);
+  ASSERT_NE(three, nullptr);
+  EXPECT_EQ(cache->used_pages(), 2);
+  EXPECT_EQ(cache->lent_pages(), 4);
+  EXPECT_EQ(cache->free_pages(), 0);
+  EXPECT_EQ(used(MemoryTag::kAdapters), 4 * cache->page_bytes());
+  EXPECT_EQ(used(MemoryTag::kKvCache), 2 * cache->page_bytes());
+  EXPECT_EQ(cache->Lend(1, MemoryTag::kAdapters), nullptr);
+  // What is lent is no layer's of a page that a sequence has.
+  const std::vector<char> pattern(4 * cache->page_bytes(), 7);
+  std::memcpy(one, pattern.data(), cache->page_bytes());
+  std::memcpy(three, pattern.data(), 3 * cache->page_bytes());
+  for (int64_t layer = 0; layer < 3; ++layer) {
+    for (const TensorView& half : {cache->keys(layer), cache->values(layer)}) {
+      for (const int32_t page : table.pages()) {
+        const TensorView rows = Rows(half, page, page + 1);
+        std::memset(rows.data, 0, rows.size_bytes());
+      }
+    }
+  }
+  EXPECT_EQ(std::memcmp(one, pattern.data(), cache->page_bytes()), 0);
+  EXPECT_EQ(std::memcmp(three, pattern.data(), 3 * cache->page_bytes()), 0);
+  cache->TakeBack(three, 3, MemoryTag::kAdapters);
+  cache->TakeBack(one, 1, MemoryTag::kAdapters);
+  EXPECT_EQ(cache->lent_pages(), 0);
+  EXPECT_EQ(cache->free_pages(), 4);
+  EXPECT_EQ(used(MemoryTag::kAdapters), 0);
+  EXPECT_EQ(used(MemoryTag::kKvCache), 6 * cache->page_bytes());
+  cache->Release(table);
+}
+
+TEST_F(KvCacheTest, ARunThatIsNotThereIsNotLent) {
+  const std::unique_ptr<KvCache> cache = Make(5);
+  KvTable a, b, c;
+  ASSERT_TRUE(cache->Reserve(a, 8));  // page 0
+  ASSERT_TRUE(cache->Reserve(b, 8));
+  ASSERT_TRUE(cache->Reserve(c, 8));  // page 2
+  cache->Release(b);
+  EXPECT_EQ(cache->free_pages(), 3);  // 1, 3, 4
+  EXPECT_EQ(cache->Lend(3, MemoryTag::kAdapters), nullptr);
+  EXPECT_EQ(cache->free_pages(), 3);
+  void* const two = cache->Lend(2, MemoryTag::kAdapters);
+  ASSERT_NE(two, nullptr);
+  ASSERT_TRUE(cache->Reserve(b, 8));
+  EXPECT_EQ(b.pages()[0], 1);
+  for (KvTable* table : {&a, &b, &c}) cache->Release(*table);
+  cache->TakeBack(two, 2, MemoryTag::kAdapters);
 }
 
 TEST_F(KvCacheTest, ReservesWholePagesAndKeepsThem) {

@@ -86,6 +86,34 @@ TEST_F(KvPrefixTest, AKnownPromptBringsItsPages) {
   ExpectPages(0, 4);
 }
 
+TEST_F(KvPrefixTest, LentPagesAreThoseOfPromptsThatNobodyUses) {
+  Make(8);
+  KvTable user;
+  ASSERT_TRUE(cache_->Reserve(user, 4));  // pages 0 and 1
+  cache_->KeepPrefix(user, scope_, Tokens{1, 2, 3, 4});
+  Leave({5, 6, 7, 8});
+  Leave({9, 10, 11, 12});
+  ExpectPages(2, 4);
+  EXPECT_EQ(cache_->Lend(7, MemoryTag::kAdapters), nullptr);
+  EXPECT_EQ(cache_->evicted_tokens(), 0) << "for nothing";
+  void* const lent = cache_->Lend(4, MemoryTag::kAdapters);
+  ASSERT_NE(lent, nullptr);
+  EXPECT_EQ(cache_->lent_pages(), 4);
+  EXPECT_EQ(cache_->used_pages(), 2);
+  EXPECT_EQ(cache_->free_pages(), 2);
+  EXPECT_GT(cache_->evicted_tokens(), 0);
+  KvTable again;
+  EXPECT_EQ(cache_->AdoptPrefix(again, scope_, Tokens{1, 2, 3, 4}), 4) << "it is in use";
+  cache_->Release(again);
+  EXPECT_FALSE(cache_->Reserve(again, 6));
+  ASSERT_TRUE(cache_->Reserve(again, 4));
+  EXPECT_EQ(cache_->free_pages(), 0);
+  cache_->TakeBack(lent, 4, MemoryTag::kAdapters);
+  cache_->Release(again);
+  cache_->Release(user);
+  ExpectPages(0, 2);
+}
+
 TEST_F(KvPrefixTest, ATableTakesUpWhatOthersComputedMeanwhile) {
   Make(12);
   KvTable slow, quick;

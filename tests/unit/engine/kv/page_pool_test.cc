@@ -46,5 +46,23 @@ TEST(PagePoolDeathTest, ReturningAFreePageEndsTheProcess) {
   EXPECT_DEATH(pool.Return(page), "check failed");
 }
 
+TEST(PagePoolTest, RunsAreTheLowestThatFit) {
+  PagePool pool(6);
+  EXPECT_EQ(pool.Take(), 0);
+  EXPECT_EQ(pool.Take(), 1);
+  EXPECT_EQ(pool.Take(), 2);
+  pool.Return(1);
+  EXPECT_EQ(pool.TakeRun(2), 3);
+  EXPECT_EQ(pool.used(), 4);
+  EXPECT_EQ(pool.TakeRun(2), -1);  // 1 and 5 do not touch
+  EXPECT_EQ(pool.used(), 4);
+  EXPECT_EQ(pool.TakeRun(1), 1);
+  EXPECT_EQ(pool.Take(), 5);
+  EXPECT_EQ(pool.Take(), -1);
+  EXPECT_EQ(pool.TakeRun(1), -1);
+  for (const int32_t page : {3, 4, 5}) pool.Return(page);
+  EXPECT_EQ(pool.TakeRun(3), 3);
+}
+
 }  // namespace
 }  // namespace lorad

@@ -1,11 +1,13 @@
 #include "engine/lora/adapter.h"
 
-#include <cstring>
+#include <cstdint>
 #include <set>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "engine/device/backend.h"
+#include "tests/support/block_adapter_memory.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/tiny_model.h"
 
@@ -60,21 +62,39 @@ TEST(HostAdapterTest, CountsParameters) {
   EXPECT_EQ(RandomAdapter(Config(), {3}, 1).num_parameters(), expected);
 }
 
-class DeviceAdapterTest : public testing::TestWithParam<bool> {
+TEST(AdapterDigestTest, DoesNotDependOnThreads) {
+  // Large enough for several threads, where there are several cores.
+  HostAdapter adapter = RandomAdapter(Config(), {4, 2}, 1);
+  for (AdapterModule& module : adapter.modules) {
+    module.a.resize(module.rank * 50000, 0.5f);
+    module.b.resize(module.rank * 50000, 0.25f);
+  }
+  const std::string digest = AdapterDigest(adapter);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(AdapterDigest(adapter), digest);
+}
+
+// Pages of a few matrices, of less than one matrix, and one page for all.
+class DeviceAdapterTest : public testing::TestWithParam<std::tuple<bool, int64_t>> {
  protected:
-  const std::unique_ptr<Backend> backend_ = CreateCpuBackend({.double_precision = GetParam()});
+  bool double_precision() const { return std::get<0>(GetParam()); }
+  int64_t UsedBytes() const { return backend_->allocator().Usage(MemoryTag::kAdapters).used_bytes; }
+
+  const std::unique_ptr<Backend> backend_ =
+      CreateCpuBackend({.double_precision = std::get<0>(GetParam())});
   const std::unique_ptr<Stream> stream_ = *backend_->CreateStream();
+  BlockAdapterMemory memory_{*backend_, std::get<1>(GetParam())};
 };
 
-TEST_P(DeviceAdapterTest, HoldsTheValuesInOneTaggedBlock) {
+TEST_P(DeviceAdapterTest, HoldsTheValuesInTaggedPages) {
   HostAdapter host = RandomAdapter(Config(), {4, 2, 5}, 1);
   host.modules.erase(host.modules.begin() + 2);  // v_proj of layer 0 is not adapted
-  ASSERT_OK_AND_ASSIGN(const auto adapter, DeviceAdapter::Create(host, "id", *backend_, *stream_));
+  ASSERT_OK_AND_ASSIGN(const auto adapter,
+                       MakeDeviceAdapter(host, "id", memory_, *backend_, *stream_));
   EXPECT_EQ(adapter->id(), "id");
   EXPECT_EQ(adapter->max_rank(), 5);
-  EXPECT_EQ(adapter->size_bytes(), DeviceAdapterBytes(host, *backend_));
-  EXPECT_EQ(backend_->allocator().Usage(MemoryTag::kAdapters).used_bytes, adapter->size_bytes());
-  EXPECT_GE(adapter->size_bytes(), host.num_parameters() * SizeOf(backend_->adapter_dtype()));
+  EXPECT_EQ(UsedBytes(), adapter->size_bytes());
+  EXPECT_EQ(adapter->size_bytes() % memory_.page_bytes(), 0);
+  EXPECT_GE(adapter->size_bytes(), host.num_parameters() * SizeOf(backend_->activation_dtype()));
   EXPECT_EQ(adapter->Find({0, Projection::kV}), nullptr);
   EXPECT_EQ(adapter->Find({7, Projection::kV}), nullptr);
   ASSERT_EQ(adapter->modules().size(), host.modules.size());
@@ -86,30 +106,41 @@ TEST_P(DeviceAdapterTest, HoldsTheValuesInOneTaggedBlock) {
     EXPECT_EQ(module->scaling, expected.scaling);
     EXPECT_EQ(module->a.shape[0], expected.rank);
     EXPECT_EQ(module->b.shape[1], expected.rank);
-    for (int64_t k = 0; k < module->a.num_elements(); ++k) {
-      const double value = GetParam() ? module->a.as<double>()[k] : module->a.as<float>()[k];
-      ASSERT_EQ(value, expected.a[k]);
-    }
-    for (int64_t k = 0; k < module->b.num_elements(); ++k) {
-      const double value = GetParam() ? module->b.as<double>()[k] : module->b.as<float>()[k];
-      ASSERT_EQ(value, expected.b[k]);
+    for (const ConstTensorView* view : {&module->a, &module->b}) {
+      const std::vector<float>& values = view == &module->a ? expected.a : expected.b;
+      EXPECT_EQ(reinterpret_cast<uintptr_t>(view->data) % 16, 0u);
+      ASSERT_EQ(view->num_elements(), static_cast<int64_t>(values.size()));
+      for (int64_t k = 0; k < view->num_elements(); ++k) {
+        const double value = double_precision() ? view->as<double>()[k] : view->as<float>()[k];
+        ASSERT_EQ(value, values[k]);
+      }
     }
   }
 }
 
-TEST_P(DeviceAdapterTest, GivesItsBytesBack) {
+TEST_P(DeviceAdapterTest, TakesAllItsPagesOrNone) {
   const HostAdapter host = RandomAdapter(Config(), {4}, 1);
-  backend_->allocator().SetLimit(MemoryTag::kAdapters, DeviceAdapterBytes(host, *backend_));
-  ASSERT_OK_AND_ASSIGN(auto adapter, DeviceAdapter::Create(host, "a", *backend_, *stream_));
-  EXPECT_THAT(DeviceAdapter::Create(host, "b", *backend_, *stream_),
-              StatusIs(absl::StatusCode::kResourceExhausted, "adapters"));
+  ASSERT_OK_AND_ASSIGN(auto adapter, MakeDeviceAdapter(host, "a", memory_, *backend_, *stream_));
+  const int64_t bytes = adapter->size_bytes();
   adapter.reset();
-  EXPECT_EQ(backend_->allocator().Usage(MemoryTag::kAdapters).used_bytes, 0);
-  EXPECT_OK(DeviceAdapter::Create(host, "b", *backend_, *stream_));
+  EXPECT_EQ(UsedBytes(), 0);
+  backend_->allocator().SetLimit(MemoryTag::kAdapters, 2 * bytes - 1);
+  ASSERT_OK_AND_ASSIGN(adapter, MakeDeviceAdapter(host, "a", memory_, *backend_, *stream_));
+  EXPECT_THAT(MakeDeviceAdapter(host, "b", memory_, *backend_, *stream_),
+              StatusIs(absl::StatusCode::kResourceExhausted, "adapter b needs"));
+  EXPECT_EQ(UsedBytes(), bytes);
+  adapter.reset();
+  EXPECT_OK(MakeDeviceAdapter(host, "b", memory_, *backend_, *stream_));
+  EXPECT_EQ(backend_->allocator().Usage(MemoryTag::kPinned).used_bytes, 0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Dtypes, DeviceAdapterTest, testing::Bool(),
-                         [](const auto& info) { return info.param ? "F64" : "F32"; });
+INSTANTIATE_TEST_SUITE_P(Dtypes, DeviceAdapterTest,
+                         testing::Combine(testing::Bool(),
+                                          testing::Values(int64_t{272}, 4096, 1 << 20)),
+                         [](const auto& info) {
+                           return std::string(std::get<0>(info.param) ? "F64" : "F32") + "Pages" +
+                                  std::to_string(std::get<1>(info.param));
+                         });
 
 }  // namespace
 }  // namespace lorad

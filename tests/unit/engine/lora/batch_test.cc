@@ -8,6 +8,7 @@
 #include "engine/device/backend.h"
 #include "engine/model/layer.h"
 #include "engine/model/weights.h"
+#include "tests/support/block_adapter_memory.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_model.h"
@@ -48,7 +49,7 @@ class LoraBatchTest : public testing::Test {
     for (size_t i = 0; i < ranks.size(); ++i) {
       HostAdapter host = RandomAdapter(model_->config(), ranks[i], i + 1);
       if (i == 2) host.modules.erase(host.modules.begin(), host.modules.begin() + 3);
-      ASSERT_OK_AND_ASSIGN(auto adapter, DeviceAdapter::Create(host, "", *backend_, *stream_));
+      ASSERT_OK_AND_ASSIGN(auto adapter, MakeDeviceAdapter(host, "", memory_, *backend_, *stream_));
       adapters_.push_back(std::move(adapter));
     }
   }
@@ -89,6 +90,7 @@ class LoraBatchTest : public testing::Test {
 
   const TempDir dir_;
   const std::unique_ptr<Backend> backend_ = CreateCpuBackend();
+  BlockAdapterMemory memory_{*backend_, 4096};
   std::unique_ptr<Stream> stream_;
   std::shared_ptr<const Model> model_;
   std::vector<std::shared_ptr<const DeviceAdapter>> adapters_;

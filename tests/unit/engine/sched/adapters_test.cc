@@ -111,10 +111,10 @@ TEST_F(AdaptersTest, EvictionIsNobodysError) {
 
 TEST_F(AdaptersTest, AnAdapterLargerThanTheWholeShareIsRefused) {
   HarnessOptions options;
-  options.adapter_limit_bytes = 1000;
+  options.max_adapter_bytes = 1000;
   harness_.emplace(std::move(options));
   EXPECT_THAT(harness_->store->Register(harness_->golden.AdapterDir("adapter_init")),
-              StatusIs(StatusCode::kResourceExhausted, "all adapters together may have 1000"));
+              StatusIs(StatusCode::kResourceExhausted, "one adapter may have 1000"));
 }
 
 TEST_F(AdaptersTest, UnloadFreesTheBytes) {

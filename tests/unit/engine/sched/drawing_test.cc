@@ -82,16 +82,18 @@ class BadRowTest : public testing::Test {
  protected:
   static constexpr float kUnwritten = 123;
 
-  BadRowTest() {
+  BadRowTest() { Clear(); }
+  void Clear() {
     const TensorView values = harness_.cache->values(0);
-    std::fill_n(values.as<float>(), values.num_elements(), kUnwritten);
+    for (int64_t p = 0; p < values.shape[0]; ++p)
+      std::fill_n(values.as<float>() + p * values.stride(), RowElements(values.shape), kUnwritten);
   }
   // Pages whose first token has a value.
   std::vector<int64_t> Written() {
     const TensorView values = harness_.cache->values(0);
     std::vector<int64_t> pages;
     for (int64_t p = 0; p < values.shape[0]; ++p)
-      if (values.as<float>()[p * RowElements(values.shape)] != kUnwritten) pages.push_back(p);
+      if (values.as<float>()[p * values.stride()] != kUnwritten) pages.push_back(p);
     return pages;
   }
   // Makes the first token of the only page written since `before` no number.
@@ -102,9 +104,8 @@ class BadRowTest : public testing::Test {
                         std::back_inserter(fresh));
     ASSERT_EQ(fresh.size(), 1);
     const TensorView values = harness_.cache->values(0);
-    const int64_t page = RowElements(values.shape);
-    std::fill_n(values.as<float>() + fresh[0] * page, page / harness_.cache->page_tokens(),
-                std::nanf(""));
+    std::fill_n(values.as<float>() + fresh[0] * values.stride(),
+                RowElements(values.shape) / harness_.cache->page_tokens(), std::nanf(""));
   }
 
   ServingHarness harness_;
@@ -128,8 +129,7 @@ TEST_F(BadRowTest, EndsItsOwnRequestAlone) {
     EXPECT_EQ(first->ids, expected->ids);
     EXPECT_TRUE(first->finished(FinishReason::kLength));
     EXPECT_EQ(harness_.cache->used_pages(), 0);
-    const TensorView values = harness_.cache->values(0);
-    std::fill_n(values.as<float>(), values.num_elements(), kUnwritten);
+    Clear();
   }
 }
 

@@ -66,13 +66,17 @@ class FakeSlicedJob : public SlicedJob {
   FakeSlicedJob(FakeClock& clock, std::vector<FakeSlice> slices, int64_t limit = INT64_MAX)
       : clock_(clock), slices_(std::move(slices)), limit_(limit), free_at_(clock.now()) {}
 
-  absl::Status Start(std::shared_ptr<TrainingSink> sink) override {
+  absl::Status Start(std::shared_ptr<TrainingSink> sink, PublishAdapter) override {
     sink_ = std::move(sink);
     state_ = TrainingState::kRunning;
     return absl::OkStatus();
   }
   TrainingState Advance() override {
     if (stop_) return End(TrainingState::kStopped);
+    if (waits_ > 0) {
+      --waits_;
+      return state_;
+    }
     const FakeSlice& slice = slices_[begun_++ % slices_.size()];
     EXPECT_LT(queued_.size(), static_cast<size_t>(kMaxQueuedSlices));
     clock_.Advance(absl::Microseconds(20));
@@ -82,7 +86,11 @@ class FakeSlicedJob : public SlicedJob {
     if (Blocks(slice.slice.kind)) clock_.AdvanceTo(free_at_);
     return begun_ == limit_ ? End(TrainingState::kFinished) : state_;
   }
-  Slice next_slice() const override { return slices_[begun_ % slices_.size()].slice; }
+  bool waiting() const override { return waits_ > 0; }
+  Slice next_slice() const override {
+    EXPECT_FALSE(waiting());
+    return slices_[begun_ % slices_.size()].slice;
+  }
   absl::Duration AwaitSlice() override {
     if (state_ != TrainingState::kRunning) return absl::ZeroDuration();
     const auto [took, done] = queued_.front();
@@ -92,6 +100,9 @@ class FakeSlicedJob : public SlicedJob {
   }
   TrainingState state() const override { return state_; }
   void RequestStop(bool) override { stop_ = true; }
+
+  // It has no slice for its next owner until it has been asked `times` times.
+  void Wait(int64_t times) { waits_ = times; }
 
   int64_t begun() const { return begun_; }
   absl::Duration busy() const { return busy_; }
@@ -119,6 +130,7 @@ class FakeSlicedJob : public SlicedJob {
   std::shared_ptr<TrainingSink> sink_;
   TrainingState state_ = TrainingState::kReady;
   bool stop_ = false;
+  int64_t waits_ = 0;
   int64_t begun_ = 0;
   absl::Duration busy_;
   std::deque<Queued> queued_;

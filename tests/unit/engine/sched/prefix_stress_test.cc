@@ -90,7 +90,7 @@ class PrefixStressTest : public testing::Test {
   }
   void CheckPages() {
     const KvCache& cache = *harness_->cache;
-    ASSERT_EQ(cache.used_pages() + cache.free_pages(), cache.num_pages());
+    ASSERT_EQ(cache.used_pages() + cache.lent_pages() + cache.free_pages(), cache.num_pages());
     ASSERT_LE(cache.cached_pages(), cache.free_pages());
     if (harness_->scheduler->running() == 0) {
       ASSERT_EQ(cache.used_pages(), 0);
@@ -100,6 +100,8 @@ class PrefixStressTest : public testing::Test {
   void CheckNothingIsLost() {
     KvCache& cache = *harness_->cache;
     EXPECT_EQ(cache.used_pages(), 0);
+    EXPECT_TRUE(harness_->store->FreePages(cache.num_pages(), /*place=*/-1));
+    EXPECT_EQ(cache.lent_pages(), 0);
     KvTable all;
     EXPECT_TRUE(cache.Reserve(all, cache.capacity_tokens()));
     EXPECT_EQ(cache.used_pages(), cache.num_pages());

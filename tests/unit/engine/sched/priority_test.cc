@@ -128,7 +128,7 @@ TEST_F(PriorityTest, WhoHasWaitedLongEnoughGoesFirst) {
   for (size_t next = 0; next < sinks.size(); ++next) {
     while (!sinks[next]->ended()) {
       serving.Admit();
-      ASSERT_OK(serving.Step());
+      ASSERT_OK(serving.Step(absl::InfiniteDuration()));
       for (size_t later = next + 1; later < sinks.size(); ++later)
         ASSERT_TRUE(sinks[later]->ids.empty()) << later << " before " << next;
     }

@@ -25,6 +25,10 @@ class RecordingTrainingSink : public TrainingSink {
   }
   void OnEval(const EvalReport&) override {}
   void OnCheckpoint(const CheckpointReport&) override {}
+  void OnPublication(const PublicationReport& report) override {
+    publication = report;
+    if (at_publication) at_publication(report.adapter_id);
+  }
   void OnWarning(const std::string&) override {}
   void OnFinish(const TrainingResult& finished) override {
     result = finished;
@@ -39,6 +43,8 @@ class RecordingTrainingSink : public TrainingSink {
     End();
   }
 
+  std::function<void(const std::string& adapter_id)> at_publication;
+  std::optional<PublicationReport> publication;
   std::function<void()> at_end;
   int64_t resumed_from = -1;
   std::vector<StepReport> steps;

@@ -77,13 +77,16 @@ TEST(SchedulerTest, SampledAnswersTogetherEqualAnswersAlone) {
 
 TEST(SchedulerTest, PreemptedAnswersEqualAnswersAlone) {
   std::vector<std::vector<int32_t>> solo;
-  {
-    ServingHarness roomy;
-    solo = SoloAnswers(roomy, MixedRequests(roomy));
-  }
   HarnessOptions options;
   options.page_tokens = 4;
   options.kv_pages = 60;  // 240 tokens; the 16 requests need up to 970
+  {
+    ServingHarness roomy;
+    solo = SoloAnswers(roomy, MixedRequests(roomy));
+    // And room for the adapters, which live in the same pages, and fill the last ones less.
+    const int64_t page_bytes = roomy.cache->page_bytes() / roomy.cache->page_tokens() * 4;
+    options.kv_pages += roomy.UsedBytes(MemoryTag::kAdapters) * 5 / 4 / page_bytes;
+  }
   options.chunk_tokens = 256;
   ServingHarness harness(std::move(options));
   const std::vector<GenerateRequest> requests = MixedRequests(harness);

@@ -18,6 +18,7 @@
 #include "engine/kv/kv_cache.h"
 #include "engine/lora/store.h"
 #include "engine/model/weights.h"
+#include "engine/sched/kv_adapter_memory.h"
 #include "engine/sched/scheduler.h"
 #include "gtest/gtest.h"
 #include "tests/support/golden.h"
@@ -63,7 +64,8 @@ struct HarnessOptions {
   int64_t max_batch_tokens = 2048;
   int64_t chunk_tokens = 256;
   bool prefix_cache = true;         // where a chunk is whole pages
-  int64_t adapter_limit_bytes = 0;  // 0: none
+  int64_t adapter_limit_bytes = 0;  // of all together on the device; 0: none
+  int64_t max_adapter_bytes = 0;    // of one; 0: any
   int64_t host_limit_bytes = int64_t{1} << 30;
   std::unique_ptr<Backend> backend;  // null: the CPU's
   SliceBudgetOptions training;
@@ -105,7 +107,9 @@ class ServingHarness : public SchedulerObserver, public AdapterStoreObserver {
     store_options.max_rank = 64;
     store_options.wake = [this] { scheduler->Wake(); };
     store_options.observer = this;
-    store = std::make_unique<AdapterStore>(config, *backend, std::move(store_options));
+    store_options.max_adapter_bytes = options.max_adapter_bytes;
+    memory = std::make_unique<KvAdapterMemory>(*cache, *backend);
+    store = std::make_unique<AdapterStore>(config, *backend, *memory, std::move(store_options));
 
     SchedulerOptions scheduling;
     scheduling.serving.max_running = options.max_running;
@@ -213,17 +217,19 @@ class ServingHarness : public SchedulerObserver, public AdapterStoreObserver {
     loads.push_back(status.ok() ? source : "error");
   }
   void OnAdapterEviction() override { ++evictions; }
+  void OnAdapterPrefetch() override { ++prefetches; }
 
   Golden golden;
   std::unique_ptr<Backend> backend;
   std::shared_ptr<const Model> model;
   std::unique_ptr<KvCache> cache;
   std::unique_ptr<Runner> runner;
+  std::unique_ptr<KvAdapterMemory> memory;
   std::unique_ptr<AdapterStore> store;
   std::unique_ptr<Scheduler> scheduler;
   int64_t context = 0;
 
-  int first_tokens = 0, inter_tokens = 0, evictions = 0, slices = 0, itl_misses = 0;
+  int first_tokens = 0, inter_tokens = 0, evictions = 0, prefetches = 0, slices = 0, itl_misses = 0;
   std::vector<RequestTimes> requests;
   std::vector<int32_t> prefill_rows, decode_rows;
   std::vector<std::string> loads;

@@ -162,7 +162,8 @@ class Loop {
   Loop(const SliceBudgetOptions& options, std::vector<FakeSlice> slices) : budget_(options) {
     auto job = std::make_unique<FakeSlicedJob>(clock_, std::move(slices));
     job_ = job.get();
-    slot_.Start(*slot_.Claim(), std::move(job), std::make_shared<RecordingTrainingSink>());
+    slot_.Start(*slot_.Claim(), std::move(job), std::make_shared<RecordingTrainingSink>(),
+                /*publish=*/nullptr);
     pacer_.RunAlone(absl::Seconds(3), [] { return false; });
     start_ = clock_.now();
     StartCounting();

@@ -38,7 +38,7 @@ class TrainingPacerTest : public testing::Test {
     FakeSlicedJob& started = *job;
     const absl::StatusOr<uint64_t> id = slot_.Claim();
     EXPECT_OK(id);
-    slot_.Start(*id, std::move(job), sink_);
+    slot_.Start(*id, std::move(job), sink_, /*publish=*/nullptr);
     return started;
   }
   // Long enough to see each kind of slice often.
@@ -133,6 +133,26 @@ TEST_F(TrainingPacerTest, AJobThatEndsTakesItsSlicesAlong) {
   RunAlone(absl::Seconds(1));
   EXPECT_GT(next.begun(), 300);
   EXPECT_LE(next.ahead(), kMostAhead);
+}
+
+TEST_F(TrainingPacerTest, AJobThatWaitsIsAskedAndKeepsTheDeviceFromNobody) {
+  FakeSlicedJob& job = Start(EightBillionStep());
+  RunAlone(absl::Seconds(2));
+  pacer_.RunWithin({absl::InfinitePast(), false});  // waits for what is queued
+  const int64_t begun = job.begun();
+  const double reported = observer_.total;
+  job.Wait(5);
+  // Also where serving leaves no time: what it waits for may be an adapter that is to be served.
+  for (int i = 0; i < 2; ++i) EXPECT_EQ(pacer_.RunWithin({absl::InfinitePast(), false}), 0);
+  EXPECT_EQ(pacer_.RunWithin({absl::InfinitePast(), true}), 0);
+  const absl::Time began = clock_.now();
+  pacer_.RunAlone(absl::Milliseconds(20), [] { return false; });
+  EXPECT_EQ(clock_.now(), began) << "it does not wait";
+  EXPECT_TRUE(job.waiting());
+  EXPECT_EQ(job.begun(), begun);
+  EXPECT_EQ(observer_.total, reported);
+  pacer_.RunAlone(absl::Milliseconds(20), [] { return false; });
+  EXPECT_GT(job.begun(), begun);
 }
 
 TEST_F(TrainingPacerTest, WithoutAJobNothingHappens) {

@@ -1,0 +1,43 @@
+#ifndef LORAD_ENGINE_LORA_PINNED_PAGES_H_
+#define LORAD_ENGINE_LORA_PINNED_PAGES_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "engine/device/memory.h"
+
+namespace lorad {
+
+// Pages of page-locked host memory under MemoryTag::kPinned. Locking and unlocking pages is slow
+// and stalls a GPU's driver, so what was taken once is kept for the next user, up to a limit.
+// Thread-safe; must outlive its pages.
+class PinnedPages {
+ public:
+  // `allocator` is not owned. Up to `kept_bytes` are kept, in use or not.
+  PinnedPages(Allocator& allocator, int64_t page_bytes, int64_t kept_bytes)
+      : allocator_(allocator), page_bytes_(page_bytes), kept_bytes_(kept_bytes) {}
+
+  int64_t page_bytes() const { return page_bytes_; }
+  // Takes what `bytes` need, within the limit, to be kept for the first users.
+  absl::Status Warm(int64_t bytes);
+  // The limit does not bound this. kResourceExhausted when the host has no more memory to lock.
+  absl::StatusOr<DeviceBuffer> Take();
+  // REQUIRES: Take() gave `page`; no queued work uses it.
+  void Return(DeviceBuffer page);
+
+ private:
+  Allocator& allocator_;
+  const int64_t page_bytes_;
+  const int64_t kept_bytes_;
+  absl::Mutex mu_;
+  std::vector<DeviceBuffer> free_ ABSL_GUARDED_BY(mu_);
+  int64_t pages_ ABSL_GUARDED_BY(mu_) = 0;  // in use and free
+};
+
+}  // namespace lorad
+
+#endif  // LORAD_ENGINE_LORA_PINNED_PAGES_H_

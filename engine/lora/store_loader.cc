@@ -1,0 +1,68 @@
+// The threads that read adapters' files.
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "engine/core/status_macros.h"
+#include "engine/lora/store.h"
+#include "engine/lora/store_entry.h"
+
+namespace lorad {
+
+void AdapterStore::StopLoading() {
+  {
+    absl::MutexLock lock(&mu_);
+    stopping_ = true;
+  }
+  for (std::thread& loader : loaders_) {
+    if (loader.joinable()) loader.join();
+  }
+}
+
+absl::StatusOr<AdapterStore::Image> AdapterStore::ReadImage(const std::string& dir,
+                                                            const std::string& id) const {
+  ASSIGN_OR_RETURN(const HostAdapter adapter, Read(dir));
+  const std::vector<AdapterModuleView> modules = Views(adapter);
+  if (AdapterDigest(modules) != id) {
+    return absl::DataLossError(
+        absl::StrCat("the files in ", dir, " are no longer adapter ", id, "; import it again"));
+  }
+  return MakeImage(id, modules);
+}
+
+void AdapterStore::QueueRead(const Lease& lease) {
+  lease->loading = true;
+  load_queue_.push_back(lease);
+}
+
+void AdapterStore::LoadLoop() {
+  while (true) {
+    Lease entry;
+    std::string dir;
+    {
+      absl::MutexLock lock(&mu_);
+      mu_.Await(absl::Condition(this, &AdapterStore::LoaderHasWork));
+      if (stopping_) return;
+      entry = std::move(load_queue_.front());
+      load_queue_.erase(load_queue_.begin());
+      dir = entry->dir;
+    }
+    const absl::Time began = absl::Now();
+    absl::StatusOr<Image> image = ReadImage(dir, entry->id);
+    {
+      absl::MutexLock lock(&mu_);
+      entry->loading = false;
+      // An error that nobody waits for any more (the map and this thread hold it) is nobody's.
+      entry->load_status = entry.use_count() > 2 ? image.status() : absl::OkStatus();
+      entry->source = "disk";
+      entry->source_seconds = absl::ToDoubleSeconds(absl::Now() - began);
+      if (image.ok()) SetImage(*entry, *std::move(image));
+      TrimHost();
+    }
+    entry.reset();
+    options_.wake();
+  }
+}
+
+}  // namespace lorad

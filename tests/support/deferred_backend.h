@@ -1,0 +1,120 @@
+// A device whose copies take as long as a test wants.
+#ifndef LORAD_TESTS_SUPPORT_DEFERRED_BACKEND_H_
+#define LORAD_TESTS_SUPPORT_DEFERRED_BACKEND_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "engine/device/backend.h"
+
+namespace lorad {
+
+// Another backend, with streams whose copies are carried out when Release() says so, in order, as a
+// GPU's are at some time. Ops do not run on such streams. Thread-compatible, the allocator apart.
+class DeferredBackend final : public Backend {
+ public:
+  explicit DeferredBackend(std::unique_ptr<Backend> base) : base_(std::move(base)) {}
+
+  // Whether streams that are created from now on are deferred.
+  void DeferNewStreams(bool defer) { defer_ = defer; }
+  // Carries out the next `count` copies.
+  void Release(int64_t count) {
+    for (; count > 0 && next_ < work_.size(); --count) work_[next_++]();
+  }
+  void ReleaseAll() { Release(queued() - static_cast<int64_t>(next_)); }
+  // While it is set no event is done, whatever its stream.
+  void HoldEvents(bool hold) { hold_events_ = hold; }
+  int64_t queued() const { return static_cast<int64_t>(work_.size()); }
+  int64_t waiting() const { return queued() - static_cast<int64_t>(next_); }
+  // How often somebody has blocked for a deferred stream.
+  int waits() const { return waits_; }
+
+  const DeviceInfo& info() const override { return base_->info(); }
+  DType activation_dtype() const override { return base_->activation_dtype(); }
+  DType adapter_dtype() const override { return base_->adapter_dtype(); }
+  Allocator& allocator() override { return base_->allocator(); }
+  absl::StatusOr<std::unique_ptr<Event>> CreateEvent() override {
+    return std::make_unique<DeferredEvent>(*this);
+  }
+  absl::Status Copy(void* to, const void* from, int64_t bytes, Stream& stream) override {
+    if (dynamic_cast<DeferredStream*>(&stream) == nullptr)
+      return base_->Copy(to, from, bytes, stream);
+    work_.push_back([this, to, from, bytes, &stream] {
+      (void)base_->Copy(to, from, bytes, stream);  // the CPU's cannot fail
+    });
+    return absl::OkStatus();
+  }
+  absl::Status Zero(void* data, int64_t bytes, Stream& stream) override {
+    return base_->Zero(data, bytes, stream);
+  }
+  Ops& ops() override { return base_->ops(); }
+
+ private:
+  absl::StatusOr<std::unique_ptr<Stream>> MakeStream(StreamPriority priority) override {
+    if (!defer_) return base_->CreateStream(priority);
+    return std::make_unique<DeferredStream>(*this);
+  }
+
+  class DeferredStream final : public Stream {
+   public:
+    explicit DeferredStream(DeferredBackend& backend) : backend_(backend) {}
+    absl::Status Synchronize() override {
+      ++backend_.waits_;
+      backend_.ReleaseAll();
+      return absl::OkStatus();
+    }
+
+   private:
+    DeferredBackend& backend_;
+  };
+
+  class DeferredEvent final : public Event {
+   public:
+    explicit DeferredEvent(DeferredBackend& backend) : backend_(backend) {}
+    absl::Status Record(Stream& stream) override {
+      const bool deferred = dynamic_cast<DeferredStream*>(&stream) != nullptr;
+      after_ = deferred ? backend_.queued() : 0;
+      recorded_ = absl::Now();
+      return absl::OkStatus();
+    }
+    absl::Status Synchronize() override {
+      if (Reached()) return absl::OkStatus();
+      ++backend_.waits_;
+      backend_.Release(after_ - static_cast<int64_t>(backend_.next_));
+      return absl::OkStatus();
+    }
+    absl::StatusOr<absl::Duration> Since(Event& earlier) override {
+      return recorded_ - static_cast<DeferredEvent&>(earlier).recorded_;
+    }
+    absl::Status Wait(Stream&) override {
+      backend_.ReleaseAll();
+      return absl::OkStatus();
+    }
+    absl::StatusOr<bool> Done() override { return !backend_.hold_events_ && Reached(); }
+
+   private:
+    bool Reached() const { return static_cast<int64_t>(backend_.next_) >= after_; }
+
+    DeferredBackend& backend_;
+    int64_t after_ = 0;  // copies that come before it
+    absl::Time recorded_ = absl::InfinitePast();
+  };
+
+  const std::unique_ptr<Backend> base_;
+  bool defer_ = false;
+  bool hold_events_ = false;
+  std::vector<std::function<void()>> work_;
+  size_t next_ = 0;  // of work_ to be carried out
+  int waits_ = 0;
+};
+
+}  // namespace lorad
+
+#endif  // LORAD_TESTS_SUPPORT_DEFERRED_BACKEND_H_
