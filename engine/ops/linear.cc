@@ -27,8 +27,9 @@ absl::Status ValidateSegments(const char* op, absl::Span<const LoraSegment> segm
     RETURN_IF_ERROR(
         ops::CheckShape(op, "lora xa", segment.xa, {segment.row_end - segment.row_begin, rank}));
     RETURN_IF_ERROR(ops::CheckDType(op, "lora xa", segment.xa, x.dtype));
-    RETURN_IF_ERROR(ops::CheckDType(op, "lora a", segment.a, adapter));
-    RETURN_IF_ERROR(ops::CheckDType(op, "lora b", segment.b, adapter));
+    const bool served = !backward && segment.a.dtype == x.dtype;  // a copy for serving
+    RETURN_IF_ERROR(ops::CheckDType(op, "lora a", segment.a, served ? x.dtype : adapter));
+    RETURN_IF_ERROR(ops::CheckDType(op, "lora b", segment.b, segment.a.dtype));
     if (!backward) continue;
     RETURN_IF_ERROR(ops::CheckLike(op, "lora da", segment.da, segment.a));
     RETURN_IF_ERROR(ops::CheckLike(op, "lora db", segment.db, segment.b));

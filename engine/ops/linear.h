@@ -16,8 +16,9 @@ namespace lorad {
 struct LoraSegment {
   int64_t row_begin = 0;
   int64_t row_end = 0;
-  ConstTensorView a;  // adapter dtype [rank, in]
-  ConstTensorView b;  // adapter dtype [out, rank]
+  // Adapter dtype; in the forward pass also the activation dtype, in which adapters are served.
+  ConstTensorView a;  // [rank, in]
+  ConstTensorView b;  // [out, rank], like a
   float scaling = 0;  // alpha / rank, or alpha / sqrt(rank) for rsLoRA
   // activation dtype [row_end - row_begin, rank]: drop(x) A^T. Written by the forward pass, read by
   // the backward pass.

@@ -137,9 +137,9 @@ void Bench::LorasOf(const std::string& name, const std::vector<int64_t>& outs, i
   for (const int64_t out : outs) all += out;
   const auto terms = static_cast<int64_t>(outs.size());
   const int64_t elements = kRank * (terms * columns + all);
-  const double bytes = static_cast<double>(elements * adapters) * sizeof(cuda::LoraElement);
+  const double bytes = static_cast<double>(elements * adapters) * sizeof(BFloat16);
   const int sets = Sets(bytes);
-  const Memory weights(elements * adapters * sizeof(cuda::LoraElement), sets);
+  const Memory weights(elements * adapters * sizeof(BFloat16), sets);
   const Memory x(2 * rows * columns, 1), xa(2 * rows * kRank * terms, 1), y(2 * rows * all, 1);
   Measure("lora_" + name + "_" + std::to_string(rows) + "_of_" + std::to_string(adapters), bytes,
           sets, [&](int s) {
@@ -148,8 +148,8 @@ void Bench::LorasOf(const std::string& name, const std::vector<int64_t>& outs, i
             for (int64_t i = 0; i < terms; ++i) {
               for (int64_t n = 0; n < adapters; ++n) {
                 const int64_t row = n * rows / adapters;
-                const auto* a = weights.at<cuda::LoraElement>(s) + n * elements +
-                                kRank * (i * columns + out_begin);
+                const auto* a =
+                    weights.at<BFloat16>(s) + n * elements + kRank * (i * columns + out_begin);
                 segments.push_back({.x = x.at<BFloat16>(0) + row * columns,
                                     .a = a,
                                     .b = a + kRank * columns,

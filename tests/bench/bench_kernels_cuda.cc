@@ -304,7 +304,8 @@ void Bench::LoraGroup(const std::string& name, const std::vector<int64_t>& rows)
                   .rank = kRank,
                   .rows = rows[i],
                   .column = i * kRank,
-                  .row = row};
+                  .row = row,
+                  .is_fp32 = true};
       row += rows[i];
     }
     BFloat16* matrix = wide.at<BFloat16>(0);

@@ -51,6 +51,22 @@ class LoraOperandsTest : public ParityTest {
 
   void CheckOperands(const std::vector<TestTerm>& terms, int64_t in, int64_t out, int64_t columns,
                      int64_t spare, int64_t shift) {
+    for (const bool is_fp32 : {true, false})
+      CheckOperandsOf(is_fp32, terms, in, out, columns, spare, shift);
+  }
+  // Uploads the values as fp32 or rounded to bf16, which then are the values.
+  DeviceBuffer UploadElements(bool is_fp32, std::vector<float>& values) {
+    if (is_fp32) return Upload(values.data(), 4 * static_cast<int64_t>(values.size()));
+    std::vector<BFloat16> rounded;
+    for (float& value : values) {
+      rounded.push_back(ToBFloat16(value));
+      value = ToFloat(rounded.back());
+    }
+    return Upload(rounded.data(), 2 * static_cast<int64_t>(rounded.size()));
+  }
+  void CheckOperandsOf(bool is_fp32, const std::vector<TestTerm>& terms, int64_t in, int64_t out,
+                       int64_t columns, int64_t spare, int64_t shift) {
+    SCOPED_TRACE(is_fp32 ? "fp32" : "bf16");
     SCOPED_TRACE(testing::Message() << in << " inputs, " << columns << " columns, spare " << spare
                                     << ", shift " << shift);
     Output a = MakeOutput(columns, in + spare, shift), b = MakeOutput(out, columns + spare, shift);
@@ -63,8 +79,12 @@ class LoraOperandsTest : public ParityTest {
     uint32_t seed = 1;
     for (const TestTerm& term : terms) {
       const int64_t a_stride = in + term.a_spare, b_stride = term.rank + term.b_spare;
-      const std::vector<float> a_values = Random<float>({term.rank, a_stride}, seed++).data;
-      const std::vector<float> b_values = Random<float>({term.rows, b_stride}, seed++).data;
+      std::vector<float> a_values = Random<float>({term.rank, a_stride}, seed++).data;
+      std::vector<float> b_values = Random<float>({term.rows, b_stride}, seed++).data;
+      buffers.push_back(UploadElements(is_fp32, a_values));
+      const void* device_a = buffers.back().data();
+      buffers.push_back(UploadElements(is_fp32, b_values));
+      const void* device_b = buffers.back().data();
       for (int64_t k = 0; k < term.rank; ++k)
         for (int64_t i = 0; i < in; ++i)
           a.At(term.column + k, i) = ToBFloat16(a_values[k * a_stride + i]).bits;
@@ -72,10 +92,6 @@ class LoraOperandsTest : public ParityTest {
         for (int64_t k = 0; k < term.rank; ++k)
           b.At(term.row + n, term.column + k) =
               ToBFloat16(term.scaling * b_values[n * b_stride + k]).bits;
-      buffers.push_back(Upload(a_values.data(), 4 * static_cast<int64_t>(a_values.size())));
-      const float* device_a = static_cast<const float*>(buffers.back().data());
-      buffers.push_back(Upload(b_values.data(), 4 * static_cast<int64_t>(b_values.size())));
-      const float* device_b = static_cast<const float*>(buffers.back().data());
       operands.push_back({.a = device_a,
                           .a_stride = a_stride,
                           .b = device_b,
@@ -84,7 +100,8 @@ class LoraOperandsTest : public ParityTest {
                           .rank = term.rank,
                           .rows = term.rows,
                           .column = term.column,
-                          .row = term.row});
+                          .row = term.row,
+                          .is_fp32 = is_fp32});
     }
     ASSERT_EQ(cuda::LaunchLoraOperands(operands.data(), static_cast<int>(operands.size()), in, out,
                                        columns, a.data(), a.ld, b.data(), b.ld, Handle()),

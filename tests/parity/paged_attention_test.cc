@@ -329,7 +329,7 @@ TEST_F(PagedAttentionTest, ScratchDoesNotShow) {
 TEST_F(PagedAttentionTest, WorkspaceIsForFewRowsOverLongContexts) {
   EXPECT_EQ(cuda::PagedAttentionWorkspaceBytes(1, 32, 8, 128, 256), 0);
   EXPECT_EQ(cuda::PagedAttentionWorkspaceBytes(1, 32, 8, 128, 257), 32 * 2 * 130 * 4);
-  EXPECT_EQ(cuda::PagedAttentionWorkspaceBytes(64, 32, 8, 128, 2048), 0);
+  EXPECT_EQ(cuda::PagedAttentionWorkspaceBytes(256, 32, 8, 128, 2048), 0);
 }
 
 TEST_F(PagedAttentionTest, RefusesHeadsThatItCannotTake) {

@@ -41,14 +41,14 @@ inline bool CanChainLaunches() {
 }
 
 template <typename Args>
-cudaError_t LaunchChained(void (*kernel)(Args), dim3 blocks, unsigned threads, size_t shared_bytes,
+cudaError_t LaunchChained(void (*kernel)(Args), dim3 blocks, dim3 threads, size_t shared_bytes,
                           const Args& args, cudaStream_t stream) {
   cudaLaunchAttribute overlap = {};
   overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   overlap.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = blocks;
-  config.blockDim = dim3(threads);
+  config.blockDim = threads;
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
   config.attrs = &overlap;

@@ -7,6 +7,7 @@
 // et al., "PagedAttention", 2023.
 #include <algorithm>
 
+#include "engine/ops/cuda/chained_launch.cuh"
 #include "engine/ops/cuda/paged_attention.h"
 
 namespace lorad::cuda {
@@ -32,6 +33,8 @@ struct Args {
 template <typename Unit>
 __global__ void __launch_bounds__(kMaxThreads)
     KvWriteKernel(const __grid_constant__ Args<Unit> args) {
+  LetNextKernelBegin();
+  WaitForEarlierKernels();
   const int64_t t = blockIdx.x;
   const Copy<Unit>& copy = args.copies[blockIdx.y];
   const int64_t slot = args.slots[t], page = slot / args.page_tokens;
@@ -52,10 +55,8 @@ cudaError_t Launch(const KvWriteParams& p, cudaStream_t stream) {
   args.page_tokens = p.page_tokens;
   args.width = p.width / kUnit;
   const int64_t threads = std::min<int64_t>((args.width + 31) / 32 * 32, kMaxThreads);
-  KvWriteKernel<Unit>
-      <<<dim3(static_cast<unsigned>(p.num_tokens), 2), static_cast<unsigned>(threads), 0, stream>>>(
-          args);
-  return cudaGetLastError();
+  return LaunchChained(KvWriteKernel<Unit>, dim3(static_cast<unsigned>(p.num_tokens), 2),
+                       dim3(static_cast<unsigned>(threads)), 0, args, stream);
 }
 
 }  // namespace

@@ -159,15 +159,16 @@ absl::Status WriteOperands(const LoraPass& pass, absl::Span<const GroupTerm> ter
   for (size_t i = 0; i < pass.parts.size(); ++i) {
     const LoraPass::Part& part = pass.parts[i];
     const LoraSegment& segment = *part.segment;
-    operands[i] = {.a = segment.a.as<float>(),
+    operands[i] = {.a = segment.a.data,
                    .a_stride = segment.a.stride(),
-                   .b = segment.b.as<float>(),
+                   .b = segment.b.data,
                    .b_stride = segment.b.stride(),
                    .scaling = segment.scaling,
                    .rank = segment.a.shape[0],
                    .rows = segment.b.shape[0],
                    .column = part.column,
-                   .row = part.row};
+                   .row = part.row,
+                   .is_fp32 = segment.a.dtype == DType::kF32};
   }
   return ToStatus(LaunchLoraOperands(operands.data(), static_cast<int>(pass.parts.size()),
                                      terms[batch.first].weight->in_features, batch.rows,

@@ -3,13 +3,13 @@
 //   a_out[c_i + k, :] = bf16(A_i[k, :]),   b_out[o_i + n, c_i + k] = bf16(scaling_i * B_i[n, k]),
 // zero elsewhere, so that [x | x a_out^T] [W | b_out]^T is base and LoRA of all terms at once.
 //
-//   A_i [r_i, in], B_i [rows_i, r_i] fp32     a_out [columns, in], b_out [out, columns] bf16, which
-//   may be the last rows and columns of one matrix; nothing overlaps the inputs
+//   A_i [r_i, in], B_i [rows_i, r_i] bf16 or fp32     a_out [columns, in], b_out [out, columns]
+//   bf16, which may be the last rows and columns of one matrix; nothing overlaps the inputs
 //
 // A thread writes 8 neighbouring values (16 bytes); the blocks of a_out come before those of b_out
-// in the grid. Bound by memory: 6 bytes a value of A, 2 columns + 4 r_i bytes a row of B; a few
-// microseconds. SaveXa: a thread moves 8 values where all ranks allow, else one; 4 bytes a value.
-// LoRA: Hu et al., 2021.
+// in the grid. Bound by memory, of fp32 6 bytes a value of A, 2 columns + 4 r_i bytes a row of B; a
+// few microseconds. SaveXa: a thread moves 8 values where all ranks allow, else one; 4 bytes a
+// value. LoRA: Hu et al., 2021.
 #include <cuda_bf16.h>
 
 #include "engine/core/checked_math.h"
@@ -72,16 +72,38 @@ __device__ __forceinline__ void Load(const float* from, int width, float (&value
   }
 }
 
+__device__ __forceinline__ void Load(const __nv_bfloat16* from, int width,
+                                     float (&values)[kVector]) {
+  if (width == kVector && IsAligned(from)) {
+    const uint4 bits = __ldg(reinterpret_cast<const uint4*>(from));
+    const uint32_t words[4] = {bits.x, bits.y, bits.z, bits.w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      values[2 * i] = __uint_as_float(words[i] << 16);
+      values[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
+    }
+    return;
+  }
+#pragma unroll
+  for (int j = 0; j < kVector; ++j) {
+    if (j < width) values[j] = __bfloat162float(from[j]);
+  }
+}
+__device__ __forceinline__ float Value(float value) { return value; }
+__device__ __forceinline__ float Value(__nv_bfloat16 value) { return __bfloat162float(value); }
+
+template <typename Element>
 __device__ __forceinline__ void WriteA(const OperandArgs& args, int64_t chunk) {
   const uint32_t row_chunks = args.a_row_chunks;
   const uint32_t k = static_cast<uint32_t>(chunk) / row_chunks;
   const int64_t i = int64_t{static_cast<uint32_t>(chunk) % row_chunks} * kVector;
   if (k >= args.columns) return;
-  const float* from = nullptr;
+  const Element* from = nullptr;
   for (int t = 0; t < args.count; ++t) {
     const LoraOperand& term = args.terms[t];
     const int64_t rank_row = k - term.column;
-    if (0 <= rank_row && rank_row < term.rank) from = term.a + rank_row * term.a_stride + i;
+    if (0 <= rank_row && rank_row < term.rank)
+      from = static_cast<const Element*>(term.a) + rank_row * term.a_stride + i;
   }
   const int width = static_cast<int>(args.in - i < kVector ? args.in - i : kVector);
   float values[kVector] = {};
@@ -89,6 +111,7 @@ __device__ __forceinline__ void WriteA(const OperandArgs& args, int64_t chunk) {
   Store(values, width, args.a + int64_t{k} * args.lda + i);
 }
 
+template <typename Element>
 __device__ __forceinline__ void WriteB(const OperandArgs& args, int64_t chunk) {
   const uint32_t row_chunks = static_cast<uint32_t>(args.columns / kVector);
   const int64_t n = static_cast<uint32_t>(chunk) / row_chunks;
@@ -99,7 +122,7 @@ __device__ __forceinline__ void WriteB(const OperandArgs& args, int64_t chunk) {
     const LoraOperand& term = args.terms[t];
     const int64_t row = n - term.row;
     if (row < 0 || row >= term.rows) continue;
-    const float* from = term.b + row * term.b_stride;
+    const Element* from = static_cast<const Element*>(term.b) + row * term.b_stride;
     const int64_t begin = first - term.column;  // rank of values[0]
     if (begin >= 0 && begin + kVector <= term.rank) {
       Load(from + begin, kVector, values);
@@ -110,18 +133,19 @@ __device__ __forceinline__ void WriteB(const OperandArgs& args, int64_t chunk) {
 #pragma unroll
     for (int j = 0; j < kVector; ++j) {
       const int64_t k = begin + j;
-      if (0 <= k && k < term.rank) values[j] = __fmul_rn(term.scaling, __ldg(from + k));
+      if (0 <= k && k < term.rank) values[j] = __fmul_rn(term.scaling, Value(from[k]));
     }
   }
   Store(values, kVector, args.b + n * args.ldb + first);
 }
 
+template <typename Element>
 __global__ void __launch_bounds__(kThreads)
     OperandsKernel(const __grid_constant__ OperandArgs args) {
   if (blockIdx.x < args.a_blocks) {
-    WriteA(args, int64_t{blockIdx.x} * kThreads + threadIdx.x);
+    WriteA<Element>(args, int64_t{blockIdx.x} * kThreads + threadIdx.x);
   } else {
-    WriteB(args, int64_t{blockIdx.x - args.a_blocks} * kThreads + threadIdx.x);
+    WriteB<Element>(args, int64_t{blockIdx.x - args.a_blocks} * kThreads + threadIdx.x);
   }
 }
 
@@ -183,7 +207,10 @@ cudaError_t LaunchLoraOperands(const LoraOperand* terms, int count, int64_t in, 
   if (columns == 0) return cudaSuccess;
   if (count < 0 || count > kMaxLoraTerms || columns % kVector != 0) return cudaErrorInvalidValue;
   OperandArgs args;
-  for (int t = 0; t < count; ++t) args.terms[t] = terms[t];
+  for (int t = 0; t < count; ++t) {
+    args.terms[t] = terms[t];
+    if (terms[t].is_fp32 != terms[0].is_fp32) return cudaErrorInvalidValue;
+  }
   args.count = count;
   args.in = in, args.out = out, args.columns = columns;
   args.a = reinterpret_cast<__nv_bfloat16*>(a_out), args.lda = lda;
@@ -197,7 +224,9 @@ cudaError_t LaunchLoraOperands(const LoraOperand* terms, int count, int64_t in, 
   if (blocks == 0) return cudaSuccess;
   args.a_row_chunks = static_cast<uint32_t>(a_row_chunks);
   args.a_blocks = static_cast<uint32_t>(a_blocks);
-  OperandsKernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(args);
+  const bool is_fp32 = count == 0 || terms[0].is_fp32;
+  const auto kernel = is_fp32 ? OperandsKernel<float> : OperandsKernel<__nv_bfloat16>;
+  kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(args);
   return cudaGetLastError();
 }
 

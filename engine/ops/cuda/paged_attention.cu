@@ -18,11 +18,12 @@
 //           2t+8, 2t+9, and pairs words of two keys into eight fragments.
 // A slot that a key is masked for gets p = 0, which adds nothing: a tile's other rows do not enter.
 //
-// While a block computes scores it has the values fetched into the second-level cache; the first
-// ones before the kernel that computes q has ended. The page table and the lengths are there since
+// Where there are few blocks each has its keys and values fetched into the second-level cache
+// before the kernel that computes q has ended: the page table and the lengths are there since
 // before the pass began, and a cache line that is fetched too early is brought up to date by
-// whoever writes to it. (Fetching a split ahead overflows the cache when the device is full: 1.3
-// times slower.)
+// whoever writes to it. Where blocks fill the device, to fetch ahead is slower: 64 rows over 1,024
+// keys took 1.15 times as long with the values fetched during the scores, 1.3 times with a whole
+// split ahead.
 //
 // With many tiles a block folds all splits of its tile. With few, a block takes one row and one
 // split and leaves (m, l, o) in the workspace; a second kernel folds them: the same operations.
@@ -49,8 +50,9 @@ constexpr int kKeyDims = 32;                    // of two score products
 constexpr int kValueDims = 64;                  // of eight value products
 constexpr int kQueryStride = kMaxHeadDim + 32;  // 64 bytes off a multiple of 128: no conflicts
 constexpr int kSumStride = kValueDims + 4;
-constexpr int kLineElements = 64;   // of a cache line
-constexpr int kEnoughBlocks = 512;  // fewer leave multiprocessors idle
+constexpr int kLineElements = 64;    // of a cache line
+constexpr int kEnoughBlocks = 2048;  // fewer leave multiprocessors idle, or idle at the end
+constexpr int kFewBlocks = 256;      // that leave most of the device's memory path idle
 
 struct Shared {
   __nv_bfloat16 q[kSlots][kQueryStride];
@@ -92,17 +94,17 @@ __device__ __forceinline__ void LoadQueries(const PagedArgs& args, const PagedTi
   }
 }
 
-// Where the keys of a split lie. Has their values fetched, which are wanted only after the scores;
-// and the keys too where there are so few blocks that it all fits the cache.
+// Where the keys of a split lie; has them and their values fetched if asked.
 __device__ __forceinline__ void FindKeys(const PagedArgs& args, const PagedTile& tile,
-                                         int64_t kv_head, int64_t split, bool fetch_keys,
+                                         int64_t kv_head, int64_t split, bool fetch,
                                          Shared& shared) {
   const int dims = static_cast<int>(args.p.head_dim);
   for (int i = threadIdx.x; i < kSplitKeys; i += kThreads) {
     const KeyRows rows = FindKey(args, tile, kv_head, split * kSplitKeys + i);
     shared.k_rows[i] = rows.k;
     shared.v_rows[i] = rows.v;
-    if (fetch_keys) Prefetch(rows.k, dims);
+    if (!fetch) continue;
+    Prefetch(rows.k, dims);
     Prefetch(rows.v, dims);
   }
 }
@@ -263,12 +265,12 @@ __global__ void __launch_bounds__(kThreads, 3) PagedKernel(const __grid_constant
       static_cast<int>(args.group - offset < kSlots ? args.group - offset : kSlots)};
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
   const int dims = static_cast<int>(args.p.head_dim), slots = tile.rows * heads.count;
-  FindKeys(args, tile, kv, begin, /*fetch_keys=*/kSplit, shared);
+  FindKeys(args, tile, kv, begin, args.fetch, shared);
   WaitForEarlierKernels();  // q, and the newest keys and values
   LoadQueries<kAligned>(args, tile, heads, shared);
 
   for (int64_t split = begin; split < end; ++split) {
-    if (split > begin) FindKeys(args, tile, kv, split, /*fetch_keys=*/false, shared);
+    if (split > begin) FindKeys(args, tile, kv, split, /*fetch=*/false, shared);
     __syncthreads();
     float scores[8][4] = {};
     Scores<kAligned>(args, shared, split, warp, g, t, scores);
@@ -368,6 +370,7 @@ cudaError_t LaunchPagedAttention(const PagedAttentionParams& params, cudaStream_
   if (tiles > INT32_MAX || p.num_heads > UINT16_MAX || (split && args.max_splits > UINT16_MAX)) {
     return cudaErrorInvalidValue;
   }
+  args.fetch = split && tiles * head_blocks * args.max_splits <= kFewBlocks;
   const void* const pointers[] = {p.q, p.k_cache, p.v_cache};
   const bool aligned =
       AreAligned(pointers, 3, p.q_stride | p.k_page_stride | p.v_page_stride | p.head_dim);

@@ -21,6 +21,7 @@ struct PagedArgs {
   int64_t tile_rows = 0;
   int64_t max_splits = 0;
   float log2_scale = 0;  // scale * log2(e)
+  bool fetch = false;    // a block's first keys and values, ahead
 };
 
 // Rows of one sequence.

@@ -17,6 +17,7 @@
 // flight, and several of them share an SM, so that loads of one row cover the reduction of another.
 //
 // Zhang & Sennrich, "Root Mean Square Layer Normalization", 2019.
+#include "engine/ops/cuda/chained_launch.cuh"
 #include "engine/ops/cuda/elementwise.h"
 #include "engine/ops/cuda/vector_access.cuh"
 
@@ -86,6 +87,8 @@ __device__ __forceinline__ void StoreNormed(const Pack<kWidth>& pack, float inv_
 template <int kPacks>
 __global__ void __launch_bounds__(kPacks == kPacksFewRows ? kMaxThreadsFewRows : kMaxThreadsKept)
     RmsNormKernel(const Forward p) {
+  LetNextKernelBegin();
+  WaitForEarlierKernels();
   __shared__ float partial[kMaxWarps];
   const int64_t row = blockIdx.x;
   const __nv_bfloat16* x = p.x + row * p.x_stride;
@@ -110,6 +113,8 @@ __global__ void __launch_bounds__(kPacks == kPacksFewRows ? kMaxThreadsFewRows :
 
 template <int kWidth>
 __global__ void __launch_bounds__(kThreadsReread) RmsNormRereadKernel(const Forward p) {
+  LetNextKernelBegin();
+  WaitForEarlierKernels();
   __shared__ float partial[kMaxWarps];
   const int64_t row = blockIdx.x;
   const __nv_bfloat16* x = p.x + row * p.x_stride;
@@ -255,16 +260,11 @@ cudaError_t LaunchRmsNorm(const BFloat16* x, int64_t x_stride, const float* gamm
                      static_cast<int>(hidden),
                      eps};
   const unsigned blocks = static_cast<unsigned>(rows);
-  if (plan.packs_per_thread == kPacksFewRows) {
-    RmsNormKernel<kPacksFewRows><<<blocks, plan.threads, 0, stream>>>(p);
-  } else if (plan.packs_per_thread == kPacksManyRows) {
-    RmsNormKernel<kPacksManyRows><<<blocks, plan.threads, 0, stream>>>(p);
-  } else if (plan.aligned) {
-    RmsNormRereadKernel<kVectorWidth><<<blocks, plan.threads, 0, stream>>>(p);
-  } else {
-    RmsNormRereadKernel<1><<<blocks, plan.threads, 0, stream>>>(p);
-  }
-  return cudaGetLastError();
+  const auto kernel = plan.packs_per_thread == kPacksFewRows    ? RmsNormKernel<kPacksFewRows>
+                      : plan.packs_per_thread == kPacksManyRows ? RmsNormKernel<kPacksManyRows>
+                      : plan.aligned                            ? RmsNormRereadKernel<kVectorWidth>
+                                                                : RmsNormRereadKernel<1>;
+  return LaunchChained(kernel, dim3(blocks), dim3(plan.threads), 0, p, stream);
 }
 
 cudaError_t LaunchRmsNormBackward(const BFloat16* dy, int64_t dy_stride, const BFloat16* x,

@@ -15,6 +15,7 @@
 // Bound by memory: 4 * tokens * heads * D bytes.
 //
 // Su et al., "RoFormer: Enhanced Transformer with Rotary Position Embedding", 2021.
+#include "engine/ops/cuda/chained_launch.cuh"
 #include "engine/ops/cuda/elementwise.h"
 #include "engine/ops/cuda/vector_access.cuh"
 
@@ -83,6 +84,8 @@ struct Batch {
 template <int kWidth>
 __global__ void __launch_bounds__(kMaxThreads) RopeKernel(const Rotation p) {
   extern __shared__ float angles[];  // cosines [half], sines [half]
+  LetNextKernelBegin();
+  WaitForEarlierKernels();
   const int64_t token = blockIdx.x;
   const int column = threadIdx.x * kWidth;
   int head = threadIdx.y;
@@ -121,8 +124,8 @@ cudaError_t Launch(const Rotation& p, int64_t tokens, cudaStream_t stream) {
   const int64_t threads_y = CeilDiv(p.heads, rounds * kHeadsPerBatch);
   const dim3 block(threads_x, static_cast<unsigned>(threads_y));
   const size_t shared = 2 * sizeof(float) * p.half;
-  RopeKernel<kWidth><<<static_cast<unsigned>(tokens), block, shared, stream>>>(p);
-  return cudaGetLastError();
+  return LaunchChained(RopeKernel<kWidth>, dim3(static_cast<unsigned>(tokens)), block, shared, p,
+                       stream);
 }
 
 }  // namespace

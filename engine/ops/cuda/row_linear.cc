@@ -48,8 +48,9 @@ void AppendSegments(const LinearTerm& term, const BFloat16* x, int64_t x_stride,
   for (const LoraSegment& lora : term.lora) {
     RowLoraSegment segment;
     segment.x = x + lora.row_begin * x_stride;
-    segment.a = lora.a.as<float>();
-    segment.b = lora.b.as<float>();
+    segment.a = lora.a.data;
+    segment.b = lora.b.data;
+    segment.is_fp32 = lora.a.dtype == DType::kF32;
     segment.xa = lora.xa.as<BFloat16>();
     segment.y = term.y.as<BFloat16>() + lora.row_begin * term.y.stride();
     segment.x_stride = x_stride;

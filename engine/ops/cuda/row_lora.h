@@ -10,28 +10,26 @@
 
 namespace lorad::cuda {
 
-using LoraElement = float;  // of A and B
-
 // Neighbouring rows of one linear layer that share an adapter. Pointers to x, xa and y are to the
 // segment's first row.
 struct RowLoraSegment {
-  const BFloat16* x = nullptr;     // [rows, in]
-  const LoraElement* a = nullptr;  // [rank, in]
-  const LoraElement* b = nullptr;  // [out, rank]
-  BFloat16* xa = nullptr;          // [rows, rank]; written
-  BFloat16* y = nullptr;           // [rows, out]
+  const BFloat16* x = nullptr;  // [rows, in]
+  const void* a = nullptr;      // [rank, in], bf16 or fp32
+  const void* b = nullptr;      // [out, rank], like a
+  BFloat16* xa = nullptr;       // [rows, rank]; written
+  BFloat16* y = nullptr;        // [rows, out]
   int64_t x_stride = 0, a_stride = 0, b_stride = 0, xa_stride = 0, y_stride = 0;
   int64_t rows = 0, in = 0, out = 0, rank = 0;
   float scaling = 0;
+  bool is_fp32 = false;  // a and b
 };
 
-inline constexpr int kRowLoraSegmentsPerLaunch = 28;  // kernel arguments end at 4 KiB
-
 // For each segment:  xa = x A^T,  y += scaling * xa B^T, both rounded to bf16. The array is read
-// before the call returns; kRowLoraSegmentsPerLaunch segments take two launches. A row's results
-// depend on that row, its y and its adapter alone. Aligned pointers and strides (16 bytes of A and
-// B, 8 bytes of x) are faster and give the same bits. y and xa of different segments do not
-// overlap.
+// before the call returns; two launches take up to kRowLoraSegmentsPerLaunch segments. A row's
+// results depend on that row, its y and its adapter alone. Aligned pointers and strides (16 bytes
+// of A and B, 8 bytes of x) are faster and give the same bits. y and xa of different segments do
+// not overlap.
+inline constexpr int kRowLoraSegmentsPerLaunch = 192;  // 64 adapters of q, k and v
 cudaError_t LaunchRowLora(const RowLoraSegment* segments, int64_t count, cudaStream_t stream);
 
 }  // namespace lorad::cuda

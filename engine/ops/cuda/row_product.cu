@@ -29,11 +29,12 @@
 // "Defeating nondeterminism in LLM inference", 2025.
 #include <algorithm>
 #include <bit>
-#include <type_traits>
 
 #include "engine/core/checked_math.h"
 #include "engine/ops/cuda/chained_launch.cuh"
 #include "engine/ops/cuda/row_product.h"
+#include "engine/ops/cuda/row_product_block_scaled.cuh"
+#include "engine/ops/cuda/row_product_exact.cuh"
 #include "engine/ops/cuda/row_product_tile.cuh"
 
 namespace lorad::cuda {
@@ -46,26 +47,29 @@ constexpr int kPartialStride = kTileOuts + 4;  // no bank conflicts between rows
 constexpr int kFastColumns = 32;               // columns come in multiples of it
 constexpr int kBlocksPerProcessor = 2;
 constexpr int64_t kMaxColumns = 1 << 24;
-constexpr int kNarrowRows = 2 * kTileRows;  // more are row_product_wide.cu's
 
-// What a kernel is made for: regular weights, aligned ones, or any. 4-bit codes are loaded while
-// earlier ones are multiplied; wider ones have loads enough in flight without it.
-enum class Form { kRegular, kAligned, kAny };
-template <int kBits_, Form kForm_, int kRowTiles_>
-struct Variant {
-  static constexpr int kBits = kBits_, kRowTiles = kRowTiles_, kRows = kTileRows * kRowTiles;
-  static constexpr Form kForm = kForm_;
-  static constexpr bool kFast = kForm != Form::kAny, kPrefetch = kFast && kBits == 4;
-  static constexpr bool kRegular = kForm == Form::kRegular;
-  using Lane =
-      std::conditional_t<kRegular, RegularLaneCodes, LaneCodes<kBits, Columns<kBits>::kLoads>>;
-  using Weights = std::conditional_t<kRegular, RegularWeightRows, WeightRows>;
+// What a kernel is made for: weights in whole blocks, which come here where something is not
+// aligned or the device small, or any. 4-bit codes are loaded while earlier ones are multiplied;
+// wider ones have loads enough in flight without it.
+template <int kBits, int kRowTiles_, bool kAligned_>
+struct ExactVariant {
+  using Form = Exact<kBits>;
+  using Weights = ExactRows<kBits>;
+  static constexpr int kRowTiles = kRowTiles_;
+  static constexpr bool kBlockScaled = false, kAligned = kAligned_;
+  static constexpr bool kPrefetch = kAligned && kBits == 4;
+};
+struct BlockScaledVariant {
+  using Form = BlockScaled;
+  using Weights = BlockScaledRows;
+  static constexpr int kRowTiles = 1;
+  static constexpr bool kBlockScaled = true, kAligned = false, kPrefetch = false;
 };
 
 template <typename V>
 struct Shared {
-  DecodeTables<V::kBits> tables;
-  float partial[kWarps][V::kRows][kPartialStride];  // sums of 16 outputs
+  typename V::Form::Tables tables;
+  float partial[kWarps][V::kRowTiles * kTileRows][kPartialStride];  // sums of 16 outputs
 };
 
 // Where a tile lies.
@@ -78,7 +82,8 @@ __device__ __forceinline__ Tile Locate(const RowProductArgs& args, uint32_t inde
   int entry = 0;
   while (entry + 1 < args.count && index >= args.entries[entry + 1].first_tile) ++entry;
   const uint32_t place = index - args.entries[entry].first_tile;
-  return {entry, int64_t{place / args.passes} * kTileOuts, int64_t{place % args.passes} * V::kRows};
+  return {entry, int64_t{place / args.passes} * kTileOuts,
+          int64_t{place % args.passes} * (V::kRowTiles * kTileRows)};
 }
 template <typename V>
 __device__ __forceinline__ typename V::Weights WeightsOf(const RowProductArgs& args,
@@ -88,11 +93,12 @@ __device__ __forceinline__ typename V::Weights WeightsOf(const RowProductArgs& a
 }
 
 // Eight columns of a row of x, zeros beyond it.
+template <bool kAligned>
 __device__ __forceinline__ uint4 LoadX(const __nv_bfloat16* row, int column, int columns) {
-  return column < columns ? *reinterpret_cast<const uint4*>(row + column) : make_uint4(0, 0, 0, 0);
-}
-__device__ __forceinline__ uint4 LoadElementsOfX(const __nv_bfloat16* row, int column,
-                                                 int columns) {
+  if constexpr (kAligned) {
+    return column < columns ? *reinterpret_cast<const uint4*>(row + column)
+                            : make_uint4(0, 0, 0, 0);
+  }
   uint32_t words[4];
 #pragma unroll
   for (int w = 0; w < 4; ++w) {
@@ -103,32 +109,45 @@ __device__ __forceinline__ uint4 LoadElementsOfX(const __nv_bfloat16* row, int c
   return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
-// The rows of x of one lane: row g of each fragment. A row that is not there is read as the last
-// one: nobody looks at what becomes of it.
+// The rows of x of one lane: row g of each fragment. One that is not there is zeros, and no load.
 template <typename V>
 struct LaneRows {
   __device__ __forceinline__ LaneRows(const RowProductArgs& args, int64_t row, int g) {
 #pragma unroll
     for (int n = 0; n < V::kRowTiles; ++n) {
       const int64_t r = row + g + n * kTileRows;
-      rows[n] = args.x + (r < args.rows ? r : args.rows - 1) * args.x_stride;
+      rows[n] = r < args.rows ? args.x + r * args.x_stride : nullptr;
     }
+  }
+  // REQUIRES: column < columns, where weights are in whole blocks.
+  __device__ __forceinline__ uint4 Load(int n, int column, int columns) const {
+    if (rows[n] == nullptr) return make_uint4(0, 0, 0, 0);
+    return LoadX<V::kAligned>(rows[n], column, V::kBlockScaled ? INT32_MAX : columns);
   }
   const __nv_bfloat16* rows[V::kRowTiles];
 };
 
-// The slow way through one group: element by element, any weight, one fragment of rows.
-template <int kBits>
-__device__ __forceinline__ void MultiplyElements(const WeightRows& weights, const __nv_bfloat16* x,
-                                                 int column, int columns, int t,
-                                                 float (&sums)[1][1][4]) {
-  for (int i = 0; i < Columns<kBits>::kLoads * Columns<kBits>::kLoadChunks; ++i) {
-    const int chunk = column + Columns<kBits>::OfChunk(i, t);
-    const uint4 w0 = weights.DecodeElements(0, chunk), w1 = weights.DecodeElements(1, chunk);
-    const uint32_t first[4] = {w0.x, w1.x, w0.y, w1.y}, second[4] = {w0.z, w1.z, w0.w, w1.w};
-    const uint4 values = LoadElementsOfX(x, chunk, columns);
-    MultiplyAdd(sums[0][0], first, values.x, values.y);
-    MultiplyAdd(sums[0][0], second, values.z, values.w);
+// Through one group of an unaligned weight of any form, element by element.
+template <typename V>
+__device__ __forceinline__ void MultiplyElements(const typename V::Weights& weights,
+                                                 const LaneRows<V>& x, int group, int columns,
+                                                 int t, float (&sums)[1][1][4]) {
+  for (int i = 0; i < V::Form::kChunks; ++i) {
+    const int chunk = group + V::Form::OfChunk(i, t);
+    const WeightFragments w =
+        Fragments(weights.DecodeElements(0, chunk), weights.DecodeElements(1, chunk));
+    const uint4 values = x.Load(0, chunk, columns);
+    MultiplyAdd(sums[0][0], w.first, values.x, values.y);
+    MultiplyAdd(sums[0][0], w.second, values.z, values.w);
+  }
+}
+
+template <typename V>
+__device__ __forceinline__ void FillTablesOf(const PackedWeight& weight, Shared<V>& shared) {
+  if constexpr (V::kBlockScaled) {
+    FillTables(weight, shared.tables);
+  } else {
+    FillTables(weight, static_cast<typename V::Form*>(nullptr), shared.tables);
   }
 }
 
@@ -145,7 +164,7 @@ __device__ __forceinline__ void Finish(const RowProductArgs& args, const Tile& t
       shared.partial[warp][n * kTileRows + 2 * t + i % 2][g + i / 2 * 8] = sums[n][i];
   }
   __syncthreads();
-  for (int i = threadIdx.x; i < kTileOuts * V::kRows; i += kThreads) {
+  for (int i = threadIdx.x; i < kTileOuts * (V::kRowTiles * kTileRows); i += kThreads) {
     const int o = i % kTileOuts, r = i / kTileOuts;
     if (tile.row + r >= args.rows || tile.out + o >= term.weight.rows) continue;
     float sum = shared.partial[0][r][o];
@@ -161,50 +180,56 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     RowProductKernel(const __grid_constant__ RowProductArgs args) {
   extern __shared__ __align__(128) unsigned char dynamic_shared[];
   Shared<V>& shared = *reinterpret_cast<Shared<V>*>(dynamic_shared);
-  constexpr int kGroup = Columns<V::kBits>::kGroup, kStride = kSums * kGroup;
+  constexpr int kGroup = V::Form::kGroup, kStride = kSums * kGroup;
+  constexpr bool kElements = !V::kAligned && !V::kBlockScaled;
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const int begin = threadIdx.x / 32 * kGroup;
   const int columns = static_cast<int>(args.entries[0].term.weight.columns);
   LetNextKernelBegin();
 
-  typename V::Lane lanes[1] = {}, next = {};
-  if constexpr (V::kPrefetch)
-    WeightsOf<V>(args, Locate<V>(args, blockIdx.x), g).Load(begin, t, next);
-  const float* book = nullptr;  // that the tables hold
+  typename V::Form::Lane lanes[1] = {}, next = {};
+  if constexpr (V::kPrefetch) {
+    if (begin < columns) WeightsOf<V>(args, Locate<V>(args, blockIdx.x), g).Load(begin, t, next);
+  }
+  if constexpr (!kElements && V::Form::kBits != 16)
+    FillTablesOf<V>(args.entries[0].term.weight, shared);
   WaitForEarlierKernels();
+  __syncthreads();
   for (uint32_t index = blockIdx.x; index < args.tiles; index += gridDim.x) {
     const Tile tile = Locate<V>(args, index);
     const typename V::Weights weights = WeightsOf<V>(args, tile, g);
     const PackedWeight& weight = args.entries[tile.entry].term.weight;
-    if (V::kFast && V::kBits != 16 && book != weight.code_book) {
-      book = weight.code_book;
-      FillTables<V::kBits>(weight, shared.tables);
-      __syncthreads();
-    }
     const LaneRows<V> x(args, tile.row, g);
     float sums[1][V::kRowTiles][4] = {};
 #pragma unroll 2
     for (int group = begin; group < columns; group += kStride) {
-      if constexpr (!V::kFast) {
-        MultiplyElements<V::kBits>(weights, x.rows[0], group, columns, t, sums);
-        continue;
-      } else if constexpr (V::kPrefetch) {
-        lanes[0] = next;
-        if (group + kStride < columns) {
-          weights.Load(group + kStride, t, next);
-        } else if (index + gridDim.x < args.tiles) {
-          WeightsOf<V>(args, Locate<V>(args, index + gridDim.x), g).Load(begin, t, next);
-        }
+      if constexpr (kElements) {
+        MultiplyElements<V>(weights, x, group, columns, t, sums);
       } else {
-        weights.Load(group, t, lanes[0]);
-      }
-      if constexpr (V::kFast) {
-        weights.DecodeScales(shared.tables, t, lanes[0]);
+        if constexpr (V::kPrefetch) {
+          lanes[0] = next;
+          if (group + kStride < columns) {
+            weights.Load(group + kStride, t, next);
+          } else if (index + gridDim.x < args.tiles) {
+            WeightsOf<V>(args, Locate<V>(args, index + gridDim.x), g).Load(begin, t, next);
+          }
+        } else {
+          weights.Load(group, t, lanes[0]);
+        }
+        if constexpr (!V::kBlockScaled) weights.DecodeScales(shared.tables, lanes[0]);
         const auto load_x = [&](int n, int i) {
-          const int chunk = group + Columns<V::kBits>::OfChunk(i, t);
-          return LoadX(x.rows[n], chunk, V::kRegular ? INT32_MAX : columns);
+          return x.Load(n, group + V::Form::OfChunk(i, t), columns);
         };
-        MultiplyGroup<1, V::kRowTiles>(lanes, shared.tables, load_x, sums);
+        if constexpr (V::kBlockScaled) {
+          const auto codes = [&](int, int r, int b) { return lanes[0].codes[r][b]; };
+          const auto scale = [&](int, int r, int b) {
+            return ScaleOf(lanes[0].scale_codes[r], b, lanes[0].nested_scales[r],
+                           weight.nested_offset, shared.tables);
+          };
+          MultiplyBlocks<1, 1>(codes, scale, load_x, shared.tables, sums);
+        } else {
+          MultiplyGroup<V::Form::kBits, 1, V::kRowTiles>(lanes, shared.tables, load_x, sums);
+        }
       }
     }
     Finish<V>(args, tile, sums[0], shared);
@@ -216,7 +241,7 @@ cudaError_t Launch(RowProductArgs& args, cudaStream_t stream) {
   static const cudaError_t has_room = cudaFuncSetAttribute(
       RowProductKernel<V>, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(Shared<V>));
   if (has_room != cudaSuccess) return has_room;
-  args.passes = static_cast<uint32_t>(CeilDiv(args.rows, V::kRows));
+  args.passes = static_cast<uint32_t>(CeilDiv(args.rows, (V::kRowTiles * kTileRows)));
   int64_t tiles = 0;
   for (int i = 0; i < args.count; ++i) {
     args.entries[i].first_tile = static_cast<uint32_t>(tiles);
@@ -229,29 +254,28 @@ cudaError_t Launch(RowProductArgs& args, cudaStream_t stream) {
                        kThreads, sizeof(Shared<V>), args, stream);
 }
 
-template <int kBits, Form kForm>
-cudaError_t LaunchNarrow(RowProductArgs& args, cudaStream_t stream) {
-  return args.rows <= kTileRows ? Launch<Variant<kBits, kForm, 1>>(args, stream)
-                                : Launch<Variant<kBits, kForm, 2>>(args, stream);
-}
-
 template <int kBits>
-cudaError_t LaunchBits(bool fast, RowProductArgs& args, const RowProductScratch& scratch,
-                       cudaStream_t stream) {
-  if (!fast) return Launch<Variant<kBits, Form::kAny, 1>>(args, stream);
-  if (args.rows > kNarrowRows) return LaunchWideRowProduct(args, scratch, stream);
-  if constexpr (kBits == 4) {
-    if (IsRegular(args)) return LaunchNarrow<kBits, Form::kRegular>(args, stream);
-  }
-  return LaunchNarrow<kBits, Form::kAligned>(args, stream);
+cudaError_t LaunchExact(bool aligned, RowProductArgs& args, const RowProductScratch& scratch,
+                        cudaStream_t stream) {
+  if (!aligned) return Launch<ExactVariant<kBits, 1, false>>(args, stream);
+  if (args.rows > kNarrowRows && HasRoom()) return LaunchWideRowProduct(args, scratch, stream);
+  return args.rows <= kTileRows ? Launch<ExactVariant<kBits, 1, true>>(args, stream)
+                                : Launch<ExactVariant<kBits, 2, true>>(args, stream);
 }
 
-bool IsFast(const PackedWeight& weight, const BFloat16* x, int64_t x_stride) {
+cudaError_t LaunchBlockScaled(bool aligned, RowProductArgs& args, const RowProductScratch& scratch,
+                              cudaStream_t stream) {
+  if (!aligned || !HasRoom()) return Launch<BlockScaledVariant>(args, stream);
+  if (args.rows > kNarrowRows) return LaunchWideRowProduct(args, scratch, stream);
+  return LaunchNarrowRowProduct(args, stream);
+}
+
+bool IsAligned(const PackedWeight& weight, const BFloat16* x, int64_t x_stride) {
   const auto aligned = [](const void* pointer) {
     return reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
   };
   return weight.columns % kFastColumns == 0 && x_stride % kChunk == 0 && aligned(x) &&
-         aligned(weight.codes);
+         aligned(weight.codes) && aligned(weight.scales_u8);
 }
 
 cudaError_t LaunchTogether(const BFloat16* x, int64_t x_stride, int64_t rows,
@@ -270,14 +294,16 @@ cudaError_t LaunchTogether(const BFloat16* x, int64_t x_stride, int64_t rows,
   args.x = reinterpret_cast<const __nv_bfloat16*>(x);
   args.x_stride = x_stride;
   args.rows = rows;
-  const bool fast = IsFast(terms[0].weight, x, x_stride);
+  args.block_scaled = IsBlockScaled(terms[0].weight);
+  const bool is_aligned = IsAligned(terms[0].weight, x, x_stride);
+  if (args.block_scaled) return LaunchBlockScaled(is_aligned, args, scratch, stream);
   switch (terms[0].weight.bits) {
     case 4:
-      return LaunchBits<4>(fast, args, scratch, stream);
+      return LaunchExact<4>(is_aligned, args, scratch, stream);
     case 8:
-      return LaunchBits<8>(fast, args, scratch, stream);
+      return LaunchExact<8>(is_aligned, args, scratch, stream);
     default:
-      return LaunchBits<16>(fast, args, scratch, stream);
+      return LaunchExact<16>(is_aligned, args, scratch, stream);
   }
 }
 
@@ -293,8 +319,10 @@ cudaError_t LaunchRowProduct(const BFloat16* x, int64_t x_stride, int64_t rows,
     const PackedWeight &weight = terms[i].weight, &head = terms[0].weight;
     if (weight.columns != head.columns || weight.columns > kMaxColumns)
       return cudaErrorInvalidValue;
-    together &=
-        weight.bits == head.bits && IsFast(weight, x, x_stride) == IsFast(head, x, x_stride);
+    together &= weight.bits == head.bits && weight.code_book == head.code_book &&
+                weight.nested_code == head.nested_code &&
+                IsBlockScaled(weight) == IsBlockScaled(head) &&
+                IsAligned(weight, x, x_stride) == IsAligned(head, x, x_stride);
   }
   if (together) return LaunchTogether(x, x_stride, rows, terms, count, scratch, stream);
   for (int i = 0; i < count; ++i) {

@@ -9,11 +9,13 @@
 
 #include "engine/ops/cuda/attention_mma.cuh"
 #include "engine/ops/cuda/row_product.h"
-#include "engine/ops/cuda/row_product_weights.cuh"
 
 namespace lorad::cuda {
 
-// Columns are shared out to 8 sums, 256 or 128 at a time (Columns::kGroup): sum s has groups s, s +
+inline constexpr int kRowProductThreads = 256;
+inline constexpr int kChunk = 8;  // columns of a lane in two products
+
+// Columns are shared out to 8 sums, 256 or 128 at a time (kGroup): sum s has groups s, s +
 // 8,
 // ... A result is the 8 sums added in order, whoever computes them.
 inline constexpr int kSums = 8;
@@ -30,7 +32,7 @@ struct RowProductEntry {
 struct RowProductArgs {
   RowProductEntry entries[kMaxRowProductTerms];
   int count = 0;
-  bool gated = false;  // two entries, gate and up; see RowProduct
+  bool block_scaled = false;  // all weights are IsBlockScaled; otherwise none is taken so
   const __nv_bfloat16* x = nullptr;
   int64_t x_stride = 0;
   int64_t rows = 0;
@@ -38,69 +40,58 @@ struct RowProductArgs {
   uint32_t tiles = 0;
 };
 
-// All of its weights are regular.
-inline bool IsRegular(const RowProductArgs& args) {
-  for (int i = 0; i < args.count; ++i) {
-    if (!IsRegular(args.entries[i].term.weight)) return false;
-  }
-  return true;
-}
+// Weights in whole blocks, up to kNarrowRows rows, everything aligned; all terms have the tables of
+// the first. Sets first_tile and tiles.
+inline constexpr int kNarrowRows = 2 * kTileRows;
+cudaError_t LaunchNarrowRowProduct(RowProductArgs& args, cudaStream_t stream);
 
-// The kernel for more than 16 rows over weights that IsFast says yes to; sets first_tile, passes
+// The kernel for more than 16 rows where everything is aligned; sets first_tile, passes
 // and tiles.
 cudaError_t LaunchWideRowProduct(RowProductArgs& args, const RowProductScratch& scratch,
                                  cudaStream_t stream);
 
-// Multiprocessors of the current device; all devices of a process are taken to be alike.
-inline int Multiprocessors() {
-  static const int count = [] {
-    int device = 0, processors = 0;
-    if (cudaGetDevice(&device) != cudaSuccess) return 1;
-    cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
-    return processors > 0 ? processors : 1;
+// An attribute of the current device; all devices of a process are taken to be alike.
+template <cudaDeviceAttr kAttribute>
+int DeviceAttribute() {
+  static const int value = [] {
+    int device = 0, result = 0;
+    if (cudaGetDevice(&device) != cudaSuccess) return 0;
+    cudaDeviceGetAttribute(&result, kAttribute, device);
+    return result;
   }();
-  return count;
+  return value;
+}
+inline int Multiprocessors() { return DeviceAttribute<cudaDevAttrMultiProcessorCount>(); }
+
+// The narrow and the wide kernel want the shared memory of compute capability 9.0 for one block.
+// Where there is less, the plain kernel of row_product.cu does everything, and is slower.
+inline constexpr int kMostSharedBytes = 227 << 10;
+inline bool HasRoom() {
+  return DeviceAttribute<cudaDevAttrMaxSharedMemoryPerBlockOptin>() >= kMostSharedBytes;
 }
 
-// The 16 x 16 fragments of two products, from chunk i of a lane's codes.
+// Codes are read once: they must not drive x out of the first-level cache.
+__device__ __forceinline__ uint4 LoadOnce16(const void* from) {
+  uint4 words;
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];\n"
+               : "=r"(words.x), "=r"(words.y), "=r"(words.z), "=r"(words.w)
+               : "l"(from));
+  return words;
+}
+__device__ __forceinline__ uint2 LoadOnce8(const void* from) {
+  uint2 words;
+  asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];\n"
+               : "=r"(words.x), "=r"(words.y)
+               : "l"(from));
+  return words;
+}
+
+// The 16 x 16 fragments of two products: outputs g and g + 8, and 8 columns of each lane.
 struct WeightFragments {
   uint32_t first[4], second[4];
 };
-template <typename Lane>
-__device__ __forceinline__ WeightFragments
-DecodeFragments(const Lane& lane, int i, const DecodeTables<Lane::kBits>& tables) {
-  const uint4 w0 = DecodeChunk(lane, 0, i, tables), w1 = DecodeChunk(lane, 1, i, tables);
+__device__ __forceinline__ WeightFragments Fragments(const uint4& w0, const uint4& w1) {
   return {{w0.x, w1.x, w0.y, w1.y}, {w0.z, w1.z, w0.w, w1.w}};
-}
-
-// sums += products of the columns that `lanes` hold. load_x(n, i) gives chunk i of row fragment n.
-// A chunk is decoded while the one before it is multiplied.
-template <int kOutTiles, int kRowTiles, typename Lane, typename LoadX>
-__device__ __forceinline__ void MultiplyGroup(const Lane (&lanes)[kOutTiles],
-                                              const DecodeTables<Lane::kBits>& tables,
-                                              const LoadX& load_x,
-                                              float (&sums)[kOutTiles][kRowTiles][4]) {
-  WeightFragments next[kOutTiles];
-#pragma unroll
-  for (int o = 0; o < kOutTiles; ++o) next[o] = DecodeFragments(lanes[o], 0, tables);
-#pragma unroll
-  for (int i = 0; i < Lane::kChunks; ++i) {
-    WeightFragments weights[kOutTiles];
-#pragma unroll
-    for (int o = 0; o < kOutTiles; ++o) {
-      weights[o] = next[o];
-      if (i + 1 < Lane::kChunks) next[o] = DecodeFragments(lanes[o], i + 1, tables);
-    }
-#pragma unroll
-    for (int n = 0; n < kRowTiles; ++n) {
-      const uint4 x = load_x(n, i);
-#pragma unroll
-      for (int o = 0; o < kOutTiles; ++o) {
-        MultiplyAdd(sums[o][n], weights[o].first, x.x, x.y);
-        MultiplyAdd(sums[o][n], weights[o].second, x.z, x.w);
-      }
-    }
-  }
 }
 
 // Bias, residual and adapter of one result, in fp32.

@@ -13,35 +13,34 @@
 // some of the rows. A launch has then no more blocks than the device has multiprocessors, so all of
 // them get their turn and the wait ends, whatever else runs.
 //
-// Bound, with 64 rows, by shared memory's path: per 1,024 weights of a warp 32 wavefronts of
-// look-ups and 32 of x, so 16 weights a clock; the tensor cores' mma.sync would take 22. Measured
-// in tests/bench/results/decode_cuda.md.
+// Bound, with 64 rows, by shared memory's path: per 2,048 weights of a warp 32 wavefronts of
+// look-ups, 8 of codes and 64 of x, so 20 weights a clock; the tensor cores' mma.sync would
+// take 22. (16 warps of 16 outputs would hide more latency and read x twice as often: no faster.)
+// Measured in tests/bench/results/decode_cuda.md.
 #include <type_traits>
 
 #include "engine/core/checked_math.h"
 #include "engine/ops/cuda/chained_launch.cuh"
+#include "engine/ops/cuda/row_product_block_scaled.cuh"
+#include "engine/ops/cuda/row_product_exact.cuh"
+#include "engine/ops/cuda/row_product_stage.cuh"
 #include "engine/ops/cuda/row_product_tile.cuh"
 
 namespace lorad::cuda {
 namespace {
 
-constexpr int kThreads = kRowProductThreads;
-constexpr int kWarps = kThreads / 32;
-constexpr int kOutTiles = 2;  // of a warp
-constexpr int kWarpOuts = kOutTiles * kTileOuts;
-constexpr int kOuts = kWarps * kWarpOuts;
+constexpr int kOuts = 256;  // of a tile
 
-template <int kBits_, bool kRegular, int kRowTiles_, bool kShared>
+template <typename Form_, typename Weights_, int kRowTiles_, bool kShared>
 struct Variant {
-  static constexpr int kBits = kBits_, kRowTiles = kRowTiles_, kRows = kTileRows * kRowTiles;
+  using Form = Form_;
+  using Weights = Weights_;
+  static constexpr int kRowTiles = kRowTiles_, kRows = kTileRows * kRowTiles;
   static constexpr bool kSharesTiles = kShared;  // several blocks a tile
-  static constexpr int kGroup = Columns<kBits>::kGroup;
-  static constexpr int kChunks = kGroup / (4 * kChunk);
-  // 16-bit weights have registers for half a group at a time.
-  static constexpr int kLoads = kBits == 16 ? Columns<kBits>::kLoads / 2 : Columns<kBits>::kLoads;
-  using Lane = std::conditional_t<kRegular, RegularLaneCodes, LaneCodes<kBits, kLoads>>;
-  using Weights = std::conditional_t<kRegular, RegularWeightRows, WeightRows>;
-  static constexpr int kParts = kGroup / Lane::kColumns;  // of a group
+  static constexpr bool kBlockScaled = std::is_same_v<Form, BlockScaled>;
+  static constexpr int kOutTiles = 2, kWarpOuts = kOutTiles * kTileOuts;  // of a warp
+  static constexpr int kWarps = kOuts / kWarpOuts, kThreads = 32 * kWarps;
+  using Lanes = typename Form::Lane[kOutTiles];
   using Sums = float[kOutTiles][kRowTiles][4];
 };
 
@@ -54,10 +53,15 @@ struct WideArgs {
 
 template <typename V>
 struct Shared {
-  DecodeTables<V::kBits> tables;
-  uint4 x[2][V::kRowTiles][V::kChunks][32];  // a lane's chunk of a fragment of rows
-  float4 total[V::kSharesTiles ? 1 : kOutTiles * V::kRowTiles][V::kSharesTiles ? 1 : kThreads];
+  typename V::Form::Tables tables;
+  uint4 x[2][V::kRowTiles * V::Form::kChunks * 32];  // see PlaceOfX
+  std::conditional_t<V::kBlockScaled, Stage<V::kWarpOuts, false>, char> codes[V::kWarps][2];
+  float4 total[V::kSharesTiles ? 1 : V::kOutTiles * V::kRowTiles]
+              [V::kSharesTiles ? 1 : V::kThreads];
 };
+
+static_assert(sizeof(Shared<Variant<BlockScaled, BlockScaledRows, kMaxRows / kTileRows, false>>) <=
+              kMostSharedBytes);
 
 struct Tile {
   int entry;
@@ -102,43 +106,92 @@ class GroupWalk {
   int sum_, end_, column_;
 };
 
-// Starts the copies of one group of columns of x. 8 neighbouring lanes write 128 bytes; a warp
-// reads 256 of each of two rows.
+// Where the chunk i of lane (g, t) of row fragment n lies. 64 columns of a row, a cache line, fill
+// 128 bytes, so that a line is written at once; the halves of neighbouring rows are exchanged, so
+// that 8 lanes read 128 bytes without meeting in a bank.
+template <typename V>
+__device__ __forceinline__ int PlaceOfX(int n, int i, int g, int t) {
+  return ((n * (V::Form::kChunks / 2) + i / 2) * kTileRows + g) * 8 + (i % 2 ^ g % 2) * 4 + t;
+}
+
+// Starts the copies of one group of columns of x. A warp reads 256 bytes of each of two rows.
 template <typename V>
 __device__ __forceinline__ void CopyX(const RowProductArgs& args, int64_t row, int column,
                                       int columns, Shared<V>& shared, int stage) {
-  const int lane = threadIdx.x % 32, t = lane % 4;
-  constexpr int kPairs = V::kRows / 2, kQuarters = V::kChunks / 4;
-  for (int item = threadIdx.x / 32; item < kPairs * kQuarters; item += kWarps) {
-    const int r = item / kQuarters * 2 + lane / 4 % 2;
-    const int i = item % kQuarters * 4 + lane / 8;
-    const int c = column + Columns<V::kBits>::OfChunk(i, t);
+  constexpr int kQuarters = V::Form::kChunks / 4, kRowsARound = 2 * V::kWarps / kQuarters;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, t = lane % 4;
+  const int first_row = warp / kQuarters * 2 + lane / 4 % 2;
+  const int i = warp % kQuarters * 4 + lane / 8;
+  const int c = column + V::Form::OfChunk(i, t);
+  const __nv_bfloat16* from = args.x + (row + first_row) * args.x_stride + c;
+#pragma unroll
+  for (int r = first_row, round = 0; round < V::kRows / kRowsARound; ++round, r += kRowsARound) {
     const bool read = row + r < args.rows && c < columns;
-    const __nv_bfloat16* from = read ? args.x + (row + r) * args.x_stride + c : args.x;
-    uint4* to = &shared.x[stage][r / kTileRows][i][r % kTileRows * 4 + t];
-    CopyAsync16(static_cast<uint32_t>(__cvta_generic_to_shared(to)), from, read);
+    uint4* to = &shared.x[stage][PlaceOfX<V>(r / kTileRows, i, r % kTileRows, t)];
+    CopyAsync16(static_cast<uint32_t>(__cvta_generic_to_shared(to)), read ? from : args.x, read);
+    from += kRowsARound * args.x_stride;
   }
   CommitCopies();
 }
 
+// The weights of one warp's outputs: a group of columns on its way and one at hand.
 template <typename V>
-struct WarpWeights {
-  __device__ __forceinline__ WarpWeights(const RowProductArgs& args, const Tile& tile, int g)
-      : lower(args.entries[tile.entry].term.weight, args.entries[tile.entry].block_shift,
-              tile.out + threadIdx.x / 32 * kWarpOuts, g),
-        upper(args.entries[tile.entry].term.weight, args.entries[tile.entry].block_shift,
-              tile.out + threadIdx.x / 32 * kWarpOuts + kTileOuts, g) {}
-  __device__ __forceinline__ void Load(int column, int t,
-                                       typename V::Lane (&lanes)[kOutTiles]) const {
-    lower.Load(column, t, lanes[0]);
-    upper.Load(column, t, lanes[1]);
+class WarpWeights {
+ public:
+  __device__ __forceinline__ WarpWeights(const RowProductArgs& args, const Tile& tile, int g, int t,
+                                         Shared<V>& shared)
+      : weight_(args.entries[tile.entry].term.weight),
+        block_shift_(args.entries[tile.entry].block_shift),
+        out_(tile.out + threadIdx.x / 32 * V::kWarpOuts),
+        g_(g),
+        t_(t),
+        shared_(shared) {}
+
+  // Starts reading a group. Asynchronous copies are not committed.
+  __device__ __forceinline__ void Start(int column, int stage) {
+    if constexpr (V::kBlockScaled) {
+      shared_.codes[threadIdx.x / 32][stage].StartCopies(weight_, out_, column);
+    } else {
+      lower().Load(column, t_, next_[0]);
+      upper().Load(column, t_, next_[1]);
+    }
   }
-  __device__ __forceinline__ void DecodeScales(const DecodeTables<V::kBits>& tables, int t,
-                                               typename V::Lane (&lanes)[kOutTiles]) const {
-    lower.DecodeScales(tables, t, lanes[0]);
-    upper.DecodeScales(tables, t, lanes[1]);
+  // The group that was started last becomes the one at hand. Asynchronous copies have arrived.
+  __device__ __forceinline__ void Take() {
+    if constexpr (!V::kBlockScaled) {
+#pragma unroll
+      for (int o = 0; o < V::kOutTiles; ++o) lanes_[o] = next_[o];
+    }
   }
-  typename V::Weights lower, upper;
+  template <typename LoadX>
+  __device__ __forceinline__ void Multiply(int column, int stage, const LoadX& load_x,
+                                           typename V::Sums& sums) {
+    if constexpr (V::kBlockScaled) {
+      MultiplyStage<V::kOutTiles, V::kRowTiles>(shared_.codes[threadIdx.x / 32][stage], weight_,
+                                                out_, column, g_, t_, load_x, shared_.tables, sums);
+    } else {
+      lower().DecodeScales(shared_.tables, lanes_[0]);
+      upper().DecodeScales(shared_.tables, lanes_[1]);
+      MultiplyGroup<V::Form::kBits, V::kOutTiles, V::kRowTiles>(lanes_, shared_.tables, load_x,
+                                                                sums);
+    }
+  }
+
+ private:
+  __device__ __forceinline__ typename V::Weights lower() const {
+    return {weight_, block_shift_, out_, g_};
+  }
+  __device__ __forceinline__ typename V::Weights upper() const {
+    return {weight_, block_shift_, out_ + kTileOuts, g_};
+  }
+
+  const PackedWeight& weight_;
+  const int block_shift_;
+  const int64_t out_;
+  const int g_, t_;
+  Shared<V>& shared_;
+  typename V::Form::Lane lanes_[V::kOutTiles],
+      next_[V::kOutTiles];  // of weights not in whole blocks
 };
 
 // What becomes of sum number `sum` when its columns are done. A thread meets only its own elements.
@@ -146,7 +199,7 @@ template <typename V>
 __device__ __forceinline__ void EndSum(const WideArgs& args, uint32_t tile, int sum, bool is_first,
                                        typename V::Sums& sums, Shared<V>& shared) {
 #pragma unroll
-  for (int o = 0; o < kOutTiles; ++o) {
+  for (int o = 0; o < V::kOutTiles; ++o) {
 #pragma unroll
     for (int n = 0; n < V::kRowTiles; ++n) {
       float(&s)[4] = sums[o][n];
@@ -154,8 +207,8 @@ __device__ __forceinline__ void EndSum(const WideArgs& args, uint32_t tile, int 
       s[0] = s[1] = s[2] = s[3] = 0;
       const int place = o * V::kRowTiles + n;
       if constexpr (V::kSharesTiles) {
-        const int64_t index = (int64_t{tile} * kSums + sum) * (kOutTiles * V::kRowTiles) + place;
-        args.partial_sums[index * kThreads + threadIdx.x] = four;
+        const int64_t index = (int64_t{tile} * kSums + sum) * (V::kOutTiles * V::kRowTiles) + place;
+        args.partial_sums[index * V::kThreads + threadIdx.x] = four;
       } else {
         float4& total = shared.total[place][threadIdx.x];
         if (!is_first) {
@@ -193,13 +246,13 @@ template <typename V>
 __device__ __forceinline__ float4 Total(const WideArgs& args, uint32_t tile, int place,
                                         const Shared<V>& shared) {
   if constexpr (!V::kSharesTiles) return shared.total[place][threadIdx.x];
-  const float4* from = args.partial_sums +
-                       (int64_t{tile} * kSums * (kOutTiles * V::kRowTiles) + place) * kThreads +
-                       threadIdx.x;
+  const float4* from =
+      args.partial_sums +
+      (int64_t{tile} * kSums * (V::kOutTiles * V::kRowTiles) + place) * V::kThreads + threadIdx.x;
   float4 sums[kSums];
 #pragma unroll
   for (int s = 0; s < kSums; ++s)
-    sums[s] = __ldcg(from + int64_t{s} * (kOutTiles * V::kRowTiles) * kThreads);
+    sums[s] = __ldcg(from + int64_t{s} * (V::kOutTiles * V::kRowTiles) * V::kThreads);
   float4 total = sums[0];
 #pragma unroll
   for (int s = 1; s < kSums; ++s) {
@@ -215,10 +268,10 @@ __device__ __forceinline__ void Finish(const WideArgs& args, uint32_t index, con
                                        int part, const Shared<V>& shared) {
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const RowProductTerm& term = args.product.entries[tile.entry].term;
-  const int64_t out = tile.out + threadIdx.x / 32 * kWarpOuts + g;
+  const int64_t out = tile.out + threadIdx.x / 32 * V::kWarpOuts + g;
   for (int n = part; n < V::kRowTiles; n += args.sharers) {
 #pragma unroll
-    for (int o = 0; o < kOutTiles; ++o) {
+    for (int o = 0; o < V::kOutTiles; ++o) {
       const float4 total = Total<V>(args, index, o * V::kRowTiles + n, shared);
       const float values[4] = {total.x, total.y, total.z, total.w};
 #pragma unroll
@@ -233,7 +286,7 @@ __device__ __forceinline__ void Finish(const WideArgs& args, uint32_t index, con
 }
 
 template <typename V>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(V::kThreads, 1)
     WideRowProductKernel(const __grid_constant__ WideArgs args) {
   extern __shared__ __align__(128) unsigned char dynamic_shared[];
   Shared<V>& shared = *reinterpret_cast<Shared<V>*>(dynamic_shared);
@@ -245,12 +298,15 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int part = static_cast<int>(blockIdx.x) % args.sharers, my_sums = kSums / args.sharers;
   const int first_sum = part * my_sums, end_sum = first_sum + my_sums;
   const Tile tile = Locate<V>(args.product, index);
-  const WarpWeights<V> weights(args.product, tile, g);
-  GroupWalk walk(columns, V::kGroup, first_sum, end_sum);
-  typename V::Lane lanes[kOutTiles] = {}, next[kOutTiles] = {};
-  if (!walk.done()) weights.Load(walk.column(), t, next);
-  if constexpr (V::kBits != 16)
-    FillTables<V::kBits>(args.product.entries[tile.entry].term.weight, shared.tables);
+  WarpWeights<V> weights(args.product, tile, g, t, shared);
+  GroupWalk walk(columns, V::Form::kGroup, first_sum, end_sum);
+  if (!walk.done()) weights.Start(walk.column(), 0);
+  const PackedWeight& weight = args.product.entries[tile.entry].term.weight;
+  if constexpr (V::kBlockScaled) {
+    FillTables(weight, shared.tables);
+  } else {
+    FillTables(weight, static_cast<typename V::Form*>(nullptr), shared.tables);
+  }
   WaitForEarlierKernels();
 
   typename V::Sums sums = {};
@@ -264,23 +320,14 @@ __global__ void __launch_bounds__(kThreads, 1)
     const int column = walk.column();
     walk.Next();
     WaitForCopies<0>();
-    __syncthreads();  // this group of x is there, and the other stage's is done with
-    if (!walk.done()) CopyX<V>(args.product, tile.row, walk.column(), columns, shared, stage ^ 1);
-#pragma unroll
-    for (int p = 0; p < V::kParts; ++p) {
-#pragma unroll
-      for (int o = 0; o < kOutTiles; ++o) lanes[o] = next[o];
-      if (p + 1 < V::kParts) {
-        weights.Load(column + (p + 1) * V::Lane::kColumns, t, next);
-      } else if (!walk.done()) {
-        weights.Load(walk.column(), t, next);
-      }
-      weights.DecodeScales(shared.tables, t, lanes);
-      const auto load_x = [&](int n, int i) {
-        return shared.x[stage][n][p * V::Lane::kChunks + i][lane];
-      };
-      MultiplyGroup<kOutTiles, V::kRowTiles>(lanes, shared.tables, load_x, sums);
+    __syncthreads();  // this group is there, and the other stage's is done with
+    weights.Take();
+    if (!walk.done()) {
+      weights.Start(walk.column(), stage ^ 1);
+      CopyX<V>(args.product, tile.row, walk.column(), columns, shared, stage ^ 1);
     }
+    const auto load_x = [&](int n, int i) { return shared.x[stage][PlaceOfX<V>(n, i, g, t)]; };
+    weights.Multiply(column, stage, load_x, sums);
     stage ^= 1;
   }
   EndSum<V>(args, index, sum, sum == first_sum, sums, shared);
@@ -298,14 +345,14 @@ cudaError_t Launch(const WideArgs& args, cudaStream_t stream) {
       WideRowProductKernel<V>, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(Shared<V>));
   if (has_room != cudaSuccess) return has_room;
   return LaunchChained(WideRowProductKernel<V>,
-                       dim3(args.product.tiles * static_cast<unsigned>(args.sharers)), kThreads,
+                       dim3(args.product.tiles * static_cast<unsigned>(args.sharers)), V::kThreads,
                        sizeof(Shared<V>), args, stream);
 }
 
 // As many blocks a tile as the device and the scratch memory have room for.
 int Sharers(int64_t tiles, int row_tiles, const RowProductScratch& scratch) {
   const int64_t bytes =
-      tiles * kSums * kOutTiles * row_tiles * kThreads * static_cast<int64_t>(sizeof(float4));
+      tiles * kSums * kOuts * row_tiles * kTileRows * static_cast<int64_t>(sizeof(float));
   if (scratch.counters == nullptr || bytes > scratch.partial_bytes || tiles > kRowProductCounters)
     return 1;
   int sharers = kSums;
@@ -313,7 +360,7 @@ int Sharers(int64_t tiles, int row_tiles, const RowProductScratch& scratch) {
   return sharers;
 }
 
-template <int kBits, bool kRegular, int kRowTiles>
+template <typename Form, typename Weights, int kRowTiles>
 cudaError_t LaunchRows(RowProductArgs& product, const RowProductScratch& scratch,
                        cudaStream_t stream) {
   product.passes = static_cast<uint32_t>(CeilDiv(product.rows, kTileRows * kRowTiles));
@@ -326,30 +373,30 @@ cudaError_t LaunchRows(RowProductArgs& product, const RowProductScratch& scratch
   product.tiles = static_cast<uint32_t>(tiles);
   const WideArgs args = {product, Sharers(tiles, kRowTiles, scratch),
                          static_cast<float4*>(scratch.partial_sums), scratch.counters};
-  return args.sharers > 1 ? Launch<Variant<kBits, kRegular, kRowTiles, true>>(args, stream)
-                          : Launch<Variant<kBits, kRegular, kRowTiles, false>>(args, stream);
+  return args.sharers > 1 ? Launch<Variant<Form, Weights, kRowTiles, true>>(args, stream)
+                          : Launch<Variant<Form, Weights, kRowTiles, false>>(args, stream);
 }
 
-template <int kBits, bool kRegular>
+template <typename Form, typename Weights>
 cudaError_t LaunchForm(RowProductArgs& args, const RowProductScratch& scratch,
                        cudaStream_t stream) {
   constexpr int kMost = kMaxRows / kTileRows;
-  return args.rows <= kMaxRows / 2 ? LaunchRows<kBits, kRegular, kMost / 2>(args, scratch, stream)
-                                   : LaunchRows<kBits, kRegular, kMost>(args, scratch, stream);
+  return args.rows <= kMaxRows / 2 ? LaunchRows<Form, Weights, kMost / 2>(args, scratch, stream)
+                                   : LaunchRows<Form, Weights, kMost>(args, scratch, stream);
 }
 
 }  // namespace
 
 cudaError_t LaunchWideRowProduct(RowProductArgs& args, const RowProductScratch& scratch,
                                  cudaStream_t stream) {
+  if (args.block_scaled) return LaunchForm<BlockScaled, BlockScaledRows>(args, scratch, stream);
   switch (args.entries[0].term.weight.bits) {
     case 4:
-      return IsRegular(args) ? LaunchForm<4, true>(args, scratch, stream)
-                             : LaunchForm<4, false>(args, scratch, stream);
+      return LaunchForm<Exact<4>, ExactRows<4>>(args, scratch, stream);
     case 8:
-      return LaunchForm<8, false>(args, scratch, stream);
+      return LaunchForm<Exact<8>, ExactRows<8>>(args, scratch, stream);
     default:
-      return LaunchForm<16, false>(args, scratch, stream);
+      return LaunchForm<Exact<16>, ExactRows<16>>(args, scratch, stream);
   }
 }
 

@@ -12,6 +12,7 @@
 // one approximate reciprocal, a third of what the special-function units can do meanwhile.
 //
 // Shazeer, "GLU Variants Improve Transformer", 2020.
+#include "engine/ops/cuda/chained_launch.cuh"
 #include "engine/ops/cuda/elementwise.h"
 #include "engine/ops/cuda/vector_access.cuh"
 
@@ -52,6 +53,8 @@ __device__ __forceinline__ float Sigmoid(float x) {
 
 template <int kWidth>
 __global__ void __launch_bounds__(256) SwiGluKernel(const Forward p) {
+  LetNextKernelBegin();
+  WaitForEarlierKernels();
   const int64_t column = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * kWidth;
   if (column >= p.n) return;
   for (int64_t row = blockIdx.y; row < p.rows; row += gridDim.y) {
@@ -101,12 +104,11 @@ cudaError_t LaunchSwiGlu(const BFloat16* gate, int64_t gate_stride, const BFloat
   if (IsAligned(gate, gate_stride) && IsAligned(up, up_stride) && IsAligned(out, out_stride) &&
       n % kVectorWidth == 0) {
     const RowGrid grid = CoverRows(rows, n / kVectorWidth, 1);
-    SwiGluKernel<kVectorWidth><<<grid.blocks, grid.threads, 0, stream>>>(p);
+    return LaunchChained(SwiGluKernel<kVectorWidth>, grid.blocks, grid.threads, 0, p, stream);
   } else {
     const RowGrid grid = CoverRows(rows, n, 1);
-    SwiGluKernel<1><<<grid.blocks, grid.threads, 0, stream>>>(p);
+    return LaunchChained(SwiGluKernel<1>, grid.blocks, grid.threads, 0, p, stream);
   }
-  return cudaGetLastError();
 }
 
 cudaError_t LaunchSwiGluBackward(const BFloat16* dout, int64_t dout_stride, const BFloat16* gate,
