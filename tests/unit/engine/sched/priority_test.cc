@@ -110,7 +110,8 @@ TEST_F(PriorityTest, WhoHasWaitedLongEnoughGoesFirst) {
   Serving serving({.max_running = 1, .observer = nullptr}, *harness_->runner, *harness_->store,
                   [&left] { ++left; });
   const GenerationLimits limits = {.vocab = harness_->model->config().vocab_size,
-                                   .context_tokens = harness_->context};
+                                   .context_tokens = harness_->context,
+                                   .eos_ids = {}};
   Sinks sinks;
   const auto accept = [&](uint64_t id, int32_t priority, absl::Duration waited) {
     auto sequence = std::make_unique<Sequence>();
