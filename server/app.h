@@ -80,6 +80,7 @@ class App {
   std::unique_ptr<DatasetRegistry> datasets_;
   std::unique_ptr<JobManager> jobs_;
   std::unique_ptr<ThreadPool> pool_;
+  std::unique_ptr<ThreadPool> writers_;  // of streams
   Services services_;
   std::unique_ptr<GrpcServer> grpc_;
 };

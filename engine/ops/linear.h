@@ -79,7 +79,9 @@ struct LinearArgs {
   absl::Span<LinearTerm> terms;  // q, k, v or gate, up: what shares x; one otherwise
   bool accumulate = false;       // add to y
   // Each row's result must not depend on the other rows: decoding. The matrix-vector kernels run
-  // over the packed codes. False: weights are dequantised once and multiplied as matrices.
+  // over the packed codes, on CUDA with bf16(code) * absmax in the place of bf16(code * absmax)
+  // where 4-bit weights come in whole blocks: each is within 2^-9 of code * absmax. False: weights
+  // are dequantised once and multiplied as matrices.
   bool row_invariant = false;
   TensorView workspace = {};  // kU8 [>= LinearWorkspaceBytes(args)]; may be empty if that is 0
   // Like y of the only term, which it may be; not with accumulate. y = residual + ...: a residual

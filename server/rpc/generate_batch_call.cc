@@ -71,8 +71,9 @@ class GenerateBatchCall::Item : public SampleGroup::Receiver {
 
 GenerateBatchCall::GenerateBatchCall(const Services* services, grpc::CallbackServerContext* context,
                                      const v1::GenerateBatchRequest& request)
-    : PushCall(context, {.backlog_bytes = std::numeric_limits<int64_t>::max(),
-                         .stall = services->facts->max_stream_stall}),
+    : PushCall(context, *services->writers,
+               {.backlog_bytes = std::numeric_limits<int64_t>::max(),
+                .stall = services->facts->max_stream_stall}),
       services_(services),
       request_(request),
       deadline_(absl::FromChrono(context->deadline())),

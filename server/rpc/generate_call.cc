@@ -10,8 +10,9 @@ namespace lorad::server {
 
 GenerateCall::GenerateCall(const Services* services, grpc::CallbackServerContext* context,
                            const v1::GenerateRequest* request)
-    : PushCall(context, {.backlog_bytes = services->facts->max_stream_backlog_bytes,
-                         .stall = services->facts->max_stream_stall}),
+    : PushCall(context, *services->writers,
+               {.backlog_bytes = services->facts->max_stream_backlog_bytes,
+                .stall = services->facts->max_stream_stall}),
       services_(services),
       request_(request),
       deadline_(absl::FromChrono(context->deadline())) {}

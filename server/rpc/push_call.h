@@ -2,7 +2,6 @@
 #ifndef LORAD_SERVER_RPC_PUSH_CALL_H_
 #define LORAD_SERVER_RPC_PUSH_CALL_H_
 
-#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -16,6 +15,7 @@
 #include "absl/time/time.h"
 #include "grpcpp/grpcpp.h"
 #include "server/base/errors.h"
+#include "server/base/thread_pool.h"
 #include "server/rpc/alarm.h"
 #include "server/rpc/stream_limits.h"
 
@@ -31,9 +31,10 @@ template <typename Response>
 class PushCall : public grpc::ServerWriteReactor<Response>,
                  public std::enable_shared_from_this<PushCall<Response>> {
  public:
-  // `context` is the call's own.
-  PushCall(grpc::CallbackServerContext* context, const StreamLimits& limits)
-      : context_(context), limits_(limits) {}
+  // `context` is the call's own. `writers` is not owned: Push() and End() leave what costs a system
+  // call to it, for they are called on the engine thread.
+  PushCall(grpc::CallbackServerContext* context, ThreadPool& writers, const StreamLimits& limits)
+      : context_(context), writers_(writers), limits_(limits) {}
 
  protected:
   // Call once, before anything else, with the object in a shared_ptr.
@@ -68,6 +69,8 @@ class PushCall : public grpc::ServerWriteReactor<Response>,
   void OnDone() override { const auto self = std::move(self_); }
 
   void Enqueue(Response response) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Has a writer call Advance() soon, unless a write is under way, which will.
+  void Post() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Cut(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Starts the next write, or the end, when neither is under way.
   void Advance() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -76,6 +79,7 @@ class PushCall : public grpc::ServerWriteReactor<Response>,
   void CheckWrite() ABSL_LOCKS_EXCLUDED(mu_);
 
   grpc::CallbackServerContext* const context_;  // gRPC's, until OnDone
+  ThreadPool& writers_;
   const StreamLimits limits_;
   std::shared_ptr<PushCall> self_;
 
@@ -84,6 +88,7 @@ class PushCall : public grpc::ServerWriteReactor<Response>,
   int64_t waiting_bytes_ ABSL_GUARDED_BY(mu_) = 0;
   Response current_ ABSL_GUARDED_BY(mu_);  // while writing_, gRPC's
   bool writing_ ABSL_GUARDED_BY(mu_) = false;
+  bool posted_ ABSL_GUARDED_BY(mu_) = false;
   absl::Time watched_since_ ABSL_GUARDED_BY(mu_);  // start of the write, or of its second chance
   Alarm alarm_ ABSL_GUARDED_BY(mu_);
   bool watched_ ABSL_GUARDED_BY(mu_) = false;  // the alarm is set
@@ -92,109 +97,8 @@ class PushCall : public grpc::ServerWriteReactor<Response>,
   bool finished_ ABSL_GUARDED_BY(mu_) = false;
 };
 
-template <typename Response>
-void PushCall<Response>::Push(Response response) {
-  bool cut = false;
-  {
-    absl::MutexLock lock(&mu_);
-    if (end_.has_value()) return;
-    Enqueue(std::move(response));
-    cut = waiting_bytes_ > limits_.backlog_bytes;
-    if (cut) Cut(BacklogExceeded(limits_));
-    Advance();
-    WatchWrite();
-  }
-  if (cut) OnStop();
-}
-
-template <typename Response>
-void PushCall<Response>::End(const absl::Status& status) {
-  absl::MutexLock lock(&mu_);
-  if (!end_.has_value()) end_ = status;
-  Advance();
-  WatchWrite();
-}
-
-template <typename Response>
-void PushCall<Response>::Enqueue(Response response) {
-  const int64_t bytes = BytesOf(response);
-  const size_t reach = std::min(waiting_.size(), kMergeReach);
-  for (size_t back = 1; back <= reach; ++back) {
-    Response& earlier = waiting_[waiting_.size() - back];
-    if (!SameAnswer(earlier, response)) continue;
-    const int64_t before = BytesOf(earlier);
-    if (before + bytes > kMergeBytes) break;
-    Append(earlier, std::move(response));
-    waiting_bytes_ += BytesOf(earlier) - before;
-    return;
-  }
-  waiting_bytes_ += bytes;
-  waiting_.push_back(std::move(response));
-}
-
-template <typename Response>
-void PushCall<Response>::Cut(const absl::Status& status) {
-  cut_ = true;
-  end_ = status;
-  waiting_.clear();
-  waiting_bytes_ = 0;
-}
-
-template <typename Response>
-void PushCall<Response>::Advance() {
-  if (writing_ || finished_) return;
-  if (!waiting_.empty()) {
-    current_ = std::move(waiting_.front());
-    waiting_.pop_front();
-    waiting_bytes_ -= BytesOf(current_);
-    writing_ = true;
-    watched_since_ = absl::Now();
-    this->StartWrite(&current_);
-  } else if (end_.has_value()) {
-    finished_ = true;
-    this->Finish(ToGrpc(*end_));
-  }
-}
-
-template <typename Response>
-void PushCall<Response>::WatchWrite() {
-  // A write that ends at once costs no alarm: it is set when something waits for the write.
-  if (watched_ || !writing_ || (waiting_.empty() && !end_.has_value())) return;
-  watched_ = true;
-  alarm_.Set(watched_since_ + limits_.stall, [weak = this->weak_from_this()] {
-    if (const auto call = weak.lock()) call->CheckWrite();
-  });
-}
-
-template <typename Response>
-void PushCall<Response>::CheckWrite() {
-  bool stop = false;
-  {
-    absl::MutexLock lock(&mu_);
-    watched_ = false;
-    if (writing_ && absl::Now() >= watched_since_ + limits_.stall) {
-      if (cut_) return context_->TryCancel();  // the write fails, and ends the call
-      Cut(ReaderStalled(limits_));
-      watched_since_ = absl::Now();
-      stop = true;
-    }
-    WatchWrite();
-  }
-  if (stop) OnStop();
-}
-
-template <typename Response>
-void PushCall<Response>::OnWriteDone(bool ok) {
-  {
-    absl::MutexLock lock(&mu_);
-    writing_ = false;
-    if (!ok) Cut(end_.value_or(absl::CancelledError("the reader has gone")));
-    Advance();
-    WatchWrite();
-  }
-  ok ? OnWritten() : OnStop();
-}
-
 }  // namespace lorad::server
+
+#include "server/rpc/push_call-inl.h"
 
 #endif  // LORAD_SERVER_RPC_PUSH_CALL_H_

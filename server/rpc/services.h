@@ -47,6 +47,7 @@ struct ServerFacts {
 struct Services {
   Engine* engine = nullptr;
   ThreadPool* pool = nullptr;
+  ThreadPool* writers = nullptr;  // of streams: short tasks that do not block
   Store* store = nullptr;
   AdapterRegistry* adapters = nullptr;
   DatasetRegistry* datasets = nullptr;

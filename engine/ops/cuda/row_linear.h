@@ -11,9 +11,10 @@
 namespace lorad::cuda {
 
 // The op of engine/ops/linear.h for args that Validate() has passed and that are row_invariant. y
-// is rounded to bf16 once after weights, bias and, with `accumulate`, the old y are summed, and
-// once more where an adapter adds to it; xa is rounded before B. So base rows never pass through
-// anything but the first. Views may have strides; the fast layouts are those of row_product.h.
+// is rounded to bf16 once after weights, bias and residual (or, with `accumulate`, the old y) are
+// summed, and once more where an adapter adds to it; xa is rounded before B. So base rows never
+// pass through anything but the first. Views may have strides; the fast layouts are those of
+// row_product.h.
 absl::Status RowInvariantLinear(const LinearArgs& args, const LinearScratch& scratch);
 
 // Only dropout needs scratch.

@@ -79,8 +79,7 @@ struct Tile {
 };
 template <typename V>
 __device__ __forceinline__ Tile Locate(const RowProductArgs& args, uint32_t index) {
-  int entry = 0;
-  while (entry + 1 < args.count && index >= args.entries[entry + 1].first_tile) ++entry;
+  const int entry = EntryOf(args, index);
   const uint32_t place = index - args.entries[entry].first_tile;
   return {entry, int64_t{place / args.passes} * kTileOuts,
           int64_t{place % args.passes} * (V::kRowTiles * kTileRows)};

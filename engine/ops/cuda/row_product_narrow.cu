@@ -49,8 +49,7 @@ struct Tile {
   int64_t out;
 };
 __device__ __forceinline__ Tile Locate(const RowProductArgs& args, uint32_t index) {
-  int entry = 0;
-  while (entry + 1 < args.count && index >= args.entries[entry + 1].first_tile) ++entry;
+  const int entry = EntryOf(args, index);
   return {entry, int64_t{index - args.entries[entry].first_tile} * kTileOuts};
 }
 

@@ -40,6 +40,13 @@ struct RowProductArgs {
   uint32_t tiles = 0;
 };
 
+// The entry that tile `index` of a launch belongs to.
+__device__ __forceinline__ int EntryOf(const RowProductArgs& args, uint32_t index) {
+  int entry = 0;
+  while (entry + 1 < args.count && index >= args.entries[entry + 1].first_tile) ++entry;
+  return entry;
+}
+
 // Weights in whole blocks, up to kNarrowRows rows, everything aligned; all terms have the tables of
 // the first. Sets first_tile and tiles.
 inline constexpr int kNarrowRows = 2 * kTileRows;

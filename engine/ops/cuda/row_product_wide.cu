@@ -3,9 +3,9 @@
 //
 // There, a block has few outputs and its warps share out the columns, so every block reads all of
 // x: with 64 rows x is the larger part of what it moves. Here a block of 8 warps takes 256 outputs,
-// 32 a warp, and all warps go through the same columns together: one group of columns of all rows
-// (32 KB) comes into shared memory while the one before is multiplied, laid out as the fragments
-// will want it, 16 bytes a lane. Codes go to registers straight from memory, a group ahead.
+// 32 a warp, and all warps go through the same columns together: a group of columns of all rows
+// (32 KB) comes into shared memory while the one before is multiplied, and the codes of 4-bit
+// weights in whole blocks likewise; other codes go to registers, a group ahead.
 //
 // The 8 sums of a result (see kSums) are computed one after the other and added up in shared
 // memory, each thread its own elements. Where there are few tiles, several blocks share one, each
@@ -14,9 +14,9 @@
 // them get their turn and the wait ends, whatever else runs.
 //
 // Bound, with 64 rows, by shared memory's path: per 2,048 weights of a warp 32 wavefronts of
-// look-ups, 8 of codes and 64 of x, so 20 weights a clock; the tensor cores' mma.sync would
-// take 22. (16 warps of 16 outputs would hide more latency and read x twice as often: no faster.)
-// Measured in tests/bench/results/decode_cuda.md.
+// look-ups, 8 of codes and 64 of x, so 20 weights a clock; the tensor cores' mma.sync would take
+// 22. (16 warps of 16 outputs hide more latency and read x twice as often: no faster.) Measured in
+// tests/bench/results/decode_cuda.md.
 #include <type_traits>
 
 #include "engine/core/checked_math.h"
@@ -40,7 +40,6 @@ struct Variant {
   static constexpr bool kBlockScaled = std::is_same_v<Form, BlockScaled>;
   static constexpr int kOutTiles = 2, kWarpOuts = kOutTiles * kTileOuts;  // of a warp
   static constexpr int kWarps = kOuts / kWarpOuts, kThreads = 32 * kWarps;
-  using Lanes = typename Form::Lane[kOutTiles];
   using Sums = float[kOutTiles][kRowTiles][4];
 };
 
@@ -69,8 +68,7 @@ struct Tile {
 };
 template <typename V>
 __device__ __forceinline__ Tile Locate(const RowProductArgs& args, uint32_t index) {
-  int entry = 0;
-  while (entry + 1 < args.count && index >= args.entries[entry + 1].first_tile) ++entry;
+  const int entry = EntryOf(args, index);
   const uint32_t place = index - args.entries[entry].first_tile;
   return {entry, int64_t{place / args.passes} * kOuts, int64_t{place % args.passes} * V::kRows};
 }
