@@ -184,5 +184,33 @@ TEST_F(BackgroundTest, ADroppedJobEndsWhenNothingIsWrittenAnyMore) {
   EXPECT_EQ(sink_->stopped_at, -1);
 }
 
+TEST_F(BackgroundTest, AStopThatComesWhileTheOutputIsWrittenComesTooLate) {
+  Start();
+  for (int i = 0; i < 100000 && !job_->waiting(); ++i) job_->Advance();
+  ASSERT_EQ(sink_->steps.size(), 3u);
+  job_->Advance();  // begins to write
+  job_->RequestStop(/*checkpoint=*/true);
+  Finish();
+  ASSERT_TRUE(sink_->result.has_value()) << sink_->error;
+  EXPECT_FALSE(sink_->stopped_at.has_value());
+}
+
+TEST_F(BackgroundTest, AStopBeforeThatWaitsForThePublication) {
+  spec_.checkpoint_dir = fixture_->NewDir("checkpoints");
+  absl::Notification go;
+  Start([&](const AdapterConfig& config, absl::Span<const AdapterModuleView> modules) {
+    go.WaitForNotification();
+    return Digest(config, modules);
+  });
+  for (int i = 0; i < 100000 && !job_->waiting(); ++i) job_->Advance();
+  job_->RequestStop(/*checkpoint=*/true);
+  for (int i = 0; i < 100; ++i) EXPECT_EQ(job_->Advance(), TrainingState::kRunning);
+  go.Notify();
+  Finish();
+  EXPECT_EQ(sink_->stopped_at, 3);
+  EXPECT_EQ(sink_->publications.size(), 1u);
+  EXPECT_EQ(sink_->checkpoints.size(), 1u);
+}
+
 }  // namespace
 }  // namespace lorad
