@@ -58,7 +58,6 @@ struct Shared {
   float4 total[V::kSharesTiles ? 1 : V::kOutTiles * V::kRowTiles]
               [V::kSharesTiles ? 1 : V::kThreads];
 };
-
 static_assert(sizeof(Shared<Variant<BlockScaled, BlockScaledRows, kMaxRows / kTileRows, false>>) <=
               kMostSharedBytes);
 
