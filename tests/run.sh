@@ -49,6 +49,10 @@ case "$preset" in
   cuda) selection=(-L gpu); export LORAD_REQUIRE_GPU=1 ;;
   asan | tsan) selection=(-LE "$exclude|e2e") ;;
 esac
+case "$preset" in
+  # Tests ask for more memory than there is, and want an error for it.
+  asan) export ASAN_OPTIONS="allocator_may_return_null=1${ASAN_OPTIONS:+:$ASAN_OPTIONS}" ;;
+esac
 if [ "$interop" = 1 ]; then
   # Where the packages cannot be had, the tests that need them skip, and the last line counts them.
   tests/interop/make_venv.sh build/interop-venv || echo "NOTE: interop packages cannot be installed here"
