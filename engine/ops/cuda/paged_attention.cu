@@ -50,7 +50,6 @@ constexpr int kKeyDims = 32;                    // of two score products
 constexpr int kValueDims = 64;                  // of eight value products
 constexpr int kQueryStride = kMaxHeadDim + 32;  // 64 bytes off a multiple of 128: no conflicts
 constexpr int kSumStride = kValueDims + 4;
-constexpr int kLineElements = 64;    // of a cache line
 constexpr int kEnoughBlocks = 2048;  // fewer leave multiprocessors idle, or idle at the end
 constexpr int kFewBlocks = 256;      // that leave most of the device's memory path idle
 

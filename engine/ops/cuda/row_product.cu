@@ -3,30 +3,30 @@
 //
 //   x [rows, in] bf16    W [out, in] of 4-bit or 8-bit codes, or bf16    y [rows, out] bf16
 //
-// A block of 8 warps takes tiles of 16 outputs and 8 or 16 rows; warp s the columns [256 g, 256 g +
-// 256) for g = s, s + 8, ... (128 where codes are wider). Each weight is decoded once into a
+// This file has the kernel for any weight and any alignment; row_product_narrow.cu and
+// row_product_wide.cu have those for decoding and for more rows, which do the same sums in the same
+// order.
+//
+// A block of 8 warps takes tiles of 16 outputs and 8 or 16 rows; warp s the groups s, s + 8, ... of
+// 128 columns, 256 where 4-bit weights come in whole blocks. Each weight is decoded once into a
 // fragment of the tensor cores' product (16 outputs x 16 columns times 16 columns x 8 rows, fp32
 // sums) and used for all rows. The order of columns within a fragment is free as long as x follows
-// it: lane (g, t) = (lane / 4, lane % 4) loads 16 bytes of codes of outputs g and g + 8, and of
-// each 8 neighbouring columns in them the first four are its k = 2t, 2t+1, 2t+8, 2t+9 of one
-// product and the last four those of the next; of x it loads the same 8 columns of row g. So
-// nothing passes through shared memory but the look-up tables, and at the end of a tile the 8
-// warps' sums, added in order. With more than 16 rows, row_product_wide.cu does the same sums in
-// the same order.
+// it: lane (g, t) = (lane / 4, lane % 4) has of outputs g and g + 8 some neighbouring columns, and
+// of each 8 of them the first four are its k = 2t, 2t+1, 2t+8, 2t+9 of one product and the last
+// four those of the next; of x it loads the same 8 columns of row g. So nothing passes through
+// shared memory but the look-up tables, and at the end of a tile the 8 warps' sums, added in order.
 //
-// Each sum thus has an order that depends on the number of columns and on the width of a code
-// alone. A row's column in the fragment does not enter: the tensor cores compute each element of a
-// product alike. Rows that are not there are zeros.
+// Each sum thus has an order that depends on the columns, the width of a code and the blocks alone.
+// A row's column in the fragment does not enter: the tensor cores compute each element of a product
+// alike.
 //
 // As many blocks as the device holds walk over the tiles; while one is multiplied the first codes
 // of the next are on their way, the very first before the kernel that computes x has ended. Tiles
 // that share weights and differ in rows are neighbours, so that weights come from memory once.
 //
-// Bound by memory (0.52 bytes a weight for nf4 with double quantisation), closely followed by
-// shared memory, a look-up of 8 bytes for two weights, 32 weights a clock, and by 3 instructions a
-// weight. Measured in tests/bench/results/decode_cuda.md. Formats: Dettmers et al., "QLoRA", 2023.
-// Pair tables: Guo et al., "FLUTE", 2024. Row invariance by one fixed reduction: He et al.,
-// "Defeating nondeterminism in LLM inference", 2025.
+// Bound by memory with 16-bit weights, else by the look-ups, one a weight. Measured in
+// tests/bench/results/decode_cuda.md. Formats: Dettmers et al., "QLoRA", 2023. Row invariance by
+// one fixed reduction: He et al., "Defeating nondeterminism in LLM inference", 2025.
 #include <algorithm>
 #include <bit>
 
@@ -72,17 +72,10 @@ struct Shared {
   float partial[kWarps][V::kRowTiles * kTileRows][kPartialStride];  // sums of 16 outputs
 };
 
-// Where a tile lies.
-struct Tile {
-  int entry;
-  int64_t out, row;
-};
+using Tile = RowProductTile;
 template <typename V>
 __device__ __forceinline__ Tile Locate(const RowProductArgs& args, uint32_t index) {
-  const int entry = EntryOf(args, index);
-  const uint32_t place = index - args.entries[entry].first_tile;
-  return {entry, int64_t{place / args.passes} * kTileOuts,
-          int64_t{place % args.passes} * (V::kRowTiles * kTileRows)};
+  return LocateTile<kTileOuts, V::kRowTiles * kTileRows>(args, index);
 }
 template <typename V>
 __device__ __forceinline__ typename V::Weights WeightsOf(const RowProductArgs& args,
@@ -97,15 +90,16 @@ __device__ __forceinline__ uint4 LoadX(const __nv_bfloat16* row, int column, int
   if constexpr (kAligned) {
     return column < columns ? *reinterpret_cast<const uint4*>(row + column)
                             : make_uint4(0, 0, 0, 0);
-  }
-  uint32_t words[4];
+  } else {
+    uint32_t words[4];
 #pragma unroll
-  for (int w = 0; w < 4; ++w) {
-    const int c = column + 2 * w;
-    words[w] = c < columns ? __bfloat16_as_ushort(row[c]) : 0;
-    if (c + 1 < columns) words[w] |= uint32_t{__bfloat16_as_ushort(row[c + 1])} << 16;
+    for (int w = 0; w < 4; ++w) {
+      const int c = column + 2 * w;
+      words[w] = c < columns ? __bfloat16_as_ushort(row[c]) : 0;
+      if (c + 1 < columns) words[w] |= uint32_t{__bfloat16_as_ushort(row[c + 1])} << 16;
+    }
+    return make_uint4(words[0], words[1], words[2], words[3]);
   }
-  return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
 // The rows of x of one lane: row g of each fragment. One that is not there is zeros, and no load.
@@ -240,16 +234,10 @@ cudaError_t Launch(RowProductArgs& args, cudaStream_t stream) {
   static const cudaError_t has_room = cudaFuncSetAttribute(
       RowProductKernel<V>, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(Shared<V>));
   if (has_room != cudaSuccess) return has_room;
-  args.passes = static_cast<uint32_t>(CeilDiv(args.rows, (V::kRowTiles * kTileRows)));
-  int64_t tiles = 0;
-  for (int i = 0; i < args.count; ++i) {
-    args.entries[i].first_tile = static_cast<uint32_t>(tiles);
-    tiles += CeilDiv(args.entries[i].term.weight.rows, kTileOuts) * args.passes;
-  }
-  if (tiles > INT32_MAX) return cudaErrorInvalidValue;
-  args.tiles = static_cast<uint32_t>(tiles);
+  if (!LayOutTiles(kTileOuts, V::kRowTiles * kTileRows, args)) return cudaErrorInvalidValue;
   const int64_t resident = int64_t{kBlocksPerProcessor} * Multiprocessors();
-  return LaunchChained(RowProductKernel<V>, dim3(static_cast<unsigned>(std::min(tiles, resident))),
+  return LaunchChained(RowProductKernel<V>,
+                       dim3(static_cast<unsigned>(std::min<int64_t>(args.tiles, resident))),
                        kThreads, sizeof(Shared<V>), args, stream);
 }
 

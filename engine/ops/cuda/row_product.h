@@ -26,18 +26,18 @@ struct RowProductTerm {
 // others must not use it at the same time.
 struct RowProductScratch {
   void* partial_sums = nullptr;  // aligned to 16 bytes
-  int64_t partial_bytes = 0;     // any number; 16 MB serve every shape on the GPUs of today
+  int64_t partial_bytes = 0;  // 2 KB for each output and 64 rows; with less, tiles are not shared
   uint32_t* counters = nullptr;  // [kRowProductCounters]; zeros before the first launch
 };
 inline constexpr int kRowProductCounters = 256;
 
 // y[t, :] = residual[t, :] + x[t, :] W^T + bias for each term and each of `rows` rows, x [rows,
-// columns of the weights]. At most kMaxRowProductTerms terms, all with the same number of columns;
-// one launch where their formats agree. Row t of y is a function of row t of x and of the weight
-// alone: the same bits whatever `rows`, the other rows, the other terms, strides, alignments and
-// scratch are. Fast where columns are a multiple of 32, the stride of x a multiple of 8, and x and
-// the codes (or dense weights) aligned to 16 bytes; anything else is correct, and slow. y overlaps
-// no input but its residual.
+// columns of the weights, at most 2^24]. At most kMaxRowProductTerms terms, all with the same
+// number of columns; one launch where their formats agree. Row t of y is a function of row t of x
+// and of the weight alone: the same bits whatever `rows`, the other rows, the other terms, strides,
+// alignments and scratch are. Fast where columns are a multiple of 32, the stride of x a multiple
+// of 8, and x and the codes (or dense weights) aligned to 16 bytes; anything else is correct, and
+// slow. y overlaps no input but its residual.
 cudaError_t LaunchRowProduct(const BFloat16* x, int64_t x_stride, int64_t rows,
                              const RowProductTerm* terms, int count,
                              const RowProductScratch& scratch, cudaStream_t stream);

@@ -2,7 +2,8 @@
 // quantisation, columns in multiples of 256. A product is taken with bf16(code), and a block's sum
 // is multiplied by its absmax in fp32: one look-up for two weights and no arithmetic. bf16(code) *
 // absmax and the definition's bf16(code * absmax) are each within 2^-9 of code * absmax,
-// relatively. Private to row_product*.cu, which explain the order of columns.
+// relatively. Pair tables: Guo et al., "FLUTE", 2024. Private to row_product*.cu, which explain the
+// order of columns.
 #ifndef LORAD_ENGINE_OPS_CUDA_ROW_PRODUCT_BLOCK_SCALED_CUH_
 #define LORAD_ENGINE_OPS_CUDA_ROW_PRODUCT_BLOCK_SCALED_CUH_
 
@@ -33,7 +34,6 @@ struct BlockScaled {
   };
   // What a lane loads of a group.
   struct Lane {
-    static constexpr int kColumns = kGroup;
     uint2 codes[2][kBlocks];
     uint32_t scale_codes[2];  // of the blocks, a byte each
     float nested_scales[2];

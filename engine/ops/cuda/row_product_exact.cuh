@@ -30,7 +30,6 @@ struct Exact {
     float nested_code[256];
   };
   struct Lane {
-    static constexpr int kColumns = kGroup;
     uint4 codes[2][kLoads];
     float scales[2][kLoads];
     uint32_t scale_codes[2][kLoads];
@@ -143,7 +142,7 @@ __device__ __forceinline__ uint4 DecodeChunk(const typename Exact<kBits>::Lane& 
   }
 }
 
-// As for BlockScaled. A chunk is decoded while the one before it is multiplied.
+// sums += products of the columns that `lanes` hold. load_x(n, i) gives chunk i of row fragment n.
 template <int kBits, int kOutTiles, int kRowTiles, typename LoadX>
 __device__ __forceinline__ void MultiplyGroup(const typename Exact<kBits>::Lane (&lanes)[kOutTiles],
                                               const typename Exact<kBits>::Tables& tables,

@@ -5,13 +5,10 @@
 // longer than they do. A block of 24 warps has a multiprocessor for itself: three teams of 8 warps,
 // each on its own tile of 16 outputs, share one table of pairs. Every warp has a ring of three
 // groups of columns in shared memory, 2 KB each, that asynchronous copies fill, two groups ahead,
-// over the border of tiles, and the first ones before the kernel that computes x has ended. Copies
-// are of 16 bytes; within a row of 128 bytes the four blocks are exchanged by the row's number, so
-// that the 16 lanes of half a warp read 4 rows without meeting in a bank.
+// over the border of tiles, and the first ones before the kernel that computes x has ended.
 //
-// Per 4,096 weights a warp makes 64 look-ups and 16 reads of codes of 8 bytes in shared memory, and
-// reads 16 bytes of x per lane 8 times for each 8 rows: 32 + 8 wavefronts' worth for codes and
-// copies, so about 30 weights a clock; 2.5 instructions a weight. Measured in
+// Bound by shared memory's path: per 4,096 weights a warp has 64 wavefronts of look-ups, 16 of
+// codes in and 16 out, 20 of scales, a word a line, and 8 of x and more with more rows. Measured in
 // tests/bench/results/decode_cuda.md.
 #include <algorithm>
 
@@ -183,13 +180,7 @@ cudaError_t Launch(const RowProductArgs& args, cudaStream_t stream) {
 }  // namespace
 
 cudaError_t LaunchNarrowRowProduct(RowProductArgs& args, cudaStream_t stream) {
-  int64_t tiles = 0;
-  for (int i = 0; i < args.count; ++i) {
-    args.entries[i].first_tile = static_cast<uint32_t>(tiles);
-    tiles += CeilDiv(args.entries[i].term.weight.rows, kTileOuts);
-  }
-  if (tiles > INT32_MAX) return cudaErrorInvalidValue;
-  args.tiles = static_cast<uint32_t>(tiles);
+  if (!LayOutTiles(kTileOuts, kNarrowRows, args)) return cudaErrorInvalidValue;
   return args.rows <= kTileRows ? Launch<1>(args, stream) : Launch<2>(args, stream);
 }
 

@@ -1,5 +1,5 @@
-// What the two kernels of row_product.cu and row_product_wide.cu share: their arguments, the
-// product of one group of columns, and what becomes of a sum. Private to them.
+// What the kernels of row_product*.cu share: their arguments, tiles and fragments, and what becomes
+// of a sum. Private to them.
 #ifndef LORAD_ENGINE_OPS_CUDA_ROW_PRODUCT_TILE_CUH_
 #define LORAD_ENGINE_OPS_CUDA_ROW_PRODUCT_TILE_CUH_
 
@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "engine/core/checked_math.h"
 #include "engine/ops/cuda/attention_mma.cuh"
 #include "engine/ops/cuda/row_product.h"
 
@@ -15,9 +16,8 @@ namespace lorad::cuda {
 inline constexpr int kRowProductThreads = 256;
 inline constexpr int kChunk = 8;  // columns of a lane in two products
 
-// Columns are shared out to 8 sums, 256 or 128 at a time (kGroup): sum s has groups s, s +
-// 8,
-// ... A result is the 8 sums added in order, whoever computes them.
+// Columns are shared out to 8 sums, 256 or 128 at a time (kGroup): sum s has groups s, s + 8 and so
+// on. A result is the 8 sums added in order, whoever computes them.
 inline constexpr int kSums = 8;
 inline constexpr int kTileOuts = 16;
 inline constexpr int kTileRows = 8;
@@ -47,12 +47,38 @@ __device__ __forceinline__ int EntryOf(const RowProductArgs& args, uint32_t inde
   return entry;
 }
 
+// Where a tile of so many outputs and rows lies.
+struct RowProductTile {
+  int entry;
+  int64_t out, row;
+};
+template <int kOuts, int kRows>
+__device__ __forceinline__ RowProductTile LocateTile(const RowProductArgs& args, uint32_t index) {
+  const int entry = EntryOf(args, index);
+  const uint32_t place = index - args.entries[entry].first_tile;
+  return {entry, int64_t{place / args.passes} * kOuts, int64_t{place % args.passes} * kRows};
+}
+
+// Sets first_tile, passes and tiles for tiles of so many outputs and rows. False: too many.
+inline bool LayOutTiles(int64_t outs, int64_t rows, RowProductArgs& args) {
+  const int64_t passes = CeilDiv(args.rows, rows);
+  int64_t tiles = 0;
+  for (int i = 0; i < args.count; ++i) {
+    args.entries[i].first_tile = static_cast<uint32_t>(tiles);
+    tiles += CeilDiv(args.entries[i].term.weight.rows, outs) * passes;
+  }
+  if (tiles > INT32_MAX) return false;
+  args.passes = static_cast<uint32_t>(passes);
+  args.tiles = static_cast<uint32_t>(tiles);
+  return true;
+}
+
 // Weights in whole blocks, up to kNarrowRows rows, everything aligned; all terms have the tables of
-// the first. Sets first_tile and tiles.
+// the first. Sets first_tile, passes and tiles.
 inline constexpr int kNarrowRows = 2 * kTileRows;
 cudaError_t LaunchNarrowRowProduct(RowProductArgs& args, cudaStream_t stream);
 
-// The kernel for more than 16 rows where everything is aligned; sets first_tile, passes
+// The kernel for more than kNarrowRows rows where everything is aligned; sets first_tile, passes
 // and tiles.
 cudaError_t LaunchWideRowProduct(RowProductArgs& args, const RowProductScratch& scratch,
                                  cudaStream_t stream);
@@ -85,13 +111,6 @@ __device__ __forceinline__ uint4 LoadOnce16(const void* from) {
                : "l"(from));
   return words;
 }
-__device__ __forceinline__ uint2 LoadOnce8(const void* from) {
-  uint2 words;
-  asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];\n"
-               : "=r"(words.x), "=r"(words.y)
-               : "l"(from));
-  return words;
-}
 
 // The 16 x 16 fragments of two products: outputs g and g + 8, and 8 columns of each lane.
 struct WeightFragments {
@@ -101,7 +120,7 @@ __device__ __forceinline__ WeightFragments Fragments(const uint4& w0, const uint
   return {{w0.x, w1.x, w0.y, w1.y}, {w0.z, w1.z, w0.w, w1.w}};
 }
 
-// Bias, residual and adapter of one result, in fp32.
+// One result with its bias and residual, in fp32.
 __device__ __forceinline__ float Completed(const RowProductTerm& term, int64_t row, int64_t out,
                                            float sum) {
   if (term.bias != nullptr) sum += __ldg(term.bias + out);
@@ -114,13 +133,6 @@ __device__ __forceinline__ float Completed(const RowProductTerm& term, int64_t r
 __device__ __forceinline__ void StoreResult(const RowProductTerm& term, int64_t row, int64_t out,
                                             float value) {
   reinterpret_cast<__nv_bfloat16*>(term.y)[row * term.y_stride + out] = __float2bfloat16_rn(value);
-}
-
-// silu(gate) * up of two results, which are rounded first as they are where they are stored.
-__device__ __forceinline__ float Gated(float gate, float up) {
-  const float g = __bfloat162float(__float2bfloat16_rn(gate));
-  const float u = __bfloat162float(__float2bfloat16_rn(up));
-  return g / (1.0f + __expf(-g)) * u;
 }
 
 }  // namespace lorad::cuda

@@ -61,16 +61,7 @@ struct Shared {
 static_assert(sizeof(Shared<Variant<BlockScaled, BlockScaledRows, kMaxRows / kTileRows, false>>) <=
               kMostSharedBytes);
 
-struct Tile {
-  int entry;
-  int64_t out, row;
-};
-template <typename V>
-__device__ __forceinline__ Tile Locate(const RowProductArgs& args, uint32_t index) {
-  const int entry = EntryOf(args, index);
-  const uint32_t place = index - args.entries[entry].first_tile;
-  return {entry, int64_t{place / args.passes} * kOuts, int64_t{place % args.passes} * V::kRows};
-}
+using Tile = RowProductTile;
 
 // The groups of columns of some sums, in order: of sum 0 groups 0, 8, ..., then of sum 1, ...
 class GroupWalk {
@@ -294,7 +285,7 @@ __global__ void __launch_bounds__(V::kThreads, 1)
   const uint32_t index = blockIdx.x / args.sharers;
   const int part = static_cast<int>(blockIdx.x) % args.sharers, my_sums = kSums / args.sharers;
   const int first_sum = part * my_sums, end_sum = first_sum + my_sums;
-  const Tile tile = Locate<V>(args.product, index);
+  const Tile tile = LocateTile<kOuts, V::kRows>(args.product, index);
   WarpWeights<V> weights(args.product, tile, g, t, shared);
   GroupWalk walk(columns, V::Form::kGroup, first_sum, end_sum);
   if (!walk.done()) weights.Start(walk.column(), 0);
@@ -360,15 +351,8 @@ int Sharers(int64_t tiles, int row_tiles, const RowProductScratch& scratch) {
 template <typename Form, typename Weights, int kRowTiles>
 cudaError_t LaunchRows(RowProductArgs& product, const RowProductScratch& scratch,
                        cudaStream_t stream) {
-  product.passes = static_cast<uint32_t>(CeilDiv(product.rows, kTileRows * kRowTiles));
-  int64_t tiles = 0;
-  for (int i = 0; i < product.count; ++i) {
-    product.entries[i].first_tile = static_cast<uint32_t>(tiles);
-    tiles += CeilDiv(product.entries[i].term.weight.rows, kOuts) * product.passes;
-  }
-  if (tiles > INT32_MAX) return cudaErrorInvalidValue;
-  product.tiles = static_cast<uint32_t>(tiles);
-  const WideArgs args = {product, Sharers(tiles, kRowTiles, scratch),
+  if (!LayOutTiles(kOuts, kTileRows * kRowTiles, product)) return cudaErrorInvalidValue;
+  const WideArgs args = {product, Sharers(product.tiles, kRowTiles, scratch),
                          static_cast<float4*>(scratch.partial_sums), scratch.counters};
   return args.sharers > 1 ? Launch<Variant<Form, Weights, kRowTiles, true>>(args, stream)
                           : Launch<Variant<Form, Weights, kRowTiles, false>>(args, stream);
