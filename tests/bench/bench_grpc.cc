@@ -19,6 +19,7 @@
 #include "client/connection.h"
 #include "engine/core/status_macros.h"
 #include "tests/bench/bench_grpc_options.h"
+#include "tests/bench/bench_main.h"
 #include "tests/bench/grpc_load_client.h"
 #include "tests/bench/json_lines.h"
 #include "tests/bench/load_driver.h"
@@ -104,16 +105,9 @@ class Bench {
   v1::ServerInfo server_;
 };
 
-absl::StatusOr<bool> Main(const std::vector<std::string>& words) {
-  ASSIGN_OR_RETURN(GrpcOptions options, ParseGrpcOptions({words.begin() + 1, words.end()}));
-  return Bench(std::move(options), CommandLine(words)).Run();
-}
-
 }  // namespace
 }  // namespace lorad::bench
 
 int main(int argc, char** argv) {
-  const absl::StatusOr<bool> all = lorad::bench::Main({argv, argv + argc});
-  if (!all.ok()) std::fprintf(stderr, "%s\n", all.status().ToString().c_str());
-  return all.ok() && *all ? 0 : 1;
+  return lorad::bench::BenchMain<lorad::bench::Bench>(argc, argv, lorad::bench::ParseGrpcOptions);
 }

@@ -16,7 +16,6 @@
 //   share_of_bound       of it
 // load_report.h, bench_serve_load.h and bench_serve_training.h say what the fields of mode load
 // are.
-#include <chrono>
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -28,6 +27,7 @@
 #include "engine/core/status_macros.h"
 #include "engine/engine_device.h"
 #include "tests/bench/bandwidth.h"
+#include "tests/bench/bench_main.h"
 #include "tests/bench/bench_serve_decode.h"
 #include "tests/bench/bench_serve_load.h"
 #include "tests/bench/bench_serve_options.h"
@@ -116,33 +116,24 @@ class Bench {
 
  private:
   absl::Status Measure(const ServeCase& one, Json& json) {
-    RETURN_IF_ERROR(TakeModel(one));
-    json["parameters"] = model_->num_parameters();
+    RETURN_IF_ERROR(model_.Take(one.shape, one.quant, one.seed, *backend_));
+    json["parameters"] = model_.get()->num_parameters();
     if (one.mode == "decode") return MeasureDecode(one, json);
-    RETURN_IF_ERROR(MeasureLoad(one, model_, backend_, json));
+    RETURN_IF_ERROR(MeasureLoad(one, model_.get(), backend_, json));
     return Print(json);
   }
 
   absl::Status MeasureDecode(const ServeCase& one, const Json& json) {
     RETURN_IF_ERROR(TakeBandwidth());
     ASSIGN_OR_RETURN(const std::unique_ptr<DecodeBench> bench,
-                     one.through == "runner" ? DecodeThroughRunner(one, model_, *backend_)
-                                             : DecodeThroughScheduler(one, model_, backend_));
+                     one.through == "runner" ? DecodeThroughRunner(one, model_.get(), *backend_)
+                                             : DecodeThroughScheduler(one, model_.get(), backend_));
     for (const int64_t batch : one.batch) {
       ASSIGN_OR_RETURN(const DecodePoint point, bench->Measure(batch));
       Json line = json;
       line.update(PointJson(point, bandwidth_));
       RETURN_IF_ERROR(Print(std::move(line)));
     }
-    return absl::OkStatus();
-  }
-
-  absl::Status TakeModel(const ServeCase& one) {
-    const std::string key = absl::StrCat(one.shape, " ", one.quant, " ", one.seed);
-    if (model_ != nullptr && key == model_key_) return absl::OkStatus();
-    model_.reset();  // before the next one: both might not fit
-    ASSIGN_OR_RETURN(model_, ShapeModel(one.shape, one.quant, one.seed, *backend_));
-    model_key_ = key;
     return absl::OkStatus();
   }
 
@@ -162,21 +153,13 @@ class Bench {
   const ServeOptions options_;
   const std::string command_line_;
   std::shared_ptr<Backend> backend_;
-  std::shared_ptr<const Model> model_;
-  std::string model_key_;
+  CaseModel model_;
   double bandwidth_ = 0;  // bytes a second; 0: not known yet
 };
-
-absl::StatusOr<bool> Main(const std::vector<std::string>& words) {
-  ASSIGN_OR_RETURN(ServeOptions options, ParseServeOptions({words.begin() + 1, words.end()}));
-  return Bench(std::move(options), CommandLine(words)).Run();
-}
 
 }  // namespace
 }  // namespace lorad::bench
 
 int main(int argc, char** argv) {
-  const absl::StatusOr<bool> all = lorad::bench::Main({argv, argv + argc});
-  if (!all.ok()) std::fprintf(stderr, "%s\n", all.status().ToString().c_str());
-  return all.ok() && *all ? 0 : 1;
+  return lorad::bench::BenchMain<lorad::bench::Bench>(argc, argv, lorad::bench::ParseServeOptions);
 }

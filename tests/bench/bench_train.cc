@@ -12,7 +12,6 @@
 //   share_of_bound  tflops / --peak_tflops: the dense bf16 peak of H100 and H200 SXM unless it is
 //                   given, on the CPU what its FMA units reach in fp32
 //   outside_bytes   what the driver says is gone beyond lorad's own count: context, code, libraries
-#include <chrono>
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -25,6 +24,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "engine/core/status_macros.h"
+#include "tests/bench/bench_main.h"
 #include "tests/bench/bench_train_options.h"
 #include "tests/bench/bench_train_run.h"
 #include "tests/bench/fma_peak.h"
@@ -142,10 +142,10 @@ class Bench {
   }
 
   absl::Status Measure(const TrainCase& one, Json& json) {
-    RETURN_IF_ERROR(TakeModel(one));
-    json["parameters"] = model_->num_parameters();
-    json["model_build_s"] = model_seconds_;
-    ASSIGN_OR_RETURN(const CaseResult result, RunCase(one, model_, device_));
+    RETURN_IF_ERROR(model_.Take(one.shape, one.base, one.seed, *backend_));
+    json["parameters"] = model_.get()->num_parameters();
+    json["model_build_s"] = model_.seconds();
+    ASSIGN_OR_RETURN(const CaseResult result, RunCase(one, model_.get(), device_));
     json["trainable_parameters"] = result.predicted.training.trainable_parameters;
     json["checkpointing"] = result.predicted.training.activation_checkpointing;
     AddRates(result, options_.peak_tflops, json);
@@ -153,37 +153,16 @@ class Bench {
     return absl::OkStatus();
   }
 
-  absl::Status TakeModel(const TrainCase& one) {
-    const std::string key = absl::StrCat(one.shape, " ", one.base, " ", one.seed);
-    if (model_ != nullptr && key == model_key_) return absl::OkStatus();
-    model_.reset();  // before the next one: both might not fit
-    const auto begin = std::chrono::steady_clock::now();
-    ASSIGN_OR_RETURN(model_, ShapeModel(one.shape, one.base, one.seed, *backend_));
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-    model_seconds_ = seconds.count();
-    model_key_ = key;
-    return absl::OkStatus();
-  }
-
   BenchOptions options_;
   const std::string command_line_;
   std::unique_ptr<Backend> backend_;
   BenchDevice device_;
-  std::shared_ptr<const Model> model_;
-  std::string model_key_;
-  double model_seconds_ = 0;
+  CaseModel model_;
 };
-
-absl::StatusOr<bool> Main(const std::vector<std::string>& words) {
-  ASSIGN_OR_RETURN(BenchOptions options, ParseBenchOptions({words.begin() + 1, words.end()}));
-  return Bench(std::move(options), CommandLine(words)).Run();
-}
 
 }  // namespace
 }  // namespace lorad::bench
 
 int main(int argc, char** argv) {
-  const absl::StatusOr<bool> all = lorad::bench::Main({argv, argv + argc});
-  if (!all.ok()) std::fprintf(stderr, "%s\n", all.status().ToString().c_str());
-  return all.ok() && *all ? 0 : 1;
+  return lorad::bench::BenchMain<lorad::bench::Bench>(argc, argv, lorad::bench::ParseBenchOptions);
 }

@@ -5,6 +5,8 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "engine/core/status_macros.h"
 #include "engine/model/random_model.h"
 #include "engine/quant/quant.h"
@@ -74,6 +76,18 @@ absl::StatusOr<std::shared_ptr<const Model>> ShapeModel(const std::string& shape
   if (HoldsCheckpoint(shape)) return Model::Load(shape, quant, backend);
   ASSIGN_OR_RETURN(const ModelConfig config, ShapeConfig(shape));
   return RandomModel(config, quant, seed, backend);
+}
+
+absl::Status CaseModel::Take(const std::string& shape, const std::string& base, uint64_t seed,
+                             Backend& backend) {
+  const std::string key = absl::StrCat(shape, " ", base, " ", seed);
+  if (model_ != nullptr && key == key_) return absl::OkStatus();
+  model_.reset();
+  const absl::Time begin = absl::Now();
+  ASSIGN_OR_RETURN(model_, ShapeModel(shape, base, seed, backend));
+  seconds_ = absl::ToDoubleSeconds(absl::Now() - begin);
+  key_ = key;
+  return absl::OkStatus();
 }
 
 }  // namespace lorad::bench

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/device/backend.h"
 #include "engine/model/config.h"
@@ -20,6 +21,23 @@ absl::StatusOr<ModelConfig> ShapeConfig(const std::string& shape);
 absl::StatusOr<std::shared_ptr<const Model>> ShapeModel(const std::string& shape,
                                                         const std::string& base, uint64_t seed,
                                                         Backend& backend);
+
+// The model of the case at hand, kept while cases of its shape, base and seed follow one another.
+class CaseModel {
+ public:
+  // ShapeModel's; the one before is given back first, for both might not fit. What was returned
+  // must be gone by then.
+  absl::Status Take(const std::string& shape, const std::string& base, uint64_t seed,
+                    Backend& backend);
+  const std::shared_ptr<const Model>& get() const { return model_; }
+  // What making it took.
+  double seconds() const { return seconds_; }
+
+ private:
+  std::shared_ptr<const Model> model_;
+  std::string key_;
+  double seconds_ = 0;
+};
 
 }  // namespace lorad::bench
 
