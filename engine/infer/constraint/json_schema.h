@@ -35,7 +35,7 @@
 namespace lorad {
 
 inline constexpr size_t kMaxSchemaBytes = 256 << 10;
-inline constexpr size_t kMaxSchemaProperties = 500;  // of one object
+inline constexpr size_t kMaxSchemaProperties = 500;  // of one object; prefixItems of one array
 inline constexpr size_t kMaxSchemaWays = 100;        // of one anyOf
 inline constexpr int32_t kMaxSchemaLength = 10000;   // minLength, maxItems; automata hold 4,000
 

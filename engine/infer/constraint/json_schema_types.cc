@@ -179,6 +179,10 @@ absl::StatusOr<ExpressionPtr> JsonSchemaCompiler::Array(const SchemaPlace& place
   const Json* prefix = place.Find("prefixItems");
   if (prefix != nullptr && !prefix->is_array())
     return SchemaError(place, "prefixItems must be a list of schemas");
+  if (prefix != nullptr && prefix->size() > kMaxSchemaProperties) {
+    return SchemaError(place, absl::StrCat("prefixItems has ", prefix->size(), " schemas, at most ",
+                                           kMaxSchemaProperties, " are supported"));
+  }
   const int32_t min = min_items.value_or(0);
   const int32_t count = prefix == nullptr ? 0 : static_cast<int32_t>(prefix->size());
   const Json* items = place.Find("items");

@@ -225,6 +225,10 @@ TEST(JsonSchemaTest, LargeSchemasAreBuiltOrRefused) {
               StatusIs(StatusCode::kInvalidArgument, "at #: "));
   EXPECT_THAT(SchemaGrammar(R"({"type":"object","properties":{)" + properties + R"(,"last":{}}})"),
               StatusIs(StatusCode::kInvalidArgument, "there are 501 properties"));
+  std::string elements = "0";
+  for (int i = 1; i < 501; ++i) elements += ",0";
+  EXPECT_THAT(SchemaGrammar(R"({"type":"array","prefixItems":[)" + elements + "]}"),
+              StatusIs(StatusCode::kInvalidArgument, "prefixItems has 501 schemas, at most 500"));
 }
 
 }  // namespace
