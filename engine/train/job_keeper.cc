@@ -77,7 +77,7 @@ absl::StatusOr<bool> JobKeeper::SnapshotDone() {
   copying_ = false;
   if (purpose_ == Purpose::kResult) PublishSnapshot();
   if (purpose_ == Purpose::kCheckpoint) {
-    if (setup_.spec.serve_checkpoints && !publication_.valid()) PublishSnapshot();
+    if (setup_.spec.serve_checkpoints && !final_begun_ && !publication_.valid()) PublishSnapshot();
     checkpoint_ = Read([this, progress = progress_, best = best_](const auto& release) {
       TrainingSnapshot state{.progress = progress,
                              .adapter = snapshot_->ToHost(setup_.initial),
@@ -101,6 +101,7 @@ void JobKeeper::PublishSnapshot() {
   PublicationReport report;
   report.step = progress_.step;
   report.final = purpose_ == Purpose::kResult;
+  if (report.final) final_begun_ = true;
   publication_ = Read([this, report, began = began_](const auto&) {
     return Publish(snapshot_->Views(setup_.initial), report, began);
   });
@@ -108,6 +109,7 @@ void JobKeeper::PublishSnapshot() {
 
 void JobKeeper::PublishBest(int64_t step) {
   LORAD_CHECK(!publication_.valid());
+  final_begun_ = true;
   if (publish_ == nullptr) return;
   PublicationReport report;
   report.step = step;

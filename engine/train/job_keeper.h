@@ -102,6 +102,7 @@ class JobKeeper {
   SharedAdapter best_, last_;
   std::future<absl::StatusOr<CheckpointReport>> checkpoint_;
   std::future<absl::StatusOr<PublicationReport>> publication_;
+  bool final_begun_ = false;  // no checkpoint is published over the job's result
   std::future<absl::StatusOr<std::string>> result_;
 };
 

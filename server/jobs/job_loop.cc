@@ -185,9 +185,9 @@ void JobManager::Conclude(JobRecord& record, const JobRun& run, const JobOutcome
     });
   }
   const v1::Job job = record.Snapshot();
-  // What was served from memory alone has no files that would bring it back.
-  if (job.state() != v1::JOB_STATE_SUCCEEDED && !run.published().empty())
-    adapters_->Withdraw(job.spec().name(), run.published());
+  // What was served from memory alone has no files that would bring it back; of the adapter that
+  // was committed, nothing is provided any more.
+  if (!run.published().empty()) adapters_->Withdraw(job.spec().name(), run.published());
   Report(v1::JOB_STATE_RUNNING, job.state());
   if (IsFinal(job.state())) Finished(job);
 }
