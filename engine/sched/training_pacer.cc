@@ -82,6 +82,7 @@ void TrainingPacer::AwaitOldest() {
   const Queued done = queued_.front();
   queued_.pop_front();
   expected_ = queued_.empty() ? absl::ZeroDuration() : expected_ - done.expected;
+  if (took <= absl::ZeroDuration()) return;  // it failed, and says nothing of the next
   times_.Observe(done.slice, took);
   share_.Add(now_(), took);
   if (observer_ != nullptr)
