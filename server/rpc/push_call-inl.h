@@ -65,6 +65,7 @@ void PushCall<Response>::Enqueue(Response response) {
 template <typename Response>
 void PushCall<Response>::Cut(const absl::Status& status) {
   cut_ = true;
+  watched_since_ = absl::Now();  // the reader has the stall time again to come to the status
   end_ = status;
   waiting_.clear();
   waiting_bytes_ = 0;
@@ -105,7 +106,6 @@ void PushCall<Response>::CheckWrite() {
     if (writing_ && absl::Now() >= watched_since_ + limits_.stall) {
       if (cut_) return context_->TryCancel();  // the write fails, and ends the call
       Cut(ReaderStalled(limits_));
-      watched_since_ = absl::Now();
       stop = true;
     }
     WatchWrite();
