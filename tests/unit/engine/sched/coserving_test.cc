@@ -30,18 +30,12 @@ class CoservingTest : public testing::Test {
     EXPECT_OK(harness.scheduler->StartTraining({*id, *std::move(job), std::move(sink)}));
     return *id;
   }
-  // Steps until the job has ended.
-  void RunToEnd(ServingHarness& harness, const RecordingTrainingSink& sink) {
-    for (int i = 0; i < 100000 && !sink.ended.HasBeenNotified(); ++i)
-      harness.scheduler->RunOneStep();
-    ASSERT_TRUE(sink.ended.HasBeenNotified());
-  }
   // The adapter that the job gives when it has the engine to itself.
   std::string SoloAdapter() {
     ServingHarness harness;
     const auto sink = std::make_shared<RecordingTrainingSink>();
     Start(harness, "solo", sink);
-    RunToEnd(harness, *sink);
+    harness.RunUntil(sink->ended);
     EXPECT_TRUE(sink->result.has_value()) << sink->error;
     EXPECT_EQ(harness.UsedBytes(MemoryTag::kTraining), 0);
     return sink->result->adapter_id;
@@ -65,7 +59,7 @@ TEST_F(CoservingTest, DecodingGoesOnBetweenSlices) {
     steps_while_training += harness.scheduler->training().active();
   }
   EXPECT_GT(steps_while_training, 10);
-  RunToEnd(harness, *sink);
+  harness.RunUntil(sink->ended);
   EXPECT_EQ(request->ids, expected);
   ASSERT_TRUE(sink->result.has_value()) << sink->error;
   EXPECT_EQ(sink->result->adapter_id, expected_adapter);
@@ -89,7 +83,7 @@ TEST_F(CoservingTest, ATargetChangesNoBits) {
       ASSERT_EQ(request->ids.size(), tokens);
     }
     EXPECT_GE(harness.slices, 60 / 4 - 1);  // one in four steps at least
-    RunToEnd(harness, *sink);
+    harness.RunUntil(sink->ended);
     EXPECT_EQ(request->ids, expected);
     ASSERT_TRUE(sink->result.has_value()) << sink->error;
     EXPECT_EQ(sink->result->adapter_id, expected_adapter);
@@ -100,7 +94,7 @@ TEST_F(CoservingTest, TheNewAdapterServesAtOnce) {
   ServingHarness harness;
   const auto sink = std::make_shared<RecordingTrainingSink>();
   Start(harness, "fresh", sink);
-  RunToEnd(harness, *sink);
+  harness.RunUntil(sink->ended);
   ASSERT_TRUE(sink->result.has_value()) << sink->error;
   EXPECT_EQ(harness.Register(sink->result->output_dir), sink->result->adapter_id);
   const auto answer =
@@ -116,11 +110,11 @@ TEST_F(CoservingTest, OneJobAtATimeAndTheSlotIsFreeForTheLastWord) {
   sink->at_end = [&] { free_at_end = !slot.claimed(); };
   Start(harness, "one", sink);
   EXPECT_THAT(slot.Claim(), StatusIs(StatusCode::kFailedPrecondition, "one job runs at a time"));
-  RunToEnd(harness, *sink);
+  harness.RunUntil(sink->ended);
   EXPECT_TRUE(free_at_end);
   const auto next = std::make_shared<RecordingTrainingSink>();
   Start(harness, "two", next);
-  RunToEnd(harness, *next);
+  harness.RunUntil(next->ended);
   ASSERT_TRUE(next->result.has_value());
   EXPECT_EQ(next->result->adapter_id, sink->result->adapter_id);
 }
@@ -133,13 +127,13 @@ TEST_F(CoservingTest, StoppedWithACheckpointAndResumed) {
   while (first->steps.size() < 2) harness.scheduler->RunOneStep();
   harness.scheduler->StopTraining({id + 1, true});  // unknown: no effect
   harness.scheduler->StopTraining({id, true});
-  RunToEnd(harness, *first);
+  harness.RunUntil(first->ended);
   ASSERT_TRUE(first->stopped_at.has_value()) << first->error;
   EXPECT_GE(*first->stopped_at, 2);
   EXPECT_LT(*first->stopped_at, 6);
   const auto second = std::make_shared<RecordingTrainingSink>();
   Start(harness, "resumed", second);
-  RunToEnd(harness, *second);
+  harness.RunUntil(second->ended);
   ASSERT_TRUE(second->result.has_value()) << second->error;
   EXPECT_EQ(second->resumed_from, *first->stopped_at);
   EXPECT_EQ(second->result->adapter_id, expected_adapter);
@@ -174,7 +168,7 @@ TEST_F(CoservingTest, AJobWithoutMemoryEndsAndServingGoesOn) {
   backend->FailAllocation(1, {MemoryTag::kTraining});
   const auto refused = std::make_shared<RecordingTrainingSink>();
   Start(harness, "refused", refused);
-  RunToEnd(harness, *refused);
+  harness.RunUntil(refused->ended);
   EXPECT_THAT(refused->error, StatusIs(StatusCode::kResourceExhausted, "training memory: "));
   EXPECT_TRUE(harness.scheduler->healthy());
   EXPECT_FALSE(harness.scheduler->training().claimed());
@@ -182,7 +176,7 @@ TEST_F(CoservingTest, AJobWithoutMemoryEndsAndServingGoesOn) {
 
   const auto next = std::make_shared<RecordingTrainingSink>();
   Start(harness, "next", next);
-  RunToEnd(harness, *next);
+  harness.RunUntil(next->ended);
   ASSERT_TRUE(next->result.has_value()) << next->error;
   EXPECT_EQ(next->result->adapter_id, expected_adapter);
   while (!request->ended()) harness.scheduler->RunOneStep();

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "engine/device/backend.h"
@@ -175,6 +176,14 @@ class ServingHarness : public SchedulerObserver, public AdapterStoreObserver {
       absl::SleepFor(absl::Milliseconds(1));
     }
     ADD_FAILURE() << "still busy after a minute";
+  }
+  // Runs until `ended`, waiting for files that are being written: a slow disk makes it longer.
+  void RunUntil(const absl::Notification& ended) {
+    const absl::Time end = absl::Now() + absl::Seconds(60);
+    while (!ended.HasBeenNotified()) {
+      ASSERT_LT(absl::Now(), end) << "not ended after a minute";
+      if (!scheduler->RunOneStep()) absl::SleepFor(absl::Milliseconds(1));
+    }
   }
   std::shared_ptr<RecordingSink> Solo(GenerateRequest request) {
     std::shared_ptr<RecordingSink> sink = Submit(std::move(request));
