@@ -3,7 +3,7 @@
 
     core <- device <- ops <- {quant, kv, lora, model} <- {infer, train} <- sched <- engine.h <- server
     io <- {lora, model, train};  plan stands on core and the model's config alone
-    proto <- server, client;  nobody includes tests
+    proto <- server, client;  proto/planner stands on plan;  nobody includes tests
 
 Run without arguments for the tree; --self-test checks that a wrong include is found.
 """
@@ -46,8 +46,10 @@ ALLOWED = [
     ("engine/sched/", SCHED),
     ("engine/engine.h", BASE + ["engine/device/memory.h", "engine/infer/request.h", "engine/train/spec.h"]),
     ("engine/", SCHED + ["engine/engine"]),
-    ("server/", BASE + ["engine/io/", "engine/plan/", "engine/engine.h", "server/", "lorad/v1/", "google/rpc/"]),
-    ("client/", BASE + ["engine/io/", "engine/plan/", "client/", "lorad/v1/", "google/rpc/"]),
+    ("proto/planner/", PLAN + ["proto/planner/", "lorad/v1/"]),
+    ("server/", BASE + ["engine/io/", "engine/plan/", "engine/engine.h", "proto/planner/", "server/", "lorad/v1/",
+                        "google/rpc/"]),
+    ("client/", BASE + ["engine/io/", "engine/plan/", "proto/planner/", "client/", "lorad/v1/", "google/rpc/"]),
 ]
 # Third-party headers and the only folders that may include them.
 CONFINED = [
@@ -58,7 +60,7 @@ CONFINED = [
     (re.compile(r"^absl/flags/"), ["server/", "client/", "tests/"]),
     (re.compile(r"^httplib\.h"), ["server/http/", "tests/"]),
 ]
-PROJECT = ("engine/", "server/", "client/", "lorad/v1/", "google/rpc/", "tests/")
+PROJECT = ("engine/", "server/", "client/", "proto/", "lorad/v1/", "google/rpc/", "tests/")
 
 
 def violation(path, include):

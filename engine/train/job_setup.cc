@@ -10,7 +10,7 @@
 #include "engine/core/status_macros.h"
 #include "engine/io/file.h"
 #include "engine/io/sha256.h"
-#include "engine/train/activation_checkpointing.h"
+#include "engine/plan/activation_checkpointing.h"
 #include "engine/train/data_stream.h"
 #include "engine/train/lora_init.h"
 #include "engine/train/output.h"

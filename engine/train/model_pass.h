@@ -12,7 +12,7 @@
 #include "engine/device/backend.h"
 #include "engine/model/layer.h"
 #include "engine/model/weights.h"
-#include "engine/train/activation_checkpointing.h"
+#include "engine/plan/activation_checkpointing.h"
 #include "engine/train/input_offload.h"
 #include "engine/train/micro_batch.h"
 #include "engine/train/slice.h"

@@ -1,7 +1,7 @@
 // Serving over random weights of a real model's shape, or over a real model: decoding in a closed
 // batch, and requests that arrive, from many adapters, beside a training job or without one. The
 // engine is lorad's own, without the daemon; bench_grpc puts the same load on a daemon.
-//   bench_serve --mode=decode --shape=llama3-8b --batch=1,2,4,8,16,32,64 --context=1024
+//   bench_serve --mode=decode --shape=llama-3-8b --batch=1,2,4,8,16,32,64 --context=1024
 //               --case="" --case="adapters=1" --case="adapters=64" --case="through=scheduler"
 //   bench_serve --mode=load --rate=5 --prompt_tokens=256 --output_tokens=256 --adapters=8
 //   --itl_target_ms=30

@@ -14,7 +14,7 @@ namespace lorad::bench {
 // One measurement. Each member is the flag of its name, those of LoadOptions among them.
 struct ServeCase : LoadOptions {
   std::string mode = "decode";      // decode | load
-  std::string shape = "llama3-8b";  // see ShapeModel
+  std::string shape = "llama-3-8b";  // see ShapeModel
   std::string quant = "nf4";        // bf16, or what ParseQuantSpec takes
   uint64_t seed = 0;                // of weights, adapters, prompts and arrivals
 

@@ -2,7 +2,7 @@
 // of what the device's arithmetic allows. Planning, memory and steps are a job's own; tokenizer,
 // evaluation and checkpoints are left out. The model is built on the device in its final form, so a
 // shape fits wherever its job does.
-//   bench_train --shape=llama3-8b --rank=16 --batch=4 --seq=2048 --policy=every_layer
+//   bench_train --shape=llama-3-8b --rank=16 --batch=4 --seq=2048 --policy=every_layer
 //               --optim=paged_adamw_8bit --case="batch=1" --case="batch=4 policy=none"
 // Flags are the members of TrainCase and BenchOptions (bench_train_options.h). One JSON line per
 // case goes to stdout, and to the end of --output=FILE; the plan of its memory goes to stderr

@@ -6,7 +6,7 @@
 
 #include "engine/lora/adapter.h"
 #include "engine/model/config.h"
-#include "engine/train/activation_checkpointing.h"
+#include "engine/plan/activation_checkpointing.h"
 
 namespace lorad::bench {
 

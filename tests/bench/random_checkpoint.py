@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes a Hugging Face directory of random weights, to measure the daemon at a real model's shape.
 
-  random_checkpoint.py --shape=llama3.2-1b DIR          config.json and model.safetensors
+  random_checkpoint.py --shape=llama-3.2-1b DIR          config.json and model.safetensors
   random_checkpoint.py --rows=256 --tokens=2048 FILE    rows of random ids to train on, JSONL
 
 Weights are of one size, +-[2^-7, 2^-6), and repeat every 64 MiB: enough to move and to multiply.
@@ -17,10 +17,10 @@ import struct
 SHAPES = {
     "tiny": dict(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
                  num_key_value_heads=2, vocab_size=256, tie_word_embeddings=True),
-    "llama3.2-1b": dict(hidden_size=2048, intermediate_size=8192, num_hidden_layers=16,
+    "llama-3.2-1b": dict(hidden_size=2048, intermediate_size=8192, num_hidden_layers=16,
                         num_attention_heads=32, num_key_value_heads=8, vocab_size=128256,
                         tie_word_embeddings=True),
-    "llama3-8b": dict(hidden_size=4096, intermediate_size=14336, num_hidden_layers=32,
+    "llama-3-8b": dict(hidden_size=4096, intermediate_size=14336, num_hidden_layers=32,
                       num_attention_heads=32, num_key_value_heads=8, vocab_size=128256,
                       tie_word_embeddings=False),
 }

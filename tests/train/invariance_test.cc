@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/train/activation_checkpointing.h"
+#include "engine/plan/activation_checkpointing.h"
 #include "engine/train/data_stream.h"
 #include "engine/train/evaluation.h"
 #include "engine/train/lora_init.h"

@@ -1,4 +1,4 @@
-#include "engine/train/activation_checkpointing.h"
+#include "engine/plan/activation_checkpointing.h"
 
 #include <vector>
 

@@ -1,6 +1,6 @@
 // Which layers' activations stay for the backward pass, and where.
-#ifndef LORAD_ENGINE_TRAIN_ACTIVATION_CHECKPOINTING_H_
-#define LORAD_ENGINE_TRAIN_ACTIVATION_CHECKPOINTING_H_
+#ifndef LORAD_ENGINE_PLAN_ACTIVATION_CHECKPOINTING_H_
+#define LORAD_ENGINE_PLAN_ACTIVATION_CHECKPOINTING_H_
 
 #include <cstdint>
 #include <string>
@@ -66,4 +66,4 @@ std::string Describe(const ActivationCheckpointing& checkpointing, int64_t num_l
 
 }  // namespace lorad
 
-#endif  // LORAD_ENGINE_TRAIN_ACTIVATION_CHECKPOINTING_H_
+#endif  // LORAD_ENGINE_PLAN_ACTIVATION_CHECKPOINTING_H_
