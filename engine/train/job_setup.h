@@ -14,7 +14,7 @@
 #include "engine/model/weights.h"
 #include "engine/train/checkpoint.h"
 #include "engine/train/dataset.h"
-#include "engine/train/optimizer_kind.h"
+#include "engine/plan/optimizer_kind.h"
 #include "engine/train/packing.h"
 #include "engine/train/schedule.h"
 #include "engine/train/spec.h"

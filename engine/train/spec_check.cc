@@ -5,7 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/core/status_macros.h"
-#include "engine/train/optimizer_kind.h"
+#include "engine/plan/optimizer_kind.h"
 
 namespace lorad {
 namespace {

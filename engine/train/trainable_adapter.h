@@ -11,7 +11,7 @@
 #include "engine/device/backend.h"
 #include "engine/lora/adapter.h"
 #include "engine/ops/optimizer.h"
-#include "engine/train/optimizer_kind.h"
+#include "engine/plan/optimizer_kind.h"
 
 namespace lorad {
 

@@ -1,6 +1,6 @@
 // Which optimiser a job uses.
-#ifndef LORAD_ENGINE_TRAIN_OPTIMIZER_KIND_H_
-#define LORAD_ENGINE_TRAIN_OPTIMIZER_KIND_H_
+#ifndef LORAD_ENGINE_PLAN_OPTIMIZER_KIND_H_
+#define LORAD_ENGINE_PLAN_OPTIMIZER_KIND_H_
 
 #include <cstdint>
 #include <string>
@@ -26,4 +26,4 @@ absl::StatusOr<OptimizerKind> ParseOptimizerKind(const std::string& optim);
 
 }  // namespace lorad
 
-#endif  // LORAD_ENGINE_TRAIN_OPTIMIZER_KIND_H_
+#endif  // LORAD_ENGINE_PLAN_OPTIMIZER_KIND_H_

@@ -1,4 +1,4 @@
-#include "engine/train/optimizer_kind.h"
+#include "engine/plan/optimizer_kind.h"
 
 #include <algorithm>
 #include <iterator>
