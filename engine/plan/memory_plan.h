@@ -126,16 +126,21 @@ std::vector<CardCount> CountCards(int64_t bytes);
 
 // A change that makes a plan smaller, and what the plan takes after it and those before it.
 struct MemoryAdvice {
-  std::string change;  // as flags: "--activations=every_layer"
-  std::string cost;    // for people: "a third more computing"
+  struct Setting {
+    std::string name;  // of loractl plan memory's flag: "activations", "optim", "batch", ...
+    std::string value;
+  };
+  std::vector<Setting> settings;
+  std::string cost;  // for people: "a third more computing"
   int64_t total_bytes = 0;
   bool fits = false;
 };
 // Changes in the order of their cost, each on top of the ones before, until the plan fits
 // `budget_bytes`; those that save nothing are left out. Empty where it fits as it is. When the last
-// does not fit, nothing does.
+// does not fit, nothing does. With `keeps_base` nothing touches the base model's weights.
 absl::StatusOr<std::vector<MemoryAdvice>> AdviseMemory(const MemoryRequest& request,
-                                                       int64_t budget_bytes);
+                                                       int64_t budget_bytes,
+                                                       bool keeps_base = false);
 
 }  // namespace lorad
 

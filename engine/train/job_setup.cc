@@ -1,6 +1,5 @@
 #include "engine/train/job_setup.h"
 
-#include <limits>
 #include <string_view>
 #include <utility>
 
@@ -12,6 +11,7 @@
 #include "engine/io/sha256.h"
 #include "engine/plan/activation_checkpointing.h"
 #include "engine/train/data_stream.h"
+#include "engine/train/job_memory.h"
 #include "engine/train/lora_init.h"
 #include "engine/train/output.h"
 #include "engine/train/spec_check.h"
@@ -48,48 +48,6 @@ TokenCounts CountTokens(const JobSetup& setup) {
   return tokens;
 }
 
-// Bytes that the device may give to training at all.
-int64_t TrainingRoom(Backend& backend) {
-  const int64_t limit = backend.allocator().Usage(MemoryTag::kTraining).limit_bytes;
-  if (limit != 0) return limit;
-  int64_t room = backend.info().memory_bytes;
-  if (room == 0) return std::numeric_limits<int64_t>::max();  // not known
-  for (int i = 0; i < kNumMemoryTags; ++i) {
-    const auto tag = static_cast<MemoryTag>(i);
-    if (tag != MemoryTag::kTraining && tag != MemoryTag::kPinned)  // kPinned: the host's
-      room -= backend.allocator().Usage(tag).used_bytes;
-  }
-  return room;
-}
-
-absl::StatusOr<TrainingMemoryNeeds> Measure(const JobSetup& setup, Backend& backend,
-                                            const ActivationCheckpointing& checkpointing) {
-  PassOptions pass = setup.pass;
-  pass.checkpointing = checkpointing;
-  return MeasureTrainingMemory(*setup.model, backend, setup.initial, pass, setup.tokens,
-                               setup.optimizer);
-}
-
-// The policy "auto": all layers if they fit, else as many as fit, by bisection, for there more
-// layers never need less.
-absl::StatusOr<ActivationCheckpointing> FitToMemory(const JobSetup& setup, Backend& backend) {
-  const int64_t room = TrainingRoom(backend), num_layers = setup.model->config().num_layers;
-  for (const bool keeps_act : {true, false}) {
-    const ActivationCheckpointing all = {.layers_per_segment = num_layers, .keeps_act = keeps_act};
-    ASSIGN_OR_RETURN(const TrainingMemoryNeeds needs, Measure(setup, backend, all));
-    if (needs.peak_bytes <= room) return all;
-  }
-  int64_t fits = 0, too_many = num_layers;
-  while (too_many - fits > 1) {
-    const int64_t kept = fits + (too_many - fits) / 2;
-    ASSIGN_OR_RETURN(const TrainingMemoryNeeds needs,
-                     Measure(setup, backend, {.layers_per_segment = 1, .kept_layers = kept}));
-    (needs.peak_bytes <= room ? fits : too_many) = kept;
-  }
-  if (fits > 0) return ActivationCheckpointing{.layers_per_segment = 1, .kept_layers = fits};
-  return ActivationCheckpointing{.layers_per_segment = 1, .offload = true};
-}
-
 absl::Status FillPlan(JobSetup& setup, Backend& backend) {
   TrainingPlan& plan = setup.plan;
   plan.train = setup.train.report;
@@ -103,17 +61,17 @@ absl::Status FillPlan(JobSetup& setup, Backend& backend) {
                    ParseActivationPolicy(setup.spec.activation_checkpointing, num_layers));
   setup.pass.checkpointing = policy.checkpointing;
   if (policy.fits_to_memory) {
-    ASSIGN_OR_RETURN(setup.pass.checkpointing, FitToMemory(setup, backend));
+    ASSIGN_OR_RETURN(setup.pass.checkpointing, FitCheckpointing(setup, backend));
   }
   plan.activation_checkpointing = Describe(setup.pass.checkpointing, num_layers);
   ASSIGN_OR_RETURN(const TrainingMemoryNeeds needs,
-                   Measure(setup, backend, setup.pass.checkpointing));
+                   MeasureJob(setup, backend, setup.pass.checkpointing));
   plan.adapter_bytes = needs.adapter_bytes;
   plan.activation_bytes = needs.activation_bytes;
   plan.workspace_bytes = needs.workspace_bytes;
   plan.peak_bytes = needs.peak_bytes;
   plan.pinned_bytes = needs.pinned_bytes;
-  return CheckMemoryFits(plan.peak_bytes, backend);
+  return CheckMemoryFits(plan.peak_bytes, setup, backend);
 }
 
 std::string TokenDigest(const TokenDataset& dataset) {
@@ -175,15 +133,6 @@ absl::Status CheckDirectories(JobSetup& setup, const ModelConfig& config) {
 }
 
 }  // namespace
-
-absl::Status CheckMemoryFits(int64_t needed_bytes, Backend& backend) {
-  const int64_t room = TrainingRoom(backend);
-  if (needed_bytes <= room) return absl::OkStatus();
-  return absl::ResourceExhaustedError(absl::StrCat(
-      Name(MemoryTag::kTraining), " memory: the job needs ", needed_bytes, " bytes, ", room,
-      " are free; lower micro_batch_size or max_seq_length, or set activation_checkpointing to "
-      "auto, every_layer or offload, or optim to paged_adamw_8bit"));
-}
 
 absl::StatusOr<std::unique_ptr<JobSetup>> PrepareJob(const TrainingSpec& spec,
                                                      std::shared_ptr<const Model> model,

@@ -44,11 +44,6 @@ absl::StatusOr<std::unique_ptr<JobSetup>> PrepareJob(const TrainingSpec& spec,
                                                      std::shared_ptr<const Model> model,
                                                      const Tokenizer* tokenizer, Backend& backend);
 
-// kResourceExhausted unless `needed_bytes` fit into what the device may give to training at all:
-// its limit if there is one, else what the other tags leave. Another job's memory does not count,
-// for jobs run one after another.
-absl::Status CheckMemoryFits(int64_t needed_bytes, Backend& backend);
-
 }  // namespace lorad
 
 #endif  // LORAD_ENGINE_TRAIN_JOB_SETUP_H_

@@ -360,6 +360,28 @@ TEST_F(JobTest, AutoKeepsTheLayersThatFit) {
   EXPECT_EQ(adapter("auto"), adapter("offload"));
 }
 
+TEST_F(JobTest, AJobThatDoesNotFitIsToldWhatWould) {
+  Allocator& allocator = fixture_.backend().allocator();
+  TrainingSpec spec = fixture_.SmallSpec();
+  spec.activation_checkpointing = "every_layer";
+  const auto create = [&] {
+    return TrainingJob::Create(spec, fixture_.model(), nullptr, fixture_.backend());
+  };
+  const auto fitting = create();
+  ASSERT_OK(fitting);
+  const int64_t least = (*fitting)->plan().peak_bytes;
+  spec.activation_checkpointing = "none";
+  allocator.SetLimit(MemoryTag::kTraining, least);
+  EXPECT_THAT(create(), StatusIs(absl::StatusCode::kResourceExhausted,
+                                 "are free; it would fit with activation_checkpointing=auto (as "
+                                 "few layers computed again as fit)"));
+  spec.activation_checkpointing = "auto";  // as advised
+  EXPECT_OK(create());
+  allocator.SetLimit(MemoryTag::kTraining, 1000);
+  EXPECT_THAT(create(), StatusIs(absl::StatusCode::kResourceExhausted, "nothing makes it fit"));
+  allocator.SetLimit(MemoryTag::kTraining, 0);
+}
+
 TEST_F(JobTest, CreateRefusesAndNothingStarts) {
   const auto create = [&](auto change) {
     TrainingSpec spec = fixture_.SmallSpec();

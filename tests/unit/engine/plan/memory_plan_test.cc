@@ -185,16 +185,27 @@ TEST(MemoryAdviceTest, LeadsFromFullFineTuningTo48GB) {
   ASSERT_OK_AND_ASSIGN(const MemoryPlan plan, MakeMemoryPlan(request));
   int64_t total = plan.total_bytes;
   for (const MemoryAdvice& one : advice) {
-    EXPECT_LT(one.total_bytes, total) << one.change;
-    EXPECT_EQ(one.fits, &one == &advice.back()) << one.change;
+    EXPECT_LT(one.total_bytes, total) << one.cost;
+    EXPECT_EQ(one.fits, &one == &advice.back()) << one.cost;
     total = one.total_bytes;
   }
-  const auto says = [&](const std::string& change) {
-    return std::any_of(advice.begin(), advice.end(),
-                       [&](const MemoryAdvice& a) { return a.change == change; });
+  const auto says = [&](const std::string& name, const std::string& value) {
+    return std::any_of(advice.begin(), advice.end(), [&](const MemoryAdvice& a) {
+      return a.settings.front().name == name && a.settings.front().value == value;
+    });
   };
-  EXPECT_TRUE(says("--mode=lora --rank=16"));
-  EXPECT_TRUE(says("--mode=qlora"));
+  EXPECT_TRUE(says("mode", "lora"));
+  EXPECT_TRUE(says("mode", "qlora"));
+}
+
+TEST(MemoryAdviceTest, LeavesTheBaseAloneWhereAsked) {
+  MemoryRequest request = Request("llama-3-8b", PlanMode::kLora, BasePrecision::kBf16);
+  ASSERT_OK_AND_ASSIGN(const auto advice, AdviseMemory(request, 8'000'000'000, true));
+  for (const MemoryAdvice& one : advice) {
+    EXPECT_NE(one.settings.front().name, "mode");
+    EXPECT_NE(one.settings.front().name, "precision");
+  }
+  EXPECT_FALSE(advice.back().fits);  // the weights alone take 16 GB
 }
 
 TEST(MemoryAdviceTest, SaysWhenNothingFits) {
