@@ -36,12 +36,14 @@ TEST(QuantizationErrorTest, SumsAreThoseOfTheDefinition) {
   EXPECT_EQ(error.weights, 8);
 }
 
-// Dettmers et al., "QLoRA", 2023, section 3: NF4 is made for normal weights.
+// Dettmers et al., "QLoRA", 2023, section 3: NF4 is made for normal weights. FP4 is behind Int4 by
+// this measure: it spends its values on small weights, and has gaps of a third among large ones.
 TEST(QuantizationErrorTest, OfFourBitsNf4IsTheBestForNormalWeights) {
   const std::vector<float> weights = NormalWeights(kWeights, 1);
   const double nf4 = RmsError("nf4,double_quant=false", weights);
-  EXPECT_LT(nf4, 0.95 * RmsError("int4,double_quant=false", weights));
-  EXPECT_LT(nf4, 0.95 * RmsError("fp4,double_quant=false", weights));
+  const double int4 = RmsError("int4,double_quant=false", weights);
+  EXPECT_LT(nf4, 0.95 * int4);
+  EXPECT_LT(int4, 0.95 * RmsError("fp4,double_quant=false", weights));
   EXPECT_LT(8 * RmsError("int8,double_quant=false", weights), nf4);
 }
 
