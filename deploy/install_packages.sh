@@ -14,7 +14,7 @@ build_packages=(
 )
 demo_packages=(jq curl)
 test_packages=(
-  libgtest-dev libgmock-dev libbenchmark-dev clang-format
+  libgtest-dev libgmock-dev libbenchmark-dev clang-format gnuplot-nox
   prometheus python3 python3-venv python3-grpcio python3-protobuf python3-yaml
 )
 
