@@ -12,6 +12,7 @@
 #include "engine/engine_memory.h"
 #include "engine/engine_parts.h"
 #include "engine/infer/constraint/constraint_compiler.h"
+#include "engine/io/file.h"
 #include "engine/io/tokenizer.h"
 #include "engine/lora/store.h"
 #include "engine/model/weights.h"
@@ -220,6 +221,7 @@ absl::Status EngineImpl::LoadModel(const QuantSpec& quant) {
   // The plan is made before memory is taken: a model that does not fit is refused at once.
   ASSIGN_OR_RETURN(const ModelConfig model_config, LoadModelConfig(config_.model_dir));
   RETURN_IF_ERROR(PlanMemory(config_, model_config, quant, backend).status());
+  ASSIGN_OR_RETURN(info_.config_json, ReadFile(config_.model_dir + "/config.json"));
   ASSIGN_OR_RETURN(model_, Model::Load(config_.model_dir, quant, backend));
   absl::StatusOr<std::unique_ptr<const Tokenizer>> tokenizer = Tokenizer::Load(config_.model_dir);
   if (tokenizer.ok()) {
@@ -236,6 +238,7 @@ void EngineImpl::DescribeModel() {
   info_.architecture = config.architecture;
   info_.digest = model_->digest();
   info_.quant = FormatQuantSpec(model_->quant());
+  info_.quant_spec = model_->quant();
   info_.parameters = model_->num_parameters();
   info_.weight_bytes = model_->weight_bytes();
   info_.vocab_size = static_cast<int32_t>(config.vocab_size);
@@ -243,6 +246,7 @@ void EngineImpl::DescribeModel() {
   info_.num_layers = static_cast<int32_t>(config.num_layers);
   info_.has_tokenizer = tokenizer_ != nullptr;
   info_.device = device_.backend->info().name;
+  info_.device_kind = device_.backend->info().kind;
   info_.device_note = device_.note;
 }
 

@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "engine/core/quant_spec.h"
 #include "engine/device/memory.h"
 #include "engine/infer/request.h"
 #include "engine/train/spec.h"
@@ -50,6 +51,8 @@ struct ModelInfo {
   std::string architecture;  // "LlamaForCausalLM"
   std::string digest;        // sha256 of config and weights: what adapters and caches are keyed by
   std::string quant;         // text of the QuantSpec in force
+  QuantSpec quant_spec;
+  std::string config_json;  // the text of its config.json, for plans
   int64_t parameters = 0;
   int64_t weight_bytes = 0;  // on the device
   int32_t vocab_size = 0;
@@ -58,6 +61,7 @@ struct ModelInfo {
   int32_t context_tokens = 0;  // longest sequence
   bool has_tokenizer = false;
   std::string device;       // "cpu", "NVIDIA H200"
+  std::string device_kind;  // "cpu" or "cuda"
   std::string device_note;  // why "auto" did not take a GPU; empty otherwise
 };
 

@@ -31,6 +31,8 @@ const std::vector<Command>& AllCommands() {
       TokenizeCommand(),
       DetokenizeCommand(),
       TopCommand(),
+      PlanMemoryCommand(),
+      PlanCheckpointingCommand(),
   };
   return *commands;
 }

@@ -38,6 +38,8 @@ Command ScoreCommand();
 Command TokenizeCommand();
 Command DetokenizeCommand();
 Command TopCommand();
+Command PlanMemoryCommand();
+Command PlanCheckpointingCommand();
 
 }  // namespace lorad::client::cli
 

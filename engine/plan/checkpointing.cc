@@ -99,7 +99,7 @@ absl::StatusOr<CheckpointingCurve> DrawCheckpointingCurve(const LayerChain& chai
     curve.optimal.push_back(Named("optimal", schedule.cost));
     const auto segments = BestSegments(chain, budget);
     if (!segments.ok()) continue;  // below the leanest segments
-    curve.segments.push_back(Named("segments", SegmentsCost(chain, *segments)));
+    curve.segments.push_back(Named("auto", SegmentsCost(chain, *segments)));
   }
   return curve;
 }

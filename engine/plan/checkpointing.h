@@ -66,7 +66,8 @@ absl::StatusOr<CheckpointingSchedule> OptimalSchedule(const LayerChain& chain,
 
 // A policy by its name, and what it takes.
 struct CheckpointingPoint {
-  std::string policy;  // "none", "keep_nothing", "every_layer", "sqrt", "every_k:4", "optimal"
+  std::string policy;  // "none", "keep_nothing", "every_layer", "sqrt", "every_k:4", "auto",
+                       // "optimal"
   CheckpointingCost cost;
 };
 struct CheckpointingCurve {

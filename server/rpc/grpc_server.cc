@@ -16,6 +16,7 @@
 #include "server/rpc/dataset_service.h"
 #include "server/rpc/inference_service.h"
 #include "server/rpc/job_service.h"
+#include "server/rpc/planner_service.h"
 
 namespace lorad::server {
 namespace {
@@ -60,6 +61,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const std::string&
   server->services_.push_back(std::make_unique<AdapterServiceImpl>(services));
   server->services_.push_back(std::make_unique<InferenceServiceImpl>(services));
   server->services_.push_back(std::make_unique<AdminServiceImpl>(services));
+  server->services_.push_back(std::make_unique<PlannerServiceImpl>(services));
   grpc::ServerBuilder builder;
   SetLimits(builder, services->facts->max_message_bytes);
   std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> interceptors;
@@ -83,7 +85,7 @@ const std::vector<std::string>& GrpcServer::ServiceNames() {
   static const auto* const names = new std::vector<std::string>{
       v1::DatasetService::service_full_name(), v1::JobService::service_full_name(),
       v1::AdapterService::service_full_name(), v1::InferenceService::service_full_name(),
-      v1::AdminService::service_full_name()};
+      v1::AdminService::service_full_name(), v1::PlannerService::service_full_name()};
   return *names;
 }
 

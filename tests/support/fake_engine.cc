@@ -95,7 +95,13 @@ FakeEngine::FakeEngine(const EngineConfig& config, std::shared_ptr<FakeScript> s
   model_.vocab_size = tokenizer_->vocab_size();
   model_.context_tokens = kContext;
   model_.has_tokenizer = true;
-  model_.device = "cpu";
+  model_.device = model_.device_kind = "cpu";
+  model_.weight_bytes = 1 << 20;
+  model_.config_json =
+      R"({"architectures":["LlamaForCausalLM"],"model_type":"llama","hidden_size":64,)"
+      R"("intermediate_size":128,"num_hidden_layers":4,"num_attention_heads":4,)"
+      R"("num_key_value_heads":2,"vocab_size":300,"rms_norm_eps":1e-5,)"
+      R"("max_position_embeddings":512,"rope_theta":10000,"hidden_act":"silu"})";
   constraints_ = std::make_unique<ConstraintCompiler>(tokenizer_.get(), model_.vocab_size);
   serve_thread_ = std::thread([this] { ServeLoop(); });
 }

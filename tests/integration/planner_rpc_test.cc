@@ -1,0 +1,71 @@
+// PlannerService over a channel: the server's own model and memory are the defaults.
+#include <cstdlib>
+
+#include "gmock/gmock.h"
+#include "lorad/v1/planner_service.grpc.pb.h"
+#include "proto/planner/memory.h"
+#include "tests/integration/server_fixture.h"
+
+namespace lorad::server {
+namespace {
+
+class PlannerRpcTest : public ServerTest {
+ protected:
+  grpc::Status PlanMemory(const v1::PlanMemoryRequest& request, v1::PlanMemoryResponse* response) {
+    grpc::ClientContext context;
+    return v1::PlannerService::NewStub(channel_)->PlanMemory(&context, request, response);
+  }
+};
+
+TEST_F(PlannerRpcTest, TheServersModelIsTheDefault) {
+  v1::PlanMemoryResponse plan;
+  ASSERT_GRPC_OK(PlanMemory({}, &plan));
+  EXPECT_EQ(plan.spec().mode(), "qlora");
+  EXPECT_EQ(plan.spec().precision(), "nf4");
+  EXPECT_EQ(plan.spec().account(), "engine");
+  EXPECT_EQ(plan.spec().device(), "cpu");
+  EXPECT_GT(plan.parameters(), 0);
+  int64_t sum = 0;
+  for (const v1::MemoryItem& item : plan.items()) sum += item.bytes();
+  EXPECT_EQ(sum, plan.total_bytes());
+}
+
+TEST_F(PlannerRpcTest, AnswersAsWithoutAServer) {
+  v1::PlanMemoryRequest request;
+  request.mutable_spec()->mutable_model()->set_preset("llama-65b");
+  request.mutable_spec()->set_device("cuda");
+  request.set_available_bytes(48'000'000'000);
+  v1::PlanMemoryResponse plan;
+  ASSERT_GRPC_OK(PlanMemory(request, &plan));
+  EXPECT_TRUE(plan.fits());
+  const auto local = planner::PlanMemory(request);
+  ASSERT_TRUE(local.ok());
+  EXPECT_EQ(plan.SerializeAsString(), local->SerializeAsString());
+}
+
+TEST_F(PlannerRpcTest, NonsenseIsRefusedByName) {
+  v1::PlanMemoryRequest request;
+  request.mutable_spec()->mutable_model()->set_preset("gpt-5");
+  v1::PlanMemoryResponse plan;
+  EXPECT_GRPC(PlanMemory(request, &plan), NOT_FOUND, "no model preset \"gpt-5\"");
+  request.mutable_spec()->mutable_model()->set_preset("llama-7b");
+  request.mutable_spec()->set_batch(-1);
+  EXPECT_GRPC(PlanMemory(request, &plan), INVALID_ARGUMENT, "batch is -1; it must be in [1, ");
+  request.mutable_spec()->mutable_model()->set_config_json("{}");
+  EXPECT_GRPC(PlanMemory(request, &plan), INVALID_ARGUMENT, "config");
+}
+
+TEST_F(PlannerRpcTest, DrawsCheckpointing) {
+  grpc::ClientContext context;
+  v1::PlanCheckpointingRequest request;
+  request.set_points(5);
+  v1::PlanCheckpointingResponse plan;
+  ASSERT_GRPC_OK(
+      v1::PlannerService::NewStub(channel_)->PlanCheckpointing(&context, request, &plan));
+  EXPECT_EQ(plan.num_layers(), 4);
+  EXPECT_EQ(plan.optimal_size(), 5);
+  EXPECT_EQ(plan.optimal(4).recomputed_layers(), 0);
+}
+
+}  // namespace
+}  // namespace lorad::server
