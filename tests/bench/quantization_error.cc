@@ -30,6 +30,26 @@ absl::StatusOr<std::vector<float>> Decode(const QuantizedMatrix& matrix) {
   return out;
 }
 
+QuantizationError ErrorBetween(const std::vector<float>& values,
+                               const std::vector<float>& decoded) {
+  QuantizationError error{.weights = static_cast<int64_t>(values.size())};
+  for (size_t i = 0; i < values.size(); ++i) {
+    const double difference = double{values[i]} - decoded[i];
+    error.sum_squares += double{values[i]} * values[i];
+    error.sum_square_errors += difference * difference;
+    error.largest = std::max(error.largest, std::abs(difference));
+  }
+  error.largest /= std::sqrt(error.sum_squares / static_cast<double>(values.size()));
+  return error;
+}
+
+// Of ascending numbers; REQUIRES: `value` is not above the last.
+float Nearest(const std::vector<float>& ascending, float value) {
+  const auto above = std::lower_bound(ascending.begin(), ascending.end(), value);
+  if (above == ascending.begin()) return *above;
+  return value - above[-1] <= *above - value ? above[-1] : *above;
+}
+
 bool IsLinear(const std::string& name) {
   return absl::EndsWith(name, ".weight") &&
          ParseModulePath(name.substr(0, name.rfind('.'))).has_value();
@@ -57,15 +77,24 @@ absl::StatusOr<QuantizationError> MeasureQuantizationError(const QuantSpec& spec
   const auto count = static_cast<int64_t>(values.size());
   ASSIGN_OR_RETURN(const std::vector<float> decoded,
                    Decode(Quantize(spec, 1, count, values.data())));
-  QuantizationError error{.bytes = QuantizedBytes(spec, 1, count), .weights = count};
-  for (size_t i = 0; i < values.size(); ++i) {
-    const double difference = double{values[i]} - decoded[i];
-    error.sum_squares += double{values[i]} * values[i];
-    error.sum_square_errors += difference * difference;
-    error.largest = std::max(error.largest, std::abs(difference));
-  }
-  error.largest /= std::sqrt(error.sum_squares / static_cast<double>(count));
+  QuantizationError error = ErrorBetween(values, decoded);
+  error.bytes = QuantizedBytes(spec, 1, count);
   return error;
+}
+
+QuantizationError MeasureTypeError(const std::vector<float>& magnitudes, int64_t block,
+                                   const std::vector<float>& values) {
+  std::vector<float> decoded;
+  for (auto begin = values.begin(); begin != values.end();) {
+    const auto end = begin + std::min<int64_t>(block, values.end() - begin);
+    float absmax = 0;
+    for (auto value = begin; value != end; ++value) absmax = std::max(absmax, std::abs(*value));
+    for (; begin != end; ++begin) {
+      const float magnitude = Nearest(magnitudes, absmax == 0 ? 0 : std::abs(*begin) / absmax);
+      decoded.push_back(ToFloat(ToBFloat16(std::copysign(magnitude * absmax, *begin))));
+    }
+  }
+  return ErrorBetween(values, decoded);
 }
 
 std::vector<float> NormalWeights(int64_t count, uint64_t seed) {

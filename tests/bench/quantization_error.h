@@ -31,6 +31,12 @@ struct QuantizationError {
 absl::StatusOr<QuantizationError> MeasureQuantizationError(const QuantSpec& spec,
                                                            const std::vector<float>& values);
 
+// The same for a symmetric type that the engine does not have: each block's values are the nearest
+// of +-`magnitudes`, which ascend from 0 to 1, times its absmax in fp32. `bytes` stays 0.
+// REQUIRES: block > 0.
+QuantizationError MeasureTypeError(const std::vector<float>& magnitudes, int64_t block,
+                                   const std::vector<float>& values);
+
 // N(0, 1), rounded to bf16: what a checkpoint holds. A function of the arguments alone.
 std::vector<float> NormalWeights(int64_t count, uint64_t seed);
 

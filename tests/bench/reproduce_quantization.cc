@@ -95,6 +95,20 @@ absl::Status PrintErrors(const std::string& title,
   return absl::OkStatus();
 }
 
+// The FP4 of QLoRA's table 2 as sign, exponent and mantissa define them, scaled to 1: not the
+// engine's, which is that of bitsandbytes.
+void PrintOtherTypes(const std::vector<float>& weights) {
+  const std::vector<std::pair<const char*, std::vector<float>>> types = {
+      {"E2M1", {0, 1 / 12.f, 1 / 6.f, 1 / 4.f, 1 / 3.f, 1 / 2.f, 2 / 3.f, 1}},
+      {"E3M0", {0, 1 / 64.f, 1 / 32.f, 1 / 16.f, 1 / 8.f, 1 / 4.f, 1 / 2.f, 1}}};
+  std::printf("\nTypes that the engine does not have, on the normal weights, blocks of 64\n\n");
+  std::printf("| type | RMS error | largest error |\n|---|---|---|\n");
+  for (const auto& [name, magnitudes] : types) {
+    const QuantizationError error = MeasureTypeError(magnitudes, 64, weights);
+    std::printf("| %s | %.5f | %.4f |\n", name, error.RelativeRms(), error.largest);
+  }
+}
+
 // Errors in units of the RMS of the weights before there were outliers.
 absl::Status PrintBlocks(const std::vector<float>& plain, const std::vector<float>& outliers) {
   std::printf("\n| block | bits, nf4 | nf4 | nf4, outliers | int8 | int8, outliers |\n");
@@ -143,6 +157,7 @@ class Reproduction {
     RETURN_IF_ERROR(PrintErrors(
         absl::StrCat(linears.size(), " linears of ", LastPart(options_.model), ", blocks of 64"),
         linears));
+    PrintOtherTypes(normal);
     std::printf("\n%ld normal weights by block; outliers: one in %ld times %.0f\n",
                 static_cast<long>(options_.weights), static_cast<long>(kOneOutlierIn),
                 double{kOutlierFactor});

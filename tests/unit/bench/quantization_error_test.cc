@@ -47,6 +47,17 @@ TEST(QuantizationErrorTest, OfFourBitsNf4IsTheBestForNormalWeights) {
   EXPECT_LT(8 * RmsError("int8,double_quant=false", weights), nf4);
 }
 
+TEST(QuantizationErrorTest, ATypeGivenByItsValuesIsTheEngines) {
+  const std::vector<float> weights = NormalWeights(kWeights, 7);
+  std::vector<float> int4, fp4 = {0, 1 / 192.f, 1 / 6.f, 1 / 4.f, 1 / 3.f, 1 / 2.f, 2 / 3.f, 1};
+  for (int i = 0; i <= 7; ++i) int4.push_back(static_cast<float>(i) / 7);
+  const auto error = [&](const std::vector<float>& magnitudes) {
+    return MeasureTypeError(magnitudes, 64, weights).RelativeRms();
+  };
+  EXPECT_NEAR(error(int4), RmsError("int4,double_quant=false", weights), 1e-5);
+  EXPECT_NEAR(error(fp4), RmsError("fp4,double_quant=false", weights), 1e-5);
+}
+
 TEST(QuantizationErrorTest, DoubleQuantisationCostsLittleAndSavesMemory) {
   const std::vector<float> weights = NormalWeights(kWeights, 2);
   EXPECT_NEAR(RmsError("nf4", weights), RmsError("nf4,double_quant=false", weights), 0.001);
