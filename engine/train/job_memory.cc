@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <string>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "engine/core/status_macros.h"
@@ -12,45 +13,6 @@
 
 namespace lorad {
 namespace {
-
-// What the planner is asked about this job.
-MemoryRequest RequestOf(const JobSetup& setup, Backend& backend) {
-  MemoryRequest request;
-  request.model = setup.model->config();
-  request.mode = PlanMode::kQlora;
-  const QuantSpec& quant = setup.model->quant();
-  switch (quant.format) {
-    case QuantFormat::kNone:
-      request.precision = BasePrecision::kBf16;
-      break;
-    case QuantFormat::kInt8:
-      request.precision = BasePrecision::kInt8;
-      break;
-    case QuantFormat::kInt4:
-      request.precision = BasePrecision::kInt4;
-      break;
-    case QuantFormat::kFp4:
-      request.precision = BasePrecision::kFp4;
-      break;
-    case QuantFormat::kNf4:
-      request.precision = BasePrecision::kNf4;
-      break;
-  }
-  request.quant_block = quant.block;
-  request.double_quant = quant.double_quant;
-  for (const AdapterModule& module : setup.initial.modules) {
-    int64_t& rank = request.ranks[static_cast<int>(module.id.projection)];
-    rank = std::max<int64_t>(rank, module.rank);
-  }
-  request.dropout = setup.pass.dropout;
-  request.batch = std::min<int64_t>(setup.spec.micro_batch_size, setup.tokens.micro_batch);
-  request.sequence = std::max<int64_t>(1, setup.tokens.micro_batch / request.batch);
-  request.accumulation = setup.spec.gradient_accumulation_steps;
-  request.optimizer = setup.optimizer;
-  request.checkpointing = setup.spec.activation_checkpointing;
-  request.device = backend.info().kind == "cpu" ? PlanDevice::kCpu : PlanDevice::kCuda;
-  return request;
-}
 
 // The planner's names as a TrainingSpec has them.
 std::string SpecField(const std::string& name) {
@@ -63,11 +25,9 @@ std::string SpecField(const std::string& name) {
 }
 
 // "it would fit with optim=paged_adamw_32bit (what that costs), then ...", or that nothing helps.
-std::string Advice(const JobSetup& setup, Backend& backend, int64_t room) {
-  const MemoryRequest request = RequestOf(setup, backend);
-  const int64_t weights = ModelWeightBytes(request.model, QuantOf(request));
-  const auto advice =
-      AdviseMemory(request, std::max<int64_t>(1, room + weights), /*keeps_base=*/true);
+std::string Advice(const JobSetup& setup, Backend& backend) {
+  const MemoryRequest request = PlanRequestOf(setup, backend);
+  const auto advice = AdviseMemory(request, request.budget_bytes, /*keeps_base=*/true);
   if (!advice.ok() || advice->empty()) return "lower micro_batch_size or max_seq_length";
   std::string text =
       advice->back().fits ? "it would fit with " : "nothing makes it fit; what helps most is ";
@@ -114,6 +74,48 @@ int64_t TrainingRoom(Backend& backend) {
   return room;
 }
 
+MemoryRequest PlanRequestOf(const JobSetup& setup, Backend& backend) {
+  MemoryRequest request;
+  request.model = setup.model->config();
+  request.mode = PlanMode::kQlora;
+  const QuantSpec& quant = setup.model->quant();
+  switch (quant.format) {
+    case QuantFormat::kNone:
+      request.precision = BasePrecision::kBf16;
+      break;
+    case QuantFormat::kInt8:
+      request.precision = BasePrecision::kInt8;
+      break;
+    case QuantFormat::kInt4:
+      request.precision = BasePrecision::kInt4;
+      break;
+    case QuantFormat::kFp4:
+      request.precision = BasePrecision::kFp4;
+      break;
+    case QuantFormat::kNf4:
+      request.precision = BasePrecision::kNf4;
+      break;
+  }
+  request.quant_block = quant.block;
+  request.double_quant = quant.double_quant;
+  for (const AdapterModule& module : setup.initial.modules) {
+    int64_t& rank = request.ranks[static_cast<int>(module.id.projection)];
+    rank = std::max<int64_t>(rank, module.rank);
+  }
+  request.dropout = setup.pass.dropout;
+  request.batch = std::min<int64_t>(setup.spec.micro_batch_size, setup.tokens.micro_batch);
+  request.sequence = std::max<int64_t>(1, setup.tokens.micro_batch / request.batch);
+  request.accumulation = setup.spec.gradient_accumulation_steps;
+  request.optimizer = setup.optimizer;
+  request.checkpointing = setup.spec.activation_checkpointing;
+  request.device = backend.info().kind == "cpu" ? PlanDevice::kCpu : PlanDevice::kCuda;
+  request.cpu_threads = std::max(1, static_cast<int32_t>(std::thread::hardware_concurrency()));
+  const int64_t room = TrainingRoom(backend);
+  if (room < std::numeric_limits<int64_t>::max())
+    request.budget_bytes = std::max<int64_t>(0, room) + ModelWeightBytes(request.model, quant);
+  return request;
+}
+
 absl::StatusOr<TrainingMemoryNeeds> MeasureJob(const JobSetup& setup, Backend& backend,
                                                const ActivationCheckpointing& checkpointing) {
   PassOptions pass = setup.pass;
@@ -150,7 +152,7 @@ absl::Status CheckMemoryFits(int64_t needed_bytes, const JobSetup& setup, Backen
   if (needed_bytes <= room) return absl::OkStatus();
   return absl::ResourceExhaustedError(
       absl::StrCat(Name(MemoryTag::kTraining), " memory: the job needs ", needed_bytes, " bytes, ",
-                   room, " are free; ", Advice(setup, backend, room)));
+                   room, " are free; ", Advice(setup, backend)));
 }
 
 }  // namespace lorad

@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "engine/device/backend.h"
 #include "engine/plan/activation_checkpointing.h"
+#include "engine/plan/memory_plan.h"
 #include "engine/train/job_setup.h"
 
 namespace lorad {
@@ -23,6 +24,10 @@ absl::StatusOr<TrainingMemoryNeeds> MeasureJob(const JobSetup& setup, Backend& b
 // The policy "auto": everything kept if it fits; else the planner's BestSegments, over what the
 // job's own layout measures a layer and an input at; offload where not even those fit.
 absl::StatusOr<ActivationCheckpointing> FitCheckpointing(const JobSetup& setup, Backend& backend);
+
+// What the planner is asked about the job: rows as long as its micro-batches are on average, each
+// projection's largest rank, and as budget what the base model and TrainingRoom take.
+MemoryRequest PlanRequestOf(const JobSetup& setup, Backend& backend);
 
 // kResourceExhausted unless `needed_bytes` fit into TrainingRoom: gives both, and what the planner
 // says would fit.

@@ -13,10 +13,10 @@ namespace lorad::bench {
 
 // One measurement. Each member is the flag of its name, those of LoadOptions among them.
 struct ServeCase : LoadOptions {
-  std::string mode = "decode";      // decode | load
+  std::string mode = "decode";       // decode | load
   std::string shape = "llama-3-8b";  // see ShapeModel
-  std::string quant = "nf4";        // bf16, or what ParseQuantSpec takes
-  uint64_t seed = 0;                // of weights, adapters, prompts and arrivals
+  std::string quant = "nf4";         // bf16, or what ParseQuantSpec takes
+  uint64_t seed = 0;                 // of weights, adapters, prompts and arrivals
 
   int64_t adapters = 0;  // registered (load), or spread over the batch (decode); 0: base alone
   int32_t rank = 16;     // of each, on all linears

@@ -11,6 +11,7 @@
 //   tflops          all operations, recomputation among them, over the median step
 //   share_of_bound  tflops / --peak_tflops: the dense bf16 peak of H100 and H200 SXM unless it is
 //                   given, on the CPU what its FMA units reach in fp32
+//   planned_peak_bytes  device_peak_bytes as `loractl plan memory` gives it, from shapes alone
 //   outside_bytes   what the driver says is gone beyond lorad's own count: context, code, libraries
 #include <cstdio>
 #include <memory>
@@ -68,6 +69,7 @@ void AddMemory(const CaseResult& result, Json& json) {
                        {"training_activations", training.activation_bytes},
                        {"training_workspace", training.workspace_bytes},
                        {"pinned", training.pinned_bytes}};
+  json["planned_peak_bytes"] = result.predicted.from_shapes;
   json["arena_peak_bytes"] = result.arena_peak_bytes;
   if (result.driver_peak_bytes >= 0)
     json["outside_bytes"] = result.driver_peak_bytes - result.device_peak_bytes;

@@ -12,7 +12,7 @@ namespace lorad::bench {
 
 // One measurement. Each member is the flag of its name.
 struct TrainCase {
-  std::string shape = "llama-3-8b";     // see ShapeModel
+  std::string shape = "llama-3-8b";    // see ShapeModel
   std::string base = "nf4";            // bf16, or what ParseQuantSpec takes
   int32_t rank = 16;                   // LoraSpec::r
   double alpha = 0;                    // 0: twice the rank

@@ -13,6 +13,7 @@
 #include "engine/core/status_macros.h"
 #include "engine/io/file.h"
 #include "engine/plan/memory.h"
+#include "engine/train/job_memory.h"
 #include "engine/train/job_setup.h"
 #include "engine/train/micro_batch.h"
 #include "engine/train/step.h"
@@ -121,6 +122,10 @@ class CaseRun {
     plan.training = setup_->plan;
     plan.weights = ModelWeightBytes(model_->config(), model_->quant());
     plan.other = UsedDeviceBytes(backend_.allocator()) - model_->weight_bytes();
+    MemoryRequest request = PlanRequestOf(*setup_, backend_);
+    if (options_.memory_limit > 0) request.budget_bytes = options_.memory_limit;
+    ASSIGN_OR_RETURN(const MemoryPlan from_shapes, MakeMemoryPlan(request));
+    plan.from_shapes = from_shapes.total_bytes;
     PrintPlan(plan);
     result_.flops = CountStepFlops(model_->config(), setup_->initial, setup_->pass.checkpointing,
                                    options_.batch, options_.seq);

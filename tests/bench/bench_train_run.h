@@ -26,9 +26,10 @@ struct BenchDevice {
 
 // What the engine says before the first step.
 struct PredictedMemory {
-  int64_t weights = 0;    // ModelWeightBytes
-  int64_t other = 0;      // on the device already: the ops' own workspace
-  TrainingPlan training;  // PrepareJob's
+  int64_t weights = 0;      // ModelWeightBytes
+  int64_t other = 0;        // on the device already: the ops' own workspace
+  int64_t from_shapes = 0;  // all of it by the planner, which knows shapes alone
+  TrainingPlan training;    // PrepareJob's
 
   int64_t device_peak() const { return weights + other + training.peak_bytes; }
 };

@@ -13,7 +13,8 @@
 
 namespace lorad::bench {
 
-// The preset of that name (engine/plan/presets.h), "tiny", or the shape of a config.json, given by its path or its folder's.
+// The preset of that name (engine/plan/presets.h), "tiny", or the shape of a config.json, given by
+// its path or its folder's.
 absl::StatusOr<ModelConfig> ShapeConfig(const std::string& shape);
 
 // A model of that shape: the checkpoint where `shape` is a folder that holds one, random weights
