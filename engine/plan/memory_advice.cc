@@ -107,6 +107,9 @@ Settings ShorterSequence(MemoryRequest& request) {
   return {{"seq", absl::StrCat(request.sequence)}};
 }
 
+// A change that takes off less than one in so many of the bytes that are too many is no advice.
+constexpr int64_t kLeastShare = 50;
+
 struct Change {
   Settings (*apply)(MemoryRequest& request);
   const char* cost;
@@ -150,9 +153,11 @@ absl::StatusOr<std::vector<MemoryAdvice>> AdviseMemory(const MemoryRequest& requ
     if (settings.empty()) continue;
     const absl::StatusOr<MemoryPlan> changed = MakeMemoryPlan(next);
     if (!changed.ok() || changed->total_bytes >= total) continue;
+    const bool fits = changed->total_bytes <= budget_bytes;
+    if (!fits && total - changed->total_bytes < (total - budget_bytes) / kLeastShare) continue;
     now = std::move(next);
     total = changed->total_bytes;
-    advice.push_back({std::move(settings), change.cost, total, total <= budget_bytes});
+    advice.push_back({std::move(settings), change.cost, total, fits});
   }
   return advice;
 }

@@ -68,11 +68,12 @@ absl::StatusOr<int> RunPlanCheckpointing(Session& session, const Arguments& argu
     Table table({"POLICY", "MEMORY", "LAYERS AGAIN", "MORE COMPUTING"});
     AddRows(plan.policies(), plan.num_layers(), table);
     AddRows(plan.optimal(), plan.num_layers(), table);
-    session.out() << table.Text() << "\n"
-                  << KeyValues({{"layers", absl::StrCat(plan.num_layers())},
-                                {"a layer's input", DecimalBytes(plan.input_bytes())},
-                                {"a layer's activations", DecimalBytes(plan.layer_bytes())},
-                                {"best", plan.best()}});
+    std::vector<std::pair<std::string, std::string>> facts = {
+        {"layers", absl::StrCat(plan.num_layers())},
+        {"a layer's input", DecimalBytes(plan.input_bytes())},
+        {"a layer's activations", DecimalBytes(plan.layer_bytes())}};
+    if (!plan.best().empty()) facts.push_back({"auto does", plan.best()});
+    session.out() << table.Text() << "\n" << KeyValues(facts);
   }
   RETURN_IF_ERROR(ShowChart(session, arguments, ChartOf(plan)));
   return 0;
