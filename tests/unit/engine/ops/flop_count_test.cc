@@ -119,6 +119,7 @@ TEST_F(FlopCountTest, LossCountsTheRowsWithALabel) {
                               .head = head->view,
                               .labels = labels.View(),
                               .loss = loss.View(),
+                              .dhidden = {},
                               .workspace = {}};
   FlopTally expected;
   expected.at(FlopOp::kHead, kForward) = 3 * 2 * 32 * 48;
