@@ -24,6 +24,12 @@ PhaseFlops FlopCount::Sum() const {
   return sum;
 }
 
+void FlopSheet::Add(const FlopSheet& other, absl::int128 times) {
+  for (int op = 0; op < kNumPlanOps; ++op)
+    for (int phase = 0; phase < kNumFlopPhases; ++phase)
+      sums_[op][phase] += times * other.sums_[op][phase];
+}
+
 absl::StatusOr<FlopCount> FlopSheet::Finish() const {
   constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
   FlopCount count;

@@ -58,13 +58,14 @@ struct FlopCount {
   int64_t total() const { return Sum().total(); }
 };
 
-// Adds up in 128 bits. Within the bounds of CheckPlannable and of FlopBounds no term and no sum
+// Adds up in 128 bits. Within the bounds of engine/plan/flop_shapes.h no term and no sum
 // overflows those; whether 64 bits hold the result is asked at the end.
 class FlopSheet {
  public:
   void Add(PlanOp op, FlopPhase phase, absl::int128 flops) {
     sums_[static_cast<int>(op)][static_cast<int>(phase)] += flops;
   }
+  void Add(const FlopSheet& other, absl::int128 times);
   // kOutOfRange gives the sum and the bound.
   absl::StatusOr<FlopCount> Finish() const;
 

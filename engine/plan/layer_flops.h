@@ -33,7 +33,7 @@ class LayerFlops {
     bool dropout = false;
     bool keeps_act = false;  // silu(gate) * up is there in the backward pass
   };
-  // REQUIRES: CheckAdaptedModel.
+  // REQUIRES: Check(model).
   LayerFlops(const AdaptedModel& model, const PassRows& rows, const Options& options,
              FlopSheet& sheet);
 
