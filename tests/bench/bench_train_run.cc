@@ -122,8 +122,9 @@ class CaseRun {
     plan.weights = ModelWeightBytes(model_->config(), model_->quant());
     plan.other = UsedDeviceBytes(backend_.allocator()) - model_->weight_bytes();
     PrintPlan(plan);
-    result_.flops = CountStepFlops(model_->config(), setup_->initial, setup_->pass.checkpointing,
-                                   options_.batch, options_.seq);
+    ASSIGN_OR_RETURN(result_.flops,
+                     CountStepFlops(model_->config(), setup_->initial, setup_->pass.checkpointing,
+                                    options_.batch, options_.seq));
     return absl::OkStatus();
   }
 
