@@ -107,7 +107,10 @@ absl::Status Check(const AdaptedModel& model, const TrainingShape& shape) {
 
 absl::Status Check(const AdaptedModel& model, const PrefillShape& shape) {
   RETURN_IF_ERROR(Check(model));
+  const SequenceGroup prompts = {shape.prompt_tokens, shape.prompts};
+  int64_t tokens = 0;
   RETURN_IF_ERROR(CheckRange("prompt_tokens", shape.prompt_tokens, 1, kMostLength));
+  RETURN_IF_ERROR(AddTokens(absl::MakeConstSpan(&prompts, 1), /*times=*/1, tokens));
   RETURN_IF_ERROR(CheckRange("cached_tokens", shape.cached_tokens, 0, shape.prompt_tokens - 1));
   return CheckRange("chunk_tokens", shape.chunk_tokens, 0, kMostLength);
 }

@@ -56,9 +56,10 @@ struct TrainingShape {
 };
 
 struct PrefillShape {
-  int64_t prompt_tokens = 0;  // of one sequence, the cached ones included
+  int64_t prompt_tokens = 0;  // the cached ones included; of all prompts at most 2^40
   int64_t cached_tokens = 0;  // a prefix whose keys are there; less than prompt_tokens
   int64_t chunk_tokens = 0;   // of a pass, which decodes the weights once; 0: one pass
+  int64_t prompts = 1;        // of this kind, one after another; in [1, 2^32]
 };
 // kInvalidArgument names the field, the value and the bound; the model passes CheckPlannable too.
 // Sums over a shape that passes fit 128 bits (FlopSheet).

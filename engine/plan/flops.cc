@@ -62,10 +62,16 @@ PassRows PrefillRows(const PrefillShape& shape, const FlopTiles& tiles) {
   return rows;
 }
 
-// The last norm and the head over `rows` rows: logits.
-void CountLogits(const ModelConfig& config, Wide rows, LayerFlops& layers, FlopSheet& sheet) {
-  layers.Norm(FlopPhase::kForward, rows);
-  sheet.Add(PlanOp::kHead, FlopPhase::kForward, 2 * rows * config.vocab_size * config.hidden_size);
+// A pass of serving: all layers, then the last norm and the head over `logit_rows` rows.
+void CountForward(const AdaptedModel& model, const PassRows& rows, Wide logit_rows,
+                  FlopSheet& sheet) {
+  const ModelConfig& config = model.config;
+  LayerFlops layers(model, rows, {}, sheet);
+  for (int64_t layer = 0; layer < config.num_layers; ++layer)
+    layers.Forward(layer, FlopPhase::kForward);
+  layers.Norm(FlopPhase::kForward, logit_rows);
+  sheet.Add(PlanOp::kHead, FlopPhase::kForward,
+            2 * logit_rows * config.vocab_size * config.hidden_size);
 }
 
 }  // namespace
@@ -101,11 +107,9 @@ absl::StatusOr<FlopCount> CountPrefill(const AdaptedModel& model, const PrefillS
                                        const FlopTiles& tiles) {
   RETURN_IF_ERROR(Check(model, shape));
   const PassRows rows = PrefillRows(shape, tiles);
-  FlopSheet sheet;
-  LayerFlops layers(model, rows, {}, sheet);
-  for (int64_t layer = 0; layer < model.config.num_layers; ++layer)
-    layers.Forward(layer, FlopPhase::kForward);
-  CountLogits(model.config, 1, layers, sheet);
+  FlopSheet one, sheet;
+  CountForward(model, rows, /*logit_rows=*/1, one);
+  sheet.Add(one, shape.prompts);
   return sheet.Finish();
 }
 
@@ -118,10 +122,7 @@ absl::StatusOr<FlopCount> CountDecode(const AdaptedModel& model,
     rows.pairs += Wide{group.count} * group.length;
   }
   FlopSheet sheet;
-  LayerFlops layers(model, rows, {}, sheet);
-  for (int64_t layer = 0; layer < model.config.num_layers; ++layer)
-    layers.Forward(layer, FlopPhase::kForward);
-  CountLogits(model.config, rows.tokens, layers, sheet);
+  CountForward(model, rows, rows.tokens, sheet);
   return sheet.Finish();
 }
 

@@ -29,7 +29,7 @@ inline constexpr FlopTiles kCpuTiles{.queries = 64, .keys = 512, .rows = 256};
 absl::StatusOr<FlopCount> CountTrainingStep(const AdaptedModel& model, const TrainingShape& shape,
                                             const FlopTiles& tiles = kNoTiles);
 
-// A prompt up to the logits of its last token.
+// Prompts up to the logits of their last tokens.
 absl::StatusOr<FlopCount> CountPrefill(const AdaptedModel& model, const PrefillShape& shape,
                                        const FlopTiles& tiles = kNoTiles);
 

@@ -147,8 +147,11 @@ absl::StatusOr<FlopCount> CountTextbookPrefill(const AdaptedModel& model,
                                                const PrefillShape& shape) {
   RETURN_IF_ERROR(Check(model, shape));
   const Wide tokens = shape.prompt_tokens - shape.cached_tokens;
-  return CountInference(model,
-                        {.tokens = tokens, .pairs = tokens * shape.prompt_tokens, .outputs = 1});
+  const Wide prompts = shape.prompts;
+  return CountInference(model, {.tokens = prompts * tokens,
+                                .pairs = prompts * tokens * shape.prompt_tokens,
+                                .outputs = prompts,
+                                .passes = prompts});
 }
 
 absl::StatusOr<FlopCount> CountTextbookDecode(const AdaptedModel& model,
