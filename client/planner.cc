@@ -21,4 +21,12 @@ absl::StatusOr<v1::PlanCheckpointingResponse> PlannerClient::PlanCheckpointing(
       [&](auto* context, auto* out) { return stub->PlanCheckpointing(context, request, out); });
 }
 
+absl::StatusOr<v1::CountFlopsResponse> PlannerClient::CountFlops(
+    const v1::CountFlopsRequest& request) {
+  const auto stub = v1::PlannerService::NewStub(connection_->channel());
+  return connection_->Unary<v1::CountFlopsResponse>(
+      {.idempotent = true},
+      [&](auto* context, auto* out) { return stub->CountFlops(context, request, out); });
+}
+
 }  // namespace lorad::client

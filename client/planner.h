@@ -20,6 +20,7 @@ class PlannerClient {
   absl::StatusOr<v1::PlanMemoryResponse> PlanMemory(const v1::PlanMemoryRequest& request);
   absl::StatusOr<v1::PlanCheckpointingResponse> PlanCheckpointing(
       const v1::PlanCheckpointingRequest& request);
+  absl::StatusOr<v1::CountFlopsResponse> CountFlops(const v1::CountFlopsRequest& request);
 
  private:
   std::shared_ptr<Connection> connection_;

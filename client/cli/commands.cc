@@ -33,6 +33,7 @@ const std::vector<Command>& AllCommands() {
       TopCommand(),
       PlanMemoryCommand(),
       PlanCheckpointingCommand(),
+      PlanFlopsCommand(),
   };
   return *commands;
 }

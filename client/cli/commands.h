@@ -40,6 +40,7 @@ Command DetokenizeCommand();
 Command TopCommand();
 Command PlanMemoryCommand();
 Command PlanCheckpointingCommand();
+Command PlanFlopsCommand();
 
 }  // namespace lorad::client::cli
 

@@ -13,7 +13,8 @@
 
 namespace lorad {
 
-class Ops;  // engine/ops/ops.h
+class FlopCounter;  // engine/core/flop_counter.h
+class Ops;          // engine/ops/ops.h
 
 // Ordered, asynchronous queue of device work. Thread-compatible.
 class Stream {
@@ -88,6 +89,7 @@ class Backend {
 struct CpuBackendOptions {
   bool double_precision = false;  // activations and adapters in kF64, for finite differences
   int num_threads = 0;            // 0: all cores
+  FlopCounter* flops = nullptr;   // not owned: counts what ops compute; null: nobody counts
 };
 std::unique_ptr<Backend> CreateCpuBackend(const CpuBackendOptions& options = {});
 

@@ -79,13 +79,12 @@ class TrainingLayout {
 
   void Adapter() {
     const bool eight_bit = IsEightBit(request_.optimizer);
-    // Matrices begin where a tensor, or a block of moments, would.
-    const int64_t align = eight_bit ? kMomentBlock : Arena::kAlignment / SizeOf(DType::kF32);
     int64_t elements = 0;
     for (const Projection p : kAllProjections) {
       if (Rank(p) == 0) continue;
       const int64_t in = InFeatures(model_, p), out = OutFeatures(model_, p);
-      elements += RoundUp(Rank(p) * in, align) + RoundUp(Rank(p) * out, align);
+      elements += FlatElements(request_.optimizer, Rank(p) * in) +
+                  FlatElements(request_.optimizer, Rank(p) * out);
       plan_.trained_parameters += model_.num_layers * Rank(p) * (in + out);
     }
     elements *= model_.num_layers;

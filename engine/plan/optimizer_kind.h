@@ -6,6 +6,9 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "engine/core/arena.h"
+#include "engine/core/checked_math.h"
+#include "engine/core/dtype.h"
 
 namespace lorad {
 
@@ -19,6 +22,15 @@ constexpr bool IsEightBit(OptimizerKind kind) {
 }
 constexpr bool IsPaged(OptimizerKind kind) {
   return kind == OptimizerKind::kPagedAdamW || kind == OptimizerKind::kPagedAdamW8Bit;
+}
+
+// Elements that an fp32 matrix of `elements` takes in the flat tensors of weights, gradients and
+// moments: matrices begin where a tensor, or a block of 8-bit moments, would
+// (engine/train/trainable_adapter.cc). The gaps are zero, and updated with the rest.
+constexpr int64_t FlatElements(OptimizerKind kind, int64_t elements) {
+  constexpr int64_t kMomentBlock = 256;  // engine/ops/optimizer.h
+  return RoundUp(elements,
+                 IsEightBit(kind) ? kMomentBlock : Arena::kAlignment / SizeOf(DType::kF32));
 }
 
 // The kind that TrainingSpec::optim names. kInvalidArgument gives the value and the known ones.

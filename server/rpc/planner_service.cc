@@ -1,6 +1,7 @@
 #include "server/rpc/planner_service.h"
 
 #include "engine/core/status_macros.h"
+#include "proto/planner/flops.h"
 #include "proto/planner/memory.h"
 #include "server/rpc/calls.h"
 
@@ -70,6 +71,17 @@ grpc::ServerUnaryReactor* PlannerServiceImpl::PlanCheckpointing(
     v1::PlanCheckpointingRequest filled = *request;
     *filled.mutable_spec() = WithDefaults(request->spec(), services_->engine->model());
     ASSIGN_OR_RETURN(*response, planner::PlanCheckpointing(filled));
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* PlannerServiceImpl::CountFlops(grpc::CallbackServerContext* context,
+                                                         const v1::CountFlopsRequest* request,
+                                                         v1::CountFlopsResponse* response) {
+  return RunUnary(context, services_->pool, [=, this]() -> absl::Status {
+    v1::CountFlopsRequest filled = *request;
+    *filled.mutable_spec() = WithDefaults(request->spec(), services_->engine->model());
+    ASSIGN_OR_RETURN(*response, planner::CountFlops(filled));
     return absl::OkStatus();
   });
 }

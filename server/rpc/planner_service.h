@@ -18,6 +18,9 @@ class PlannerServiceImpl : public v1::PlannerService::CallbackService {
   grpc::ServerUnaryReactor* PlanCheckpointing(grpc::CallbackServerContext* context,
                                               const v1::PlanCheckpointingRequest* request,
                                               v1::PlanCheckpointingResponse* response) override;
+  grpc::ServerUnaryReactor* CountFlops(grpc::CallbackServerContext* context,
+                                       const v1::CountFlopsRequest* request,
+                                       v1::CountFlopsResponse* response) override;
 
  private:
   const Services* const services_;

@@ -127,8 +127,9 @@ class CaseRun {
     ASSIGN_OR_RETURN(const MemoryPlan from_shapes, MakeMemoryPlan(request));
     plan.from_shapes = from_shapes.total_bytes;
     PrintPlan(plan);
-    result_.flops = CountStepFlops(model_->config(), setup_->initial, setup_->pass.checkpointing,
-                                   options_.batch, options_.seq);
+    ASSIGN_OR_RETURN(result_.flops,
+                     CountStepFlops(model_->config(), setup_->initial, setup_->pass.checkpointing,
+                                    options_.batch, options_.seq));
     return absl::OkStatus();
   }
 

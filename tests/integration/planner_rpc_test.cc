@@ -3,6 +3,7 @@
 
 #include "gmock/gmock.h"
 #include "lorad/v1/planner_service.grpc.pb.h"
+#include "proto/planner/flops.h"
 #include "proto/planner/memory.h"
 #include "tests/integration/server_fixture.h"
 
@@ -65,6 +66,28 @@ TEST_F(PlannerRpcTest, DrawsCheckpointing) {
   EXPECT_EQ(plan.num_layers(), 4);
   EXPECT_EQ(plan.optimal_size(), 5);
   EXPECT_EQ(plan.optimal(4).recomputed_layers(), 0);
+}
+
+TEST_F(PlannerRpcTest, CountsOperations) {
+  const auto count = [&](const v1::CountFlopsRequest& request, v1::CountFlopsResponse* reply) {
+    grpc::ClientContext context;
+    return v1::PlannerService::NewStub(channel_)->CountFlops(&context, request, reply);
+  };
+  v1::CountFlopsRequest request;
+  v1::CountFlopsResponse reply;
+  ASSERT_GRPC_OK(count(request, &reply));
+  EXPECT_EQ(reply.accounts_size(), 2);
+  EXPECT_EQ(reply.spec().precision(), "nf4");
+  request.mutable_spec()->mutable_model()->set_preset("llama-65b");
+  ASSERT_GRPC_OK(count(request, &reply));
+  const auto local = planner::CountFlops(request);
+  ASSERT_TRUE(local.ok());
+  EXPECT_EQ(reply.SerializeAsString(), local->SerializeAsString());
+  request.set_card("abacus");
+  EXPECT_GRPC(count(request, &reply), NOT_FOUND, "known are t4");
+  request.clear_card();
+  request.mutable_spec()->set_accumulation(1 << 20);
+  EXPECT_GRPC(count(request, &reply), OUT_OF_RANGE, "plan fewer tokens at a time");
 }
 
 }  // namespace

@@ -76,9 +76,9 @@ int64_t HostMemoryBytes() {
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(bool double_precision, int num_threads)
+  CpuBackend(bool double_precision, int num_threads, FlopCounter* flops)
       : dtype_(double_precision ? DType::kF64 : DType::kF32),
-        ops_(CreateCpuOps(double_precision, num_threads)) {}
+        ops_(CreateCpuOps(double_precision, num_threads, flops)) {}
 
   const DeviceInfo& info() const override { return info_; }
   DType activation_dtype() const override { return dtype_; }
@@ -113,7 +113,8 @@ class CpuBackend final : public Backend {
 std::unique_ptr<Backend> CreateCpuBackend(const CpuBackendOptions& options) {
   const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   return std::make_unique<CpuBackend>(options.double_precision,
-                                      options.num_threads > 0 ? options.num_threads : cores);
+                                      options.num_threads > 0 ? options.num_threads : cores,
+                                      options.flops);
 }
 
 }  // namespace lorad

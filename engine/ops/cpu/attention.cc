@@ -19,6 +19,7 @@ struct ForwardHead {
   Head<T> o;
   int64_t head_dim;
   T scale;
+  FlopMeter flops;
 };
 
 // Running maximum and denominator of the rows of a tile.
@@ -31,6 +32,7 @@ struct Running {
 template <typename T>
 void OnlineSoftmax(const AttentionTile& tile, const ForwardHead<T>& head, T* scores,
                    Running<T>& running) {
+  int64_t again = 0;  // rows whose sum so far is scaled again
   for (int64_t t = tile.begin; t < tile.end; ++t) {
     const int64_t r = t - tile.begin, visible = tile.Visible(t);
     T* row = scores + r * tile.keys();
@@ -44,9 +46,14 @@ void OnlineSoftmax(const AttentionTile& tile, const ForwardHead<T>& head, T* sco
       const T shrink = std::exp(running.largest[r] - largest);
       running.sum[r] = running.sum[r] * shrink + sum;
       Scale(shrink, head.o.row(t), head.head_dim);
+      ++again;
     }
     running.largest[r] = largest;
   }
+  // Of each weight: its argument, the exponential, the sum. Of a row: the largest one scaled.
+  const int64_t first = tile.rows() - again;
+  head.flops.Forward(FlopOp::kSoftmax, 4 * tile.VisiblePairs() + first);
+  head.flops.Forward(FlopOp::kTiling, again * (5 + head.head_dim));
 }
 
 // Queries [begin, end) of one head; lse[t * lse_stride] when not null.
@@ -61,12 +68,17 @@ void ForwardTile(const ForwardHead<T>& head, int64_t begin, int64_t end, T* lse,
     RowsByKeys(tile, head.q, head.k, head.head_dim, scores);
     OnlineSoftmax(tile, head, scores, running);
     AddKeysToRows(tile, scores, head.v, head.head_dim, head.o);
+    head.flops.Forward(FlopOp::kScores, 2 * head.head_dim * tile.VisiblePairs());
+    head.flops.Forward(FlopOp::kValues, 2 * head.head_dim * tile.VisiblePairs());
+    head.flops.Forward(FlopOp::kTiling, 4 * head.head_dim * tile.MaskedPairs());
   }
   for (int64_t t = begin; t < end; ++t) {
     const int64_t r = t - begin;
     Scale(T{1} / running.sum[r], head.o.row(t), head.head_dim);
     if (lse != nullptr) lse[t * lse_stride] = running.largest[r] + std::log(running.sum[r]);
   }
+  const int64_t log_sum = lse == nullptr ? 0 : 2;
+  head.flops.Forward(FlopOp::kSoftmax, (end - begin) * (1 + head.head_dim + log_sum));
 }
 
 struct Item {
@@ -93,7 +105,7 @@ std::vector<Item> Items(const ConstTensorView& cu_seqlens, int64_t heads) {
 }  // namespace
 
 template <typename T>
-void Attention(const AttentionArgs& args, ThreadPool& pool) {
+void Attention(const AttentionArgs& args, ThreadPool& pool, FlopMeter flops) {
   const AttentionShape n(args.q, args.k);
   const std::vector<Item> items = Items(args.cu_seqlens, n.heads);
   if (items.empty()) return;
@@ -107,13 +119,14 @@ void Attention(const AttentionArgs& args, ThreadPool& pool) {
                                  HeadOf(args.v.as<T>(), first, n.kv_heads, kv, d),
                                  HeadOf(args.o.as<T>(), first, n.heads, item.head, d),
                                  d,
-                                 static_cast<T>(args.scale)};
+                                 static_cast<T>(args.scale),
+                                 flops};
     T* lse = args.lse.empty() ? nullptr : args.lse.as<T>() + first * n.heads + item.head;
     ForwardTile(head, item.begin, item.end, lse, n.heads, scores.data() + thread * tile_elements);
   });
 }
 
-template void Attention<float>(const AttentionArgs&, ThreadPool&);
-template void Attention<double>(const AttentionArgs&, ThreadPool&);
+template void Attention<float>(const AttentionArgs&, ThreadPool&, FlopMeter);
+template void Attention<double>(const AttentionArgs&, ThreadPool&, FlopMeter);
 
 }  // namespace lorad::cpu

@@ -18,7 +18,17 @@ struct BackwardHead {
   int64_t lse_stride;
   int64_t head_dim;
   T scale;
+  FlopMeter flops;
 };
+
+// Five products over the pairs; of each pair the weight again, and its gradient.
+void CountTile(const AttentionTile& tile, int64_t head_dim, FlopMeter flops) {
+  const int64_t visible = tile.VisiblePairs(), masked = tile.MaskedPairs();
+  flops.Backward(FlopOp::kScores, 6 * head_dim * visible);
+  flops.Backward(FlopOp::kValues, 4 * head_dim * visible);
+  flops.Backward(FlopOp::kSoftmax, (4 + 3) * visible);
+  flops.Backward(FlopOp::kTiling, (10 * head_dim + 3) * masked);
+}
 
 template <typename T>
 void BackwardTile(const BackwardHead<T>& head, const AttentionTile& tile, const T* delta,
@@ -39,6 +49,7 @@ void BackwardTile(const BackwardHead<T>& head, const AttentionTile& tile, const 
   }
   AddKeysToRows(tile, gradients, head.k, d, head.dq);
   AddRowsToKeys(tile, gradients, head.q, d, head.dk);
+  CountTile(tile, d, head.flops);
 }
 
 // scratch: 2 * kQueryTile * min(kKeyTile, tokens).
@@ -52,6 +63,7 @@ void BackwardQueryHead(const BackwardHead<T>& head, int64_t tokens, T* scratch) 
       delta[t - begin] = Dot(head.dout.row(t), head.o.row(t), head.head_dim);
       std::fill_n(head.dq.row(t), head.head_dim, T{0});
     }
+    head.flops.Backward(FlopOp::kSoftmax, (end - begin) * 2 * head.head_dim);
     for (int64_t key = 0; key < end; key += kKeyTile) {
       const AttentionTile tile = {begin, end, key, std::min(key + kKeyTile, end)};
       BackwardTile(head, tile, delta, scratch, gradients);
@@ -61,7 +73,7 @@ void BackwardQueryHead(const BackwardHead<T>& head, int64_t tokens, T* scratch) 
 
 template <typename T>
 BackwardHead<T> HeadFor(const AttentionBackwardArgs& args, const AttentionShape& n, int64_t first,
-                        int64_t h) {
+                        int64_t h, FlopMeter flops) {
   const int64_t kv = h / n.group, d = n.head_dim;
   return {HeadOf(args.dout.as<T>(), first, n.heads, h, d),
           HeadOf(args.q.as<T>(), first, n.heads, h, d),
@@ -74,13 +86,14 @@ BackwardHead<T> HeadFor(const AttentionBackwardArgs& args, const AttentionShape&
           args.lse.as<T>() + first * n.heads + h,
           n.heads,
           d,
-          static_cast<T>(args.scale)};
+          static_cast<T>(args.scale),
+          flops};
 }
 
 }  // namespace
 
 template <typename T>
-void AttentionBackward(const AttentionBackwardArgs& args, ThreadPool& pool) {
+void AttentionBackward(const AttentionBackwardArgs& args, ThreadPool& pool, FlopMeter flops) {
   const AttentionShape n(args.q, args.k);
   const int32_t* starts = args.cu_seqlens.as<int32_t>();
   const int64_t sequences = args.cu_seqlens.shape[0] - 1;
@@ -94,7 +107,7 @@ void AttentionBackward(const AttentionBackwardArgs& args, ThreadPool& pool) {
     const int64_t s = i / n.kv_heads, kv = i % n.kv_heads;
     const int64_t first = starts[s], tokens = starts[s + 1] - starts[s];
     for (int64_t h = kv * n.group; h < (kv + 1) * n.group; ++h) {
-      const BackwardHead<T> head = HeadFor<T>(args, n, first, h);
+      const BackwardHead<T> head = HeadFor<T>(args, n, first, h, flops);
       for (int64_t t = 0; t < tokens && h == kv * n.group; ++t) {
         std::fill_n(head.dk.row(t), n.head_dim, T{0});
         std::fill_n(head.dv.row(t), n.head_dim, T{0});
@@ -104,7 +117,7 @@ void AttentionBackward(const AttentionBackwardArgs& args, ThreadPool& pool) {
   });
 }
 
-template void AttentionBackward<float>(const AttentionBackwardArgs&, ThreadPool&);
-template void AttentionBackward<double>(const AttentionBackwardArgs&, ThreadPool&);
+template void AttentionBackward<float>(const AttentionBackwardArgs&, ThreadPool&, FlopMeter);
+template void AttentionBackward<double>(const AttentionBackwardArgs&, ThreadPool&, FlopMeter);
 
 }  // namespace lorad::cpu

@@ -43,6 +43,13 @@ struct AttentionTile {
   int64_t Visible(int64_t t) const {
     return std::clamp<int64_t>(t + 1 - key_begin, 0, key_end - key_begin);
   }
+  // Pairs of a query and a key that it sees.
+  int64_t VisiblePairs() const {
+    int64_t pairs = 0;
+    for (int64_t t = begin; t < end; ++t) pairs += Visible(t);
+    return pairs;
+  }
+  int64_t MaskedPairs() const { return rows() * keys() - VisiblePairs(); }
 };
 
 // out [rows, keys] = a[begin..end] b[key_begin..key_end]^T, masked keys included.

@@ -31,7 +31,7 @@ absl::Status CheckIs(const char* op, const char* name, const ConstTensorView& vi
 template <typename T>
 class CpuOps final : public Ops {
  public:
-  explicit CpuOps(int num_threads) : pool_(num_threads) {}
+  CpuOps(int num_threads, FlopCounter* flops) : pool_(num_threads), flops_(flops) {}
 
   absl::Status Embedding(const EmbeddingArgs& args, Stream&) override {
     RETURN_IF_ERROR(Validate(args));
@@ -42,19 +42,19 @@ class CpuOps final : public Ops {
   absl::Status RmsNorm(const RmsNormArgs& args, Stream&) override {
     RETURN_IF_ERROR(Validate(args));
     RETURN_IF_ERROR(CheckIs<T>("rms_norm", "x", args.x));
-    cpu::RmsNorm<T>(args, pool_);
+    cpu::RmsNorm<T>(args, pool_, flops_);
     return absl::OkStatus();
   }
   absl::Status RmsNormBackward(const RmsNormBackwardArgs& args, Stream&) override {
     RETURN_IF_ERROR(Validate(args));
     RETURN_IF_ERROR(CheckIs<T>("rms_norm_backward", "x", args.x));
-    cpu::RmsNormBackward<T>(args, pool_);
+    cpu::RmsNormBackward<T>(args, pool_, flops_);
     return absl::OkStatus();
   }
   absl::Status Rope(const RopeArgs& args, Stream&) override {
     RETURN_IF_ERROR(Validate(args));
     RETURN_IF_ERROR(CheckIs<T>("rope", "x", args.x));
-    cpu::Rope<T>(args, rope_table_, pool_);
+    cpu::Rope<T>(args, rope_table_, pool_, flops_);
     return absl::OkStatus();
   }
   absl::Status Linear(const LinearArgs& args, Stream&) override {
@@ -62,7 +62,7 @@ class CpuOps final : public Ops {
     RETURN_IF_ERROR(CheckIs<T>("linear", "x", args.x));
     if (!args.residual.empty()) RETURN_IF_ERROR(CheckIs<T>("linear", "residual", args.residual));
     RETURN_IF_ERROR(CheckWorkspace("linear", args.workspace, LinearWorkspaceBytes(args)));
-    cpu::Linear<T>(args, pool_);
+    cpu::Linear<T>(args, pool_, flops_);
     return absl::OkStatus();
   }
   absl::Status LinearBackward(const LinearBackwardArgs& args, Stream&) override {
@@ -70,31 +70,31 @@ class CpuOps final : public Ops {
     RETURN_IF_ERROR(CheckIs<T>("linear_backward", "x", args.x));
     RETURN_IF_ERROR(
         CheckWorkspace("linear_backward", args.workspace, LinearBackwardWorkspaceBytes(args)));
-    cpu::LinearBackward<T>(args, pool_);
+    cpu::LinearBackward<T>(args, pool_, flops_);
     return absl::OkStatus();
   }
   absl::Status SwiGlu(const SwiGluArgs& args, Stream&) override {
     RETURN_IF_ERROR(Validate(args));
     RETURN_IF_ERROR(CheckIs<T>("swiglu", "gate", args.gate));
-    cpu::SwiGlu<T>(args, pool_);
+    cpu::SwiGlu<T>(args, pool_, flops_);
     return absl::OkStatus();
   }
   absl::Status SwiGluBackward(const SwiGluBackwardArgs& args, Stream&) override {
     RETURN_IF_ERROR(Validate(args));
     RETURN_IF_ERROR(CheckIs<T>("swiglu_backward", "gate", args.gate));
-    cpu::SwiGluBackward<T>(args, pool_);
+    cpu::SwiGluBackward<T>(args, pool_, flops_);
     return absl::OkStatus();
   }
   absl::Status Attention(const AttentionArgs& args, Stream&) override {
     RETURN_IF_ERROR(Validate(args));
     RETURN_IF_ERROR(CheckIs<T>("attention", "q", args.q));
-    cpu::Attention<T>(args, pool_);
+    cpu::Attention<T>(args, pool_, flops_);
     return absl::OkStatus();
   }
   absl::Status AttentionBackward(const AttentionBackwardArgs& args, Stream&) override {
     RETURN_IF_ERROR(Validate(args));
     RETURN_IF_ERROR(CheckIs<T>("attention_backward", "q", args.q));
-    cpu::AttentionBackward<T>(args, pool_);
+    cpu::AttentionBackward<T>(args, pool_, flops_);
     return absl::OkStatus();
   }
   absl::Status KvWrite(const KvWriteArgs& args, Stream&) override {
@@ -106,7 +106,7 @@ class CpuOps final : public Ops {
   absl::Status PagedAttention(const PagedAttentionArgs& args, Stream&) override {
     RETURN_IF_ERROR(Validate(args));
     RETURN_IF_ERROR(CheckIs<T>("paged_attention", "q", args.q));
-    cpu::PagedAttention<T>(args, pool_);
+    cpu::PagedAttention<T>(args, pool_, flops_);
     return absl::OkStatus();
   }
   absl::Status Sample(const SampleArgs& args, Stream&) override {
@@ -119,13 +119,13 @@ class CpuOps final : public Ops {
     RETURN_IF_ERROR(Validate(args));
     switch (args.out.dtype) {
       case DType::kBF16:
-        cpu::Dequantize<BFloat16>(args, pool_);
+        cpu::Dequantize<BFloat16>(args, pool_, flops_);
         break;
       case DType::kF32:
-        cpu::Dequantize<float>(args, pool_);
+        cpu::Dequantize<float>(args, pool_, flops_);
         break;
       default:
-        cpu::Dequantize<double>(args, pool_);
+        cpu::Dequantize<double>(args, pool_, flops_);
     }
     return absl::OkStatus();
   }
@@ -134,7 +134,7 @@ class CpuOps final : public Ops {
     RETURN_IF_ERROR(CheckIs<T>("linear_cross_entropy", "hidden", args.hidden));
     RETURN_IF_ERROR(CheckWorkspace("linear_cross_entropy", args.workspace,
                                    LinearCrossEntropyWorkspaceBytes(args)));
-    cpu::LinearCrossEntropy<T>(args, pool_);
+    cpu::LinearCrossEntropy<T>(args, pool_, flops_);
     return absl::OkStatus();
   }
   absl::Status AdamW(const AdamWArgs& args, Stream&) override {
@@ -142,7 +142,7 @@ class CpuOps final : public Ops {
     for (const AdamWTensor& tensor : args.tensors) {
       RETURN_IF_ERROR(CheckIs<T>("adamw", "param", tensor.param));
     }
-    cpu::AdamW<T>(args, pool_);
+    cpu::AdamW<T>(args, pool_, flops_);
     return absl::OkStatus();
   }
   absl::Status SumSquares(const SumSquaresArgs& args, Stream&) override {
@@ -150,7 +150,7 @@ class CpuOps final : public Ops {
     for (const ConstTensorView& tensor : args.tensors) {
       RETURN_IF_ERROR(CheckIs<T>("sum_squares", "tensor", tensor));
     }
-    cpu::SumSquares<T>(args);
+    cpu::SumSquares<T>(args, flops_);
     return absl::OkStatus();
   }
 
@@ -169,17 +169,18 @@ class CpuOps final : public Ops {
 
  private:
   cpu::ThreadPool pool_;
+  const cpu::FlopMeter flops_;
   cpu::RopeTable<T> rope_table_;
 };
 
 }  // namespace
 
-std::unique_ptr<Ops> CreateCpuOps(bool double_precision, int num_threads) {
+std::unique_ptr<Ops> CreateCpuOps(bool double_precision, int num_threads, FlopCounter* flops) {
   // Products are split over our own threads: the library's spin between calls, and take the cores
   // from them.
   openblas_set_num_threads(1);
-  if (double_precision) return std::make_unique<CpuOps<double>>(num_threads);
-  return std::make_unique<CpuOps<float>>(num_threads);
+  if (double_precision) return std::make_unique<CpuOps<double>>(num_threads, flops);
+  return std::make_unique<CpuOps<float>>(num_threads, flops);
 }
 
 }  // namespace lorad

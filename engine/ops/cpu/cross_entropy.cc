@@ -32,7 +32,8 @@ struct Chunk {
 
 // Loss of each row; when the gradient is wanted, logits become grad_scale * (softmax - onehot).
 template <typename T>
-void LossRows(const LinearCrossEntropyArgs& args, const Chunk<T>& chunk, ThreadPool& pool) {
+void LossRows(const LinearCrossEntropyArgs& args, const Chunk<T>& chunk, ThreadPool& pool,
+              FlopMeter flops) {
   const int64_t vocab = args.head.out_features;
   const int64_t grain = std::max<int64_t>(1, 16384 / vocab);
   pool.For(chunk.rows, grain, [&](int64_t begin, int64_t end) {
@@ -48,23 +49,26 @@ void LossRows(const LinearCrossEntropyArgs& args, const Chunk<T>& chunk, ThreadP
       Scale(static_cast<T>(args.grad_scale) / sum, logits, vocab);
       logits[label] -= static_cast<T>(args.grad_scale);
     }
+    flops.Forward(FlopOp::kLoss, (end - begin) * (4 * vocab + 3));
+    if (!args.dhidden.empty()) flops.Backward(FlopOp::kLoss, (end - begin) * (vocab + 2));
   });
 }
 
 template <typename T>
-void RunChunk(const LinearCrossEntropyArgs& args, const Chunk<T>& chunk, ThreadPool& pool) {
+void RunChunk(const LinearCrossEntropyArgs& args, const Chunk<T>& chunk, ThreadPool& pool,
+              FlopMeter flops) {
   const int64_t width = args.hidden.shape[1];
   for (int64_t r = 0; r < chunk.rows; ++r) {
     std::copy_n(args.hidden.as<T>() + chunk.tokens[r] * width, width, chunk.hidden + r * width);
   }
   const MatrixTerm<T> head = {&args.head, chunk.logits};
   MultiplyForward<T>(absl::MakeConstSpan(&head, 1), chunk.hidden, chunk.rows,
-                     /*accumulate=*/false, chunk.scratch, pool);
-  LossRows(args, chunk, pool);
+                     /*accumulate=*/false, chunk.scratch, pool, FlopOp::kHead, flops);
+  LossRows(args, chunk, pool, flops);
   if (args.dhidden.empty()) return;
   const MatrixTerm<const T> gradient = {&args.head, chunk.logits};
   MultiplyBackward<T>(absl::MakeConstSpan(&gradient, 1), chunk.hidden, chunk.rows,
-                      /*accumulate=*/false, chunk.scratch, pool);
+                      /*accumulate=*/false, chunk.scratch, pool, FlopOp::kHead, flops);
   for (int64_t r = 0; r < chunk.rows; ++r) {
     std::copy_n(chunk.hidden + r * width, width, args.dhidden.as<T>() + chunk.tokens[r] * width);
   }
@@ -80,7 +84,7 @@ int64_t LinearCrossEntropyWorkspaceBytes(const LinearCrossEntropyArgs& args,
 }
 
 template <typename T>
-void LinearCrossEntropy(const LinearCrossEntropyArgs& args, ThreadPool& pool) {
+void LinearCrossEntropy(const LinearCrossEntropyArgs& args, ThreadPool& pool, FlopMeter flops) {
   const int64_t num_tokens = args.hidden.shape[0], width = args.hidden.shape[1];
   const int32_t* labels = args.labels.as<int32_t>();
   std::vector<int64_t> tokens;
@@ -100,7 +104,7 @@ void LinearCrossEntropy(const LinearCrossEntropyArgs& args, ThreadPool& pool) {
   T* scratch = logits + chunk_rows * args.head.out_features;
   for (int64_t begin = 0; begin < count; begin += chunk_rows) {
     const int64_t rows = std::min(chunk_rows, count - begin);
-    RunChunk<T>(args, {tokens.data() + begin, rows, hidden, logits, scratch}, pool);
+    RunChunk<T>(args, {tokens.data() + begin, rows, hidden, logits, scratch}, pool, flops);
   }
 }
 
@@ -108,7 +112,7 @@ template int64_t LinearCrossEntropyWorkspaceBytes<float>(const LinearCrossEntrop
                                                          const ThreadPool&);
 template int64_t LinearCrossEntropyWorkspaceBytes<double>(const LinearCrossEntropyArgs&,
                                                           const ThreadPool&);
-template void LinearCrossEntropy<float>(const LinearCrossEntropyArgs&, ThreadPool&);
-template void LinearCrossEntropy<double>(const LinearCrossEntropyArgs&, ThreadPool&);
+template void LinearCrossEntropy<float>(const LinearCrossEntropyArgs&, ThreadPool&, FlopMeter);
+template void LinearCrossEntropy<double>(const LinearCrossEntropyArgs&, ThreadPool&, FlopMeter);
 
 }  // namespace lorad::cpu

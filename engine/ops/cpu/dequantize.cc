@@ -88,17 +88,19 @@ void DequantizeTile(const WeightView& weight, const WeightTile& tile, BFloat16* 
 }
 
 template <typename T>
-void Dequantize(const DequantizeArgs& args, ThreadPool& pool) {
+void Dequantize(const DequantizeArgs& args, ThreadPool& pool, FlopMeter flops) {
   const int64_t in = args.weight.in_features;
   const int64_t grain = std::max<int64_t>(1, 65536 / std::max<int64_t>(1, in));
   pool.For(args.weight.out_features, grain, [&](int64_t begin, int64_t end) {
     DequantizeTile(args.weight, {begin, end, 0, in}, args.out.as<T>() + begin * in);
+    if (args.weight.spec.format != QuantFormat::kNone)
+      flops.Forward(FlopOp::kDequantize, (end - begin) * in);
   });
 }
 
-template void Dequantize<float>(const DequantizeArgs&, ThreadPool&);
-template void Dequantize<double>(const DequantizeArgs&, ThreadPool&);
-template void Dequantize<BFloat16>(const DequantizeArgs&, ThreadPool&);
+template void Dequantize<float>(const DequantizeArgs&, ThreadPool&, FlopMeter);
+template void Dequantize<double>(const DequantizeArgs&, ThreadPool&, FlopMeter);
+template void Dequantize<BFloat16>(const DequantizeArgs&, ThreadPool&, FlopMeter);
 
 }  // namespace lorad::cpu
 #endif  // HWY_ONCE

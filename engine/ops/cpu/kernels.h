@@ -1,11 +1,13 @@
 // The CPU backend's ops for an activation type T (float, or double where gradients are checked).
-// Arguments have been validated. Each file of this folder defines one group and instantiates both.
+// Arguments have been validated; `flops` hears of what is computed, by the convention of
+// engine/core/flop_counter.h. Each file of this folder defines one group and instantiates both.
 #ifndef LORAD_ENGINE_OPS_CPU_KERNELS_H_
 #define LORAD_ENGINE_OPS_CPU_KERNELS_H_
 
 #include <cstdint>
 
 #include "engine/ops/attention.h"
+#include "engine/ops/cpu/flop_meter.h"
 #include "engine/ops/cpu/rope_table.h"
 #include "engine/ops/cpu/thread_pool.h"
 #include "engine/ops/cross_entropy.h"
@@ -23,35 +25,35 @@ namespace lorad::cpu {
 template <typename T>
 void Embedding(const EmbeddingArgs& args, ThreadPool& pool);
 template <typename T>
-void RmsNorm(const RmsNormArgs& args, ThreadPool& pool);
+void RmsNorm(const RmsNormArgs& args, ThreadPool& pool, FlopMeter flops);
 template <typename T>
-void RmsNormBackward(const RmsNormBackwardArgs& args, ThreadPool& pool);
+void RmsNormBackward(const RmsNormBackwardArgs& args, ThreadPool& pool, FlopMeter flops);
 template <typename T>
-void Rope(const RopeArgs& args, RopeTable<T>& table, ThreadPool& pool);
+void Rope(const RopeArgs& args, RopeTable<T>& table, ThreadPool& pool, FlopMeter flops);
 template <typename T>
-void SwiGlu(const SwiGluArgs& args, ThreadPool& pool);
+void SwiGlu(const SwiGluArgs& args, ThreadPool& pool, FlopMeter flops);
 template <typename T>
-void SwiGluBackward(const SwiGluBackwardArgs& args, ThreadPool& pool);
+void SwiGluBackward(const SwiGluBackwardArgs& args, ThreadPool& pool, FlopMeter flops);
 template <typename T>
-void Linear(const LinearArgs& args, ThreadPool& pool);
+void Linear(const LinearArgs& args, ThreadPool& pool, FlopMeter flops);
 template <typename T>
-void LinearBackward(const LinearBackwardArgs& args, ThreadPool& pool);
+void LinearBackward(const LinearBackwardArgs& args, ThreadPool& pool, FlopMeter flops);
 template <typename T>
-void Attention(const AttentionArgs& args, ThreadPool& pool);
+void Attention(const AttentionArgs& args, ThreadPool& pool, FlopMeter flops);
 template <typename T>
-void AttentionBackward(const AttentionBackwardArgs& args, ThreadPool& pool);
+void AttentionBackward(const AttentionBackwardArgs& args, ThreadPool& pool, FlopMeter flops);
 template <typename T>
-void PagedAttention(const PagedAttentionArgs& args, ThreadPool& pool);
+void PagedAttention(const PagedAttentionArgs& args, ThreadPool& pool, FlopMeter flops);
 template <typename T>
 void KvWrite(const KvWriteArgs& args);
 template <typename T>
 void Sample(const SampleArgs& args, ThreadPool& pool);
 template <typename T>
-void LinearCrossEntropy(const LinearCrossEntropyArgs& args, ThreadPool& pool);
+void LinearCrossEntropy(const LinearCrossEntropyArgs& args, ThreadPool& pool, FlopMeter flops);
 template <typename T>
-void AdamW(const AdamWArgs& args, ThreadPool& pool);
+void AdamW(const AdamWArgs& args, ThreadPool& pool, FlopMeter flops);
 template <typename T>
-void SumSquares(const SumSquaresArgs& args);
+void SumSquares(const SumSquaresArgs& args, FlopMeter flops);
 
 template <typename T>
 int64_t LinearWorkspaceBytes(const LinearArgs& args, const ThreadPool& pool);
@@ -63,7 +65,7 @@ int64_t LinearCrossEntropyWorkspaceBytes(const LinearCrossEntropyArgs& args,
 
 // T: BFloat16, float or double.
 template <typename T>
-void Dequantize(const DequantizeArgs& args, ThreadPool& pool);
+void Dequantize(const DequantizeArgs& args, ThreadPool& pool, FlopMeter flops);
 
 // A part of a weight matrix.
 struct WeightTile {

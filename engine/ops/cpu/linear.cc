@@ -28,7 +28,7 @@ int64_t DroppedElements(const Terms& terms, int64_t num_tokens) {
 }
 
 template <typename T>
-void AddBias(const LinearTerm& term, int64_t begin, int64_t end) {
+void AddBias(const LinearTerm& term, int64_t begin, int64_t end, FlopMeter flops) {
   if (term.bias.empty()) return;
   const int64_t out = term.weight.out_features;
   const float* bias = term.bias.as<float>();
@@ -36,19 +36,21 @@ void AddBias(const LinearTerm& term, int64_t begin, int64_t end) {
     T* y = term.y.as<T>() + r * out;
     for (int64_t o = 0; o < out; ++o) y[o] += bias[o];
   }
+  flops.Forward(FlopOp::kLinear, (end - begin) * out);
 }
 
 // Bias and LoRA of one term.
 template <typename T>
-void FinishTerm(const LinearTerm& term, const LinearArgs& args, T* dropped, ThreadPool& pool) {
+void FinishTerm(const LinearTerm& term, const LinearArgs& args, T* dropped, ThreadPool& pool,
+                FlopMeter flops) {
   if (term.bias.empty() && term.lora.empty()) return;
   const int64_t rows = args.x.shape[0];
   pool.ForEach(CeilDiv(rows, kRowPart), [&](int64_t i, int) {
     const int64_t begin = i * kRowPart, end = std::min(begin + kRowPart, rows);
-    AddBias<T>(term, begin, end);
+    AddBias<T>(term, begin, end, flops);
     for (const LoraSegment& segment : term.lora) {
       LoraForward(segment, term.dropout, args.x.as<T>(), term.weight.in_features, term.y.as<T>(),
-                  term.weight.out_features, begin, end, args.row_invariant, dropped);
+                  term.weight.out_features, begin, end, args.row_invariant, dropped, flops);
     }
   });
 }
@@ -81,14 +83,14 @@ void LoraBackwardColumns(const std::vector<LoraGradient<T>>& gradients, int64_t 
 
 template <typename T>
 void LoraBackward(const LinearBackwardTerm& term, const LinearBackwardArgs& args, T* dropped, T* s,
-                  ThreadPool& pool) {
+                  ThreadPool& pool, FlopMeter flops) {
   const int64_t rows = args.x.shape[0];
   const int64_t in = term.weight.in_features, out = term.weight.out_features;
   std::vector<LoraGradient<T>> gradients;
   for (const LoraSegment& segment : term.lora) {
     if (segment.row_begin == segment.row_end) continue;
     gradients.push_back({&segment, &term.dropout, args.x.as<T>(), in, term.dy.as<T>(), out,
-                         args.dx.empty() ? nullptr : args.dx.as<T>(), s, dropped});
+                         args.dx.empty() ? nullptr : args.dx.as<T>(), s, dropped, flops});
     s += (segment.row_end - segment.row_begin) * segment.a.shape[0];
   }
   pool.ForEach(CeilDiv(rows, kRowPart), [&](int64_t i, int) {
@@ -112,7 +114,7 @@ int64_t LinearWorkspaceBytes(const LinearArgs& args, const ThreadPool& pool) {
 }
 
 template <typename T>
-void Linear(const LinearArgs& args, ThreadPool& pool) {
+void Linear(const LinearArgs& args, ThreadPool& pool, FlopMeter flops) {
   const int64_t rows = args.x.shape[0];
   if (rows == 0) return;
   T* dropped = reinterpret_cast<T*>(args.workspace.data);
@@ -126,14 +128,16 @@ void Linear(const LinearArgs& args, ThreadPool& pool) {
   }
   if (args.row_invariant) {
     for (const LinearTerm& term : args.terms) {
-      RowProduct(term.weight, args.x.as<T>(), rows, accumulate, term.y.as<T>(), scratch, pool);
+      RowProduct(term.weight, args.x.as<T>(), rows, accumulate, term.y.as<T>(), scratch, pool,
+                 flops);
     }
   } else {
     std::vector<MatrixTerm<T>> products;
     for (const LinearTerm& term : args.terms) products.push_back({&term.weight, term.y.as<T>()});
-    MultiplyForward<T>(products, args.x.as<T>(), rows, accumulate, scratch, pool);
+    MultiplyForward<T>(products, args.x.as<T>(), rows, accumulate, scratch, pool, FlopOp::kLinear,
+                       flops);
   }
-  for (const LinearTerm& term : args.terms) FinishTerm(term, args, dropped, pool);
+  for (const LinearTerm& term : args.terms) FinishTerm(term, args, dropped, pool, flops);
 }
 
 template <typename T>
@@ -145,7 +149,7 @@ int64_t LinearBackwardWorkspaceBytes(const LinearBackwardArgs& args, const Threa
 }
 
 template <typename T>
-void LinearBackward(const LinearBackwardArgs& args, ThreadPool& pool) {
+void LinearBackward(const LinearBackwardArgs& args, ThreadPool& pool, FlopMeter flops) {
   const int64_t rows = args.x.shape[0];
   if (rows == 0 || args.terms.empty()) return;
   T* scratch = reinterpret_cast<T*>(args.workspace.data);
@@ -154,11 +158,12 @@ void LinearBackward(const LinearBackwardArgs& args, ThreadPool& pool) {
     for (const LinearBackwardTerm& term : args.terms) {
       products.push_back({&term.weight, term.dy.as<T>()});
     }
-    MultiplyBackward<T>(products, args.dx.as<T>(), rows, args.accumulate, scratch, pool);
+    MultiplyBackward<T>(products, args.dx.as<T>(), rows, args.accumulate, scratch, pool,
+                        FlopOp::kLinear, flops);
   }
   T* s = scratch + DroppedElements(args.terms, rows);
   for (const LinearBackwardTerm& term : args.terms) {
-    if (!term.lora.empty()) LoraBackward(term, args, scratch, s, pool);
+    if (!term.lora.empty()) LoraBackward(term, args, scratch, s, pool, flops);
   }
 }
 
@@ -166,9 +171,9 @@ template int64_t LinearWorkspaceBytes<float>(const LinearArgs&, const ThreadPool
 template int64_t LinearWorkspaceBytes<double>(const LinearArgs&, const ThreadPool&);
 template int64_t LinearBackwardWorkspaceBytes<float>(const LinearBackwardArgs&, const ThreadPool&);
 template int64_t LinearBackwardWorkspaceBytes<double>(const LinearBackwardArgs&, const ThreadPool&);
-template void Linear<float>(const LinearArgs&, ThreadPool&);
-template void Linear<double>(const LinearArgs&, ThreadPool&);
-template void LinearBackward<float>(const LinearBackwardArgs&, ThreadPool&);
-template void LinearBackward<double>(const LinearBackwardArgs&, ThreadPool&);
+template void Linear<float>(const LinearArgs&, ThreadPool&, FlopMeter);
+template void Linear<double>(const LinearArgs&, ThreadPool&, FlopMeter);
+template void LinearBackward<float>(const LinearBackwardArgs&, ThreadPool&, FlopMeter);
+template void LinearBackward<double>(const LinearBackwardArgs&, ThreadPool&, FlopMeter);
 
 }  // namespace lorad::cpu

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "engine/ops/cpu/flop_meter.h"
 #include "engine/ops/linear.h"
 
 namespace lorad::cpu {
@@ -13,7 +14,8 @@ namespace lorad::cpu {
 // `row_invariant` each row is computed on its own.
 template <typename T>
 void LoraForward(const LoraSegment& segment, const LoraDropout& dropout, const T* x, int64_t in,
-                 T* y, int64_t out, int64_t begin, int64_t end, bool row_invariant, T* dropped);
+                 T* y, int64_t out, int64_t begin, int64_t end, bool row_invariant, T* dropped,
+                 FlopMeter flops);
 
 // The backward pass of one segment of one term: x [num_tokens, in], dy [num_tokens, out].
 template <typename T>
@@ -27,6 +29,7 @@ struct LoraGradient {
   T* dx;       // [num_tokens, in]; null: not wanted
   T* s;        // scratch [rows of the segment, rank]
   T* dropped;  // scratch [num_tokens, in] when there is dropout
+  FlopMeter flops;
 };
 
 // Rows [begin, end) of the batch that lie in the segment: s = scaling * dy B, dx += drop'(s A), and

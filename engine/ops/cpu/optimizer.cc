@@ -9,6 +9,9 @@
 namespace lorad::cpu {
 namespace {
 
+constexpr int64_t kUpdateFlops = 15;  // of UpdateElement
+constexpr int64_t kCodeFlops = 4;     // of an element's two moments, from their codes and back
+
 // Updates m and v and returns the new parameter.
 template <typename T>
 T UpdateElement(const AdamWScalars<T>& s, T param, T grad, T& m, T& v) {
@@ -19,7 +22,8 @@ T UpdateElement(const AdamWScalars<T>& s, T param, T grad, T& m, T& v) {
 }
 
 template <typename T>
-void UpdateFull(const AdamWScalars<T>& scalars, const AdamWTensor& tensor, ThreadPool& pool) {
+void UpdateFull(const AdamWScalars<T>& scalars, const AdamWTensor& tensor, ThreadPool& pool,
+                FlopMeter flops) {
   T* param = tensor.param.as<T>();
   const T* grad = tensor.grad.as<T>();
   T* m = tensor.m.as<T>();
@@ -27,6 +31,7 @@ void UpdateFull(const AdamWScalars<T>& scalars, const AdamWTensor& tensor, Threa
   pool.For(tensor.param.num_elements(), 4096, [=](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i)
       param[i] = UpdateElement<T>(scalars, param[i], grad[i], m[i], v[i]);
+    flops.Backward(FlopOp::kOptimizer, (end - begin) * kUpdateFlops);
   });
 }
 
@@ -60,7 +65,8 @@ class MomentCode {
 };
 
 void UpdateEightBit(const AdamWScalars<float>& scalars, const AdamWTensor& tensor,
-                    const MomentCode& m_code, const MomentCode& v_code, ThreadPool& pool) {
+                    const MomentCode& m_code, const MomentCode& v_code, ThreadPool& pool,
+                    FlopMeter flops) {
   const int64_t elements = tensor.param.num_elements();
   pool.For(tensor.m_scales.num_elements(), 16, [&](int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block) {
@@ -78,6 +84,7 @@ void UpdateEightBit(const AdamWScalars<float>& scalars, const AdamWTensor& tenso
         param[i] = UpdateElement<float>(scalars, param[i], grad[i], m[i], v[i]);
       m_scale = m_code.Encode(m, count, m_codes);
       v_scale = v_code.Encode(v, count, v_codes);
+      flops.Backward(FlopOp::kOptimizer, count * (kUpdateFlops + kCodeFlops));
     }
   });
 }
@@ -85,21 +92,21 @@ void UpdateEightBit(const AdamWScalars<float>& scalars, const AdamWTensor& tenso
 }  // namespace
 
 template <typename T>
-void AdamW(const AdamWArgs& args, ThreadPool& pool) {
+void AdamW(const AdamWArgs& args, ThreadPool& pool, FlopMeter flops) {
   const auto scalars = AdamWScalars<T>::Of(args);
   if (!HasEightBitMoments(args)) {
-    for (const AdamWTensor& tensor : args.tensors) UpdateFull<T>(scalars, tensor, pool);
+    for (const AdamWTensor& tensor : args.tensors) UpdateFull<T>(scalars, tensor, pool, flops);
     return;
   }
   if constexpr (std::is_same_v<T, float>) {  // 8-bit moments belong to fp32 parameters
     const MomentCode m_code(args.m_code.as<float>()), v_code(args.v_code.as<float>());
     for (const AdamWTensor& tensor : args.tensors)
-      UpdateEightBit(scalars, tensor, m_code, v_code, pool);
+      UpdateEightBit(scalars, tensor, m_code, v_code, pool, flops);
   }
 }
 
 template <typename T>
-void SumSquares(const SumSquaresArgs& args) {
+void SumSquares(const SumSquaresArgs& args, FlopMeter flops) {
   double total = 0;
   for (const ConstTensorView& tensor : args.tensors) {
     const T* values = tensor.as<T>();
@@ -112,13 +119,14 @@ void SumSquares(const SumSquaresArgs& args) {
         partial[lane] += double{values[i + lane]} * values[i + lane];
     for (; i < count; ++i) partial[0] += double{values[i]} * values[i];
     total += (partial[0] + partial[1]) + (partial[2] + partial[3]);
+    flops.Backward(FlopOp::kOptimizer, 2 * count);
   }
   args.out.as<double>()[0] = total;
 }
 
-template void AdamW<float>(const AdamWArgs&, ThreadPool&);
-template void AdamW<double>(const AdamWArgs&, ThreadPool&);
-template void SumSquares<float>(const SumSquaresArgs&);
-template void SumSquares<double>(const SumSquaresArgs&);
+template void AdamW<float>(const AdamWArgs&, ThreadPool&, FlopMeter);
+template void AdamW<double>(const AdamWArgs&, ThreadPool&, FlopMeter);
+template void SumSquares<float>(const SumSquaresArgs&, FlopMeter);
+template void SumSquares<double>(const SumSquaresArgs&, FlopMeter);
 
 }  // namespace lorad::cpu

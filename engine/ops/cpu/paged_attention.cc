@@ -34,10 +34,12 @@ struct Pages {
 template <typename T, typename KV>
 struct PagedRun {
   const PagedAttentionArgs& args;
+  const FlopMeter flops;
   int64_t heads, head_dim, kv_heads, group;
 
-  explicit PagedRun(const PagedAttentionArgs& a)
+  PagedRun(const PagedAttentionArgs& a, FlopMeter meter)
       : args(a),
+        flops(meter),
         heads(a.q.shape[1]),
         head_dim(a.q.shape[2]),
         kv_heads(a.k_cache.shape[2]),
@@ -72,14 +74,17 @@ struct PagedRun {
           AddValues(scores.data() + key, keys, group, v, kv_heads * head_dim, count, head_dim, o);
         });
     for (int64_t g = 0; g < group; ++g) Scale(T{1} / sums[g], o + g * head_dim, head_dim);
+    flops.Forward(FlopOp::kScores, 2 * group * keys * head_dim);
+    flops.Forward(FlopOp::kSoftmax, group * (4 * keys + 2 + head_dim));
+    flops.Forward(FlopOp::kValues, 2 * group * keys * head_dim);
   }
 };
 
 constexpr int64_t kWorkWorthThreads = 1 << 17;  // products of scores: some 10 microseconds
 
 template <typename T, typename KV>
-void RunPagedAttention(const PagedAttentionArgs& args, ThreadPool& pool) {
-  const PagedRun<T, KV> run(args);
+void RunPagedAttention(const PagedAttentionArgs& args, ThreadPool& pool, FlopMeter flops) {
+  const PagedRun<T, KV> run(args, flops);
   const int32_t* starts = args.cu_seqlens.as<int32_t>();
   const int32_t* lengths = args.context_lens.as<int32_t>();
   struct Row {
@@ -133,9 +138,9 @@ void RunKvWrite(const KvWriteArgs& args) {
 }  // namespace
 
 template <typename T>
-void PagedAttention(const PagedAttentionArgs& args, ThreadPool& pool) {
-  if (args.k_cache.dtype == DType::kBF16) return RunPagedAttention<T, BFloat16>(args, pool);
-  RunPagedAttention<T, T>(args, pool);
+void PagedAttention(const PagedAttentionArgs& args, ThreadPool& pool, FlopMeter flops) {
+  if (args.k_cache.dtype == DType::kBF16) return RunPagedAttention<T, BFloat16>(args, pool, flops);
+  RunPagedAttention<T, T>(args, pool, flops);
 }
 
 template <typename T>
@@ -144,8 +149,8 @@ void KvWrite(const KvWriteArgs& args) {
   RunKvWrite<T, T>(args);
 }
 
-template void PagedAttention<float>(const PagedAttentionArgs&, ThreadPool&);
-template void PagedAttention<double>(const PagedAttentionArgs&, ThreadPool&);
+template void PagedAttention<float>(const PagedAttentionArgs&, ThreadPool&, FlopMeter);
+template void PagedAttention<double>(const PagedAttentionArgs&, ThreadPool&, FlopMeter);
 template void KvWrite<float>(const KvWriteArgs&);
 template void KvWrite<double>(const KvWriteArgs&);
 

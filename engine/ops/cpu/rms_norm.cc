@@ -14,7 +14,7 @@ int64_t Grain(int64_t hidden) { return std::max<int64_t>(1, kGrainElements / (hi
 }  // namespace
 
 template <typename T>
-void RmsNorm(const RmsNormArgs& args, ThreadPool& pool) {
+void RmsNorm(const RmsNormArgs& args, ThreadPool& pool, FlopMeter flops) {
   const int64_t hidden = args.x.shape[1];
   const float* gamma = args.gamma.as<float>();
   pool.For(args.x.shape[0], Grain(hidden), [&](int64_t begin, int64_t end) {
@@ -25,11 +25,12 @@ void RmsNorm(const RmsNormArgs& args, ThreadPool& pool) {
       ScaleBy(inv_rms, x, gamma, args.y.as<T>() + t * hidden, hidden);
       if (!args.inv_rms.empty()) args.inv_rms.as<T>()[t] = inv_rms;
     }
+    flops.Forward(FlopOp::kNorm, (end - begin) * (4 * hidden + 4));
   });
 }
 
 template <typename T>
-void RmsNormBackward(const RmsNormBackwardArgs& args, ThreadPool& pool) {
+void RmsNormBackward(const RmsNormBackwardArgs& args, ThreadPool& pool, FlopMeter flops) {
   const int64_t hidden = args.x.shape[1];
   const float* gamma = args.gamma.as<float>();
   pool.For(args.x.shape[0], Grain(hidden), [&](int64_t begin, int64_t end) {
@@ -42,12 +43,14 @@ void RmsNormBackward(const RmsNormBackwardArgs& args, ThreadPool& pool) {
       const T shift = static_cast<T>(dot * inv_rms * inv_rms / static_cast<double>(hidden));
       RmsGrad(inv_rms, shift, dy, gamma, x, args.accumulate, args.dx.as<T>() + t * hidden, hidden);
     }
+    const int64_t each = args.accumulate ? 8 : 7;
+    flops.Backward(FlopOp::kNorm, (end - begin) * (each * hidden + 3));
   });
 }
 
-template void RmsNorm<float>(const RmsNormArgs&, ThreadPool&);
-template void RmsNorm<double>(const RmsNormArgs&, ThreadPool&);
-template void RmsNormBackward<float>(const RmsNormBackwardArgs&, ThreadPool&);
-template void RmsNormBackward<double>(const RmsNormBackwardArgs&, ThreadPool&);
+template void RmsNorm<float>(const RmsNormArgs&, ThreadPool&, FlopMeter);
+template void RmsNorm<double>(const RmsNormArgs&, ThreadPool&, FlopMeter);
+template void RmsNormBackward<float>(const RmsNormBackwardArgs&, ThreadPool&, FlopMeter);
+template void RmsNormBackward<double>(const RmsNormBackwardArgs&, ThreadPool&, FlopMeter);
 
 }  // namespace lorad::cpu

@@ -7,7 +7,7 @@
 namespace lorad::cpu {
 
 template <typename T>
-void Rope(const RopeArgs& args, RopeTable<T>& table, ThreadPool& pool) {
+void Rope(const RopeArgs& args, RopeTable<T>& table, ThreadPool& pool, FlopMeter flops) {
   const int64_t tokens = args.x.shape[0], heads = args.x.shape[1], head_dim = args.x.shape[2];
   const int64_t half = head_dim / 2;
   if (tokens == 0) return;
@@ -28,10 +28,12 @@ void Rope(const RopeArgs& args, RopeTable<T>& table, ThreadPool& pool) {
         Rotate(cosine, sine, x, x + half, half);
       }
     }
+    const int64_t rotated = (end - begin) * heads * half;  // pairs
+    flops.Add(FlopOp::kRope, args.inverse ? FlopPass::kBackward : FlopPass::kForward, 6 * rotated);
   });
 }
 
-template void Rope<float>(const RopeArgs&, RopeTable<float>&, ThreadPool&);
-template void Rope<double>(const RopeArgs&, RopeTable<double>&, ThreadPool&);
+template void Rope<float>(const RopeArgs&, RopeTable<float>&, ThreadPool&, FlopMeter);
+template void Rope<double>(const RopeArgs&, RopeTable<double>&, ThreadPool&, FlopMeter);
 
 }  // namespace lorad::cpu

@@ -161,16 +161,23 @@ bool IsAligned(const WeightView& weight) {
          (weight.spec.format == QuantFormat::kNone || weight.in_features % weight.spec.block == 0);
 }
 
+// Of some rows of the weight.
+void CountDecoding(const WeightView& weight, int64_t rows, FlopMeter flops) {
+  if (weight.spec.format != QuantFormat::kNone)
+    flops.Forward(FlopOp::kDequantize, rows * weight.in_features);
+}
+
 // Any other packing: weights are decoded a few rows at a time, then multiplied with each row of x.
 constexpr int64_t kDecodedRows = 8;
 
 template <typename T>
 void RunDecodedRows(const WeightView& weight, const T* x, int64_t rows, bool accumulate, T* y,
-                    T* scratch, ThreadPool& pool) {
+                    T* scratch, ThreadPool& pool, FlopMeter flops) {
   const int64_t in = weight.in_features, out = weight.out_features;
   for (int64_t first = 0; first < out; first += kDecodedRows) {
     const int64_t last = std::min(first + kDecodedRows, out);
     DequantizeTile(weight, {first, last, 0, in}, scratch);
+    CountDecoding(weight, last - first, flops);
     const int64_t grain = std::max<int64_t>(1, kGrainElements / ((last - first) * in + 1));
     pool.For(rows, grain, [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
@@ -179,6 +186,7 @@ void RunDecodedRows(const WeightView& weight, const T* x, int64_t rows, bool acc
           y[r * out + o] = accumulate ? y[r * out + o] + sum : sum;
         }
       }
+      flops.Forward(FlopOp::kLinear, 2 * (end - begin) * (last - first) * in);
     });
   }
 }
@@ -186,19 +194,21 @@ void RunDecodedRows(const WeightView& weight, const T* x, int64_t rows, bool acc
 }  // namespace
 
 void RowProduct(const WeightView& weight, const float* x, int64_t rows, bool accumulate, float* y,
-                float* scratch, ThreadPool& pool) {
+                float* scratch, ThreadPool& pool, FlopMeter flops) {
   if (!IsAligned(weight)) {
-    return RunDecodedRows(weight, x, rows, accumulate, y, scratch, pool);
+    return RunDecodedRows(weight, x, rows, accumulate, y, scratch, pool, flops);
   }
   HWY_DYNAMIC_DISPATCH(SplitColumns)(x, rows, weight.in_features, scratch);
   pool.For(weight.out_features, GrainRows(weight), [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(RowProductPart)(weight, scratch, rows, begin, end, accumulate, y);
+    CountDecoding(weight, end - begin, flops);
+    flops.Forward(FlopOp::kLinear, 2 * rows * (end - begin) * weight.in_features);
   });
 }
 
 void RowProduct(const WeightView& weight, const double* x, int64_t rows, bool accumulate, double* y,
-                double* scratch, ThreadPool& pool) {
-  RunDecodedRows(weight, x, rows, accumulate, y, scratch, pool);
+                double* scratch, ThreadPool& pool, FlopMeter flops) {
+  RunDecodedRows(weight, x, rows, accumulate, y, scratch, pool, flops);
 }
 
 int64_t RowProductScratch(const WeightView& weight, int64_t rows) {

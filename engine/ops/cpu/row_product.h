@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "engine/ops/cpu/flop_meter.h"
 #include "engine/ops/cpu/thread_pool.h"
 #include "engine/ops/weight.h"
 
@@ -12,9 +13,9 @@ namespace lorad::cpu {
 // y [rows, out] (+)= x [rows, in] W^T. What a row gets does not depend on the other rows, on their
 // number, or on the threads. `scratch` holds RowProductScratch elements.
 void RowProduct(const WeightView& weight, const float* x, int64_t rows, bool accumulate, float* y,
-                float* scratch, ThreadPool& pool);
+                float* scratch, ThreadPool& pool, FlopMeter flops);
 void RowProduct(const WeightView& weight, const double* x, int64_t rows, bool accumulate, double* y,
-                double* scratch, ThreadPool& pool);
+                double* scratch, ThreadPool& pool, FlopMeter flops);
 // Elements of scratch.
 int64_t RowProductScratch(const WeightView& weight, int64_t rows);
 

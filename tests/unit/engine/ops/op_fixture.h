@@ -91,9 +91,11 @@ inline float WeightAt(const WeightView& w, int64_t i) {
 template <typename T>
 class OpRunner {
  public:
-  explicit OpRunner(int num_threads = 0)
-      : backend_(CreateCpuBackend(
-            {.double_precision = std::is_same_v<T, double>, .num_threads = num_threads})),
+  // `flops` is not owned; null: nobody counts.
+  explicit OpRunner(int num_threads = 0, FlopCounter* flops = nullptr)
+      : backend_(CreateCpuBackend({.double_precision = std::is_same_v<T, double>,
+                                   .num_threads = num_threads,
+                                   .flops = flops})),
         stream_(*backend_->CreateStream()) {}
 
   Ops& ops() { return backend_->ops(); }
