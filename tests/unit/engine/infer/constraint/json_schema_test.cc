@@ -210,6 +210,27 @@ TEST(JsonSchemaTest, NamesWhatItRefusesAndWhere) {
   refuses(std::string(kMaxSchemaBytes + 1, ' '), "the schema has 262145 bytes");
 }
 
+// anyOf of `outer` schemas, each anyOf of `inner` objects.
+std::string NestedAlternatives(int outer, int inner) {
+  const auto any_of = [](int count, const std::string& schema) {
+    std::string list = schema;
+    for (int i = 1; i < count; ++i) list += "," + schema;
+    return R"({"anyOf":[)" + list + "]}";
+  };
+  return any_of(outer, any_of(inner, R"({"type":"object","properties":{"a":{}}})"));
+}
+
+// All of them would have to be followed at once, and none may be left out silently.
+TEST(JsonSchemaTest, TooManyBeginningsAreRefused) {
+  EXPECT_OK(SchemaGrammar(NestedAlternatives(10, 20)));
+  EXPECT_THAT(
+      SchemaGrammar(NestedAlternatives(15, 20)),
+      StatusIs(StatusCode::kInvalidArgument, "at #: a text can begin in more than 256 ways"));
+  EXPECT_THAT(SchemaGrammar(R"({"properties":{"b":)" + NestedAlternatives(15, 20) + "}}"),
+              StatusIs(StatusCode::kInvalidArgument,
+                       "at #/properties/b: a text can begin in more than 256 ways"));
+}
+
 TEST(JsonSchemaTest, LargeSchemasAreBuiltOrRefused) {
   std::string properties, strings;
   for (int i = 0; i < 500; ++i) {
