@@ -182,7 +182,12 @@ TEST(JsonSchemaTest, NamesWhatItRefusesAndWhere) {
   refuses(R"({"required":"a"})", "required must be a list");
   refuses(R"({"properties":[]})", "properties must be an object");
   refuses(R"({"type":"array","items":[{}]})", "prefixItems");
-  refuses(R"({"type":"array","minItems":3,"maxItems":2})", "at least 3 elements");
+  refuses(R"({"type":"array","minItems":3,"maxItems":2})",
+          "at least 3 elements are asked, and at most 2 allowed");
+  refuses(R"({"prefixItems":[{},{},{}],"minItems":2,"maxItems":1})",
+          "at least 2 elements are asked, and at most 1 allowed");
+  refuses(R"({"prefixItems":[{}],"minItems":2})",
+          "at least 2 elements are asked, and at most 1 allowed");
   refuses(R"({"type":"array","minItems":-1})", "minItems is -1");
   refuses(R"({"type":"string","maxLength":10001})", "maxLength is 10001");
   refuses(R"({"type":"string","minLength":3,"maxLength":2})", "minLength 3 is above maxLength 2");

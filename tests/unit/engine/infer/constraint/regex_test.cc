@@ -203,10 +203,14 @@ TEST(RegexTest, NamesWhatItRefusesAndWhere) {
 TEST(RegexTest, SizeIsBounded) {
   EXPECT_OK(RegexGrammar("[a-z]{0,10000}"));
   EXPECT_THAT(RegexGrammar("((a{1000}){1000}){1000}"),
-              StatusIs(StatusCode::kInvalidArgument, "the repetition that ends at byte"));
+              StatusIs(StatusCode::kInvalidArgument,
+                       "more than 1048576 nodes, which are left of 1048576 for the whole "
+                       "constraint; the limit was reached at the repetition that ends at byte"));
   // 2^40 states tell which letter stood 40 places before.
   EXPECT_THAT(RegexGrammar("(a|b)*a(a|b){40}"),
-              StatusIs(StatusCode::kInvalidArgument, "the pattern: its deterministic automaton"));
+              StatusIs(StatusCode::kInvalidArgument,
+                       "the pattern: its deterministic automaton needs more than 16777216 steps to "
+                       "build, which are left of 16777216 for the whole constraint"));
 }
 
 TEST(RegexTest, WhatNothingMatchesIsRefused) {
