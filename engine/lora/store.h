@@ -88,7 +88,8 @@ class AdapterStore {
   // Reads and checks; changes nothing. Errors of reading; kInvalidArgument when the rank is
   // above max_rank; kResourceExhausted when it is larger than max_adapter_bytes.
   absl::StatusOr<AdapterSummary> Inspect(const std::string& dir) const;
-  // Inspect, and known by its id from now on. The directory must stay.
+  // Inspect, and known by its id from now on. The directory must stay. Makes a host copy where
+  // there is none, if there is memory for it now.
   absl::StatusOr<AdapterSummary> Register(const std::string& dir);
   // Registers weights that have no files yet, and begins to bring them onto the device. They stay
   // in host memory until Register names the directory that holds them. Errors as of Inspect.
@@ -141,6 +142,9 @@ class AdapterStore {
                                            const std::string& where) const;
   absl::StatusOr<Image> MakeImage(const std::string& id,
                                   absl::Span<const AdapterModuleView> modules) const;
+  absl::StatusOr<Image> MakeFirstImage(const AdapterSummary& summary,
+                                       absl::Span<const AdapterModuleView> modules) const;
+  bool HasImage(const std::string& id) const ABSL_LOCKS_EXCLUDED(mu_);
   // Reads the files of a registered adapter, which must still be its own.
   absl::StatusOr<Image> ReadImage(const std::string& dir, const std::string& id) const;
   absl::Status UnregisterEntry(const std::string& id);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "tests/support/failing_backend.h"
 #include "tests/support/temp_dir.h"
 #include "tests/unit/engine/sched/serving_harness.h"
 
@@ -67,6 +68,29 @@ TEST_F(AdaptersTest, RegisteredAdaptersComeToTheDeviceWhenUsed) {
   EXPECT_EQ(harness_->loads, std::vector<std::string>{"host"});
   harness_->Solo(Request(ids_[0]));
   EXPECT_EQ(harness_->loads.size(), 1);
+}
+
+// As after a publication, whose files are registered when they are written.
+TEST_F(AdaptersTest, RegisteringWhatHasAHostCopyMakesNoSecond) {
+  Start();
+  const int64_t pinned = harness_->UsedBytes(MemoryTag::kPinned);
+  EXPECT_EQ(harness_->Register(Dir("adapter_init")), ids_[0]);
+  EXPECT_EQ(harness_->UsedBytes(MemoryTag::kPinned), pinned);
+}
+
+// The files are there: the copy is made when it is needed.
+TEST_F(AdaptersTest, RegisteringNeedsNoPinnedMemory) {
+  auto backend = std::make_unique<FailingBackend>(CreateCpuBackend());
+  FailingBackend& failing = *backend;
+  HarnessOptions options;
+  options.backend = std::move(backend);
+  harness_.emplace(std::move(options));
+  failing.FailAllocation(1, {MemoryTag::kPinned});
+  const std::string id = harness_->Register(harness_->golden.AdapterDir("adapter_init"));
+  EXPECT_TRUE(failing.refusal().has_value());
+  EXPECT_EQ(TierOf(id), ResidentTier::kDisk);
+  EXPECT_TRUE(harness_->Solo(Request(id))->finished(FinishReason::kLength));
+  EXPECT_EQ(harness_->loads, std::vector<std::string>{"disk"});
 }
 
 TEST_F(AdaptersTest, UnknownAdaptersAreNotFound) {
