@@ -119,9 +119,10 @@ class AdapterStore {
   void SetWanted(std::vector<Lease> wanted);
   // Begins what can be begun for them, in this order, and leaves `spare_pages` pages free.
   void Prefetch(int64_t spare_pages);
-  // Evicts adapters without a pin until `pages` pages are free, but none that is wanted at `place`
-  // of that list or before; -1: any. False, with nothing changed, when they are not enough.
-  bool FreePages(int64_t pages, int64_t place);
+  // Evicts adapters without a pin until they have given back `pages` pages, but none that is wanted
+  // at `place` of that list or before; -1: any. False, with nothing changed, when they have not so
+  // many.
+  bool GiveUpPages(int64_t pages, int64_t place);
   bool copying() const { return !copies_.empty(); }  // a copy to the device is under way
   // Frees the host and device copies. False while pins or a load hold it: no new pin is given then,
   // until a later call returns true or CancelUnload.
@@ -167,7 +168,8 @@ class AdapterStore {
   absl::Status BeginCopy(const Lease& lease, int64_t place);
   template <typename Visit>
   void ForIdle(int64_t place, const Visit& visit) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  bool EvictIdle(int64_t place);
+  int64_t EvictIdle(int64_t place);
+  bool FreePages(int64_t pages, int64_t place);
   void FinishCopies();
   void PrefetchPublished();
   bool PrefetchOne(const Lease& lease, int64_t place, int64_t spare_pages);

@@ -184,7 +184,8 @@ void Serving::SetWantedAdapters() {
 }
 
 bool Serving::MakeRoom(int64_t pages, int64_t place) {
-  return cache_.free_pages() >= pages || adapters_.FreePages(pages, place);
+  const int64_t free = cache_.free_pages();
+  return free >= pages || adapters_.GiveUpPages(pages - free, place);
 }
 
 bool Serving::Reserve(Sequence& sequence, int64_t tokens, int64_t place) {
