@@ -119,6 +119,8 @@ class AdapterStore {
   void SetWanted(std::vector<Lease> wanted);
   // Begins what can be begun for them, in this order, and leaves `spare_pages` pages free.
   void Prefetch(int64_t spare_pages);
+  // It is being read, copied or unloaded: TryPin would only say kLoading.
+  bool OnItsWay(const Lease& lease);
   // Evicts adapters without a pin until they have given back `pages` pages, but none that is wanted
   // at `place` of that list or before; -1: any. False, with nothing changed, when they have not so
   // many.

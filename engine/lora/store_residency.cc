@@ -47,6 +47,12 @@ AdapterStore::Next AdapterStore::NextOf(const Entry& entry) const {
   return entry.image != nullptr ? Next::kCopy : Next::kRead;
 }
 
+bool AdapterStore::OnItsWay(const Lease& lease) {
+  FinishCopies();
+  absl::MutexLock lock(&mu_);
+  return NextOf(*lease) == Next::kWait;
+}
+
 absl::StatusOr<AdapterStore::Progress> AdapterStore::TryPin(const Lease& lease, Pin* pin) {
   FinishCopies();
   Next next;

@@ -194,6 +194,8 @@ bool Serving::Reserve(Sequence& sequence, int64_t tokens, int64_t place) {
 }
 
 Serving::Admission Serving::TryAdmit(Sequence& sequence, int64_t place) {
+  // Its prompt is not looked up in every step until then.
+  if (sequence.lease != nullptr && adapters_.OnItsWay(sequence.lease)) return Admission::kSkipped;
   // One page stays free for each running sequence, so that who is let in is not thrown out at once.
   const int64_t tokens = static_cast<int64_t>(sequence.tokens().size());
   const auto has_room = [&] {
