@@ -39,18 +39,22 @@ class AdaptersTest : public testing::Test {
     ADD_FAILURE() << "not listed: " << id;
     return ResidentTier::kDisk;
   }
-  // Posts a task and steps until it is answered, or `steps` have passed.
+  // Posts a task and steps until it is answered.
   std::optional<absl::Status> RunTask(AdapterTask::Kind kind, const std::string& id,
-                                      absl::Time deadline = absl::InfiniteFuture(),
-                                      int steps = 2000) {
-    auto answer = std::make_shared<std::optional<absl::Status>>();
-    const absl::Status posted = harness_->scheduler->Post(
-        kind, id, deadline, [answer](const absl::Status& status) { *answer = status; });
+                                      absl::Time deadline = absl::InfiniteFuture()) {
+    struct Answer {
+      std::optional<absl::Status> status;
+      absl::Notification given;
+    };
+    const auto answer = std::make_shared<Answer>();
+    const absl::Status posted =
+        harness_->scheduler->Post(kind, id, deadline, [answer](const absl::Status& status) {
+          answer->status = status;
+          answer->given.Notify();
+        });
     if (!posted.ok()) return posted;
-    for (int i = 0; i < steps && !answer->has_value(); ++i) {
-      if (!harness_->scheduler->RunOneStep()) absl::SleepFor(absl::Milliseconds(1));
-    }
-    return *answer;
+    harness_->RunUntil(answer->given);
+    return answer->status;
   }
 
   TempDir dir_;
