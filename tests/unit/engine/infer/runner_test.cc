@@ -78,7 +78,8 @@ TEST_F(RunnerTest, TokensAreDrawnFromTheLogitsOfTheirRow) {
       const TokenLogprob& token = results[s].token;
       ASSERT_EQ(token.id, RowSampler().Draw(logits[s], requests[s].params)) << s;
       if (s == 0) continue;
-      const TokenLogprob expected = LogprobOf(logits[s], token.id, requests[s].params.top);
+      const TokenLogprob expected =
+          Sampler({}, {}, vocab()).LogprobOf(logits[s], token.id, requests[s].params.top);
       EXPECT_EQ(token.logprob, expected.logprob) << s;
       EXPECT_EQ(token.top, expected.top) << s;
     }
