@@ -342,10 +342,9 @@ absl::Status Serving::RunChunk(Sequence& sequence, const Chunk& chunk) {
     const SequenceRows rows = sequence.RowsOf(chunk.begin, chunk.end);
     status = chunk.draws ? runner_.Draw({rows}, chunk.kind, {sequence.generation->NextDraw()},
                                         absl::MakeSpan(&drawn, 1))
-                         : runner_.Forward({rows}, chunk.kind, {});
+                         : runner_.Forward({rows}, chunk.kind);
   }
-  Sequence* const concerned = &sequence;
-  if (!status.ok()) return FailPass({concerned}, status);
+  if (!status.ok()) return FailPass({&sequence}, status);
   sequence.computed = chunk.end;
   if (chunk.kind == PassKind::kMatrix) prefixes_.Keep(sequence);
   if (options_.observer != nullptr) {
