@@ -157,6 +157,7 @@ int64_t AdapterStore::EvictIdle(int64_t place) {
 }
 
 bool AdapterStore::GiveUpPages(int64_t pages, int64_t place) {
+  if (pages <= 0) return true;
   int64_t idle_bytes = 0;
   {
     absl::MutexLock lock(&mu_);
@@ -173,8 +174,7 @@ bool AdapterStore::GiveUpPages(int64_t pages, int64_t place) {
 
 // For an adapter: within the limit of all together.
 bool AdapterStore::FreePages(int64_t pages, int64_t place) {
-  const int64_t free = memory_.free_pages();
-  return free >= pages || GiveUpPages(pages - free, place);
+  return GiveUpPages(pages - memory_.free_pages(), place);
 }
 
 void AdapterStore::SetWanted(std::vector<Lease> wanted) {

@@ -184,8 +184,7 @@ void Serving::SetWantedAdapters() {
 }
 
 bool Serving::MakeRoom(int64_t pages, int64_t place) {
-  const int64_t free = cache_.free_pages();
-  return free >= pages || adapters_.GiveUpPages(pages - free, place);
+  return adapters_.GiveUpPages(pages - cache_.free_pages(), place);
 }
 
 bool Serving::Reserve(Sequence& sequence, int64_t tokens, int64_t place) {
