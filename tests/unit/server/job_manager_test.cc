@@ -468,6 +468,26 @@ TEST_F(JobManagerTest, CheckpointsServeUntilTheyAreReplaced) {
               StatusIs(absl::StatusCode::kNotFound, "sql"));
 }
 
+// As when the best adapter, which is the result, is an earlier checkpoint's.
+TEST_F(JobManagerTest, WhatIsPublishedAgainIsNotWithdrawn) {
+  std::vector<std::string> ids;
+  for (const char* content : {"a", "b"}) {
+    ids.push_back(WriteFakeAdapter(dir_.File(content), content));
+    ASSERT_OK(engine_->RegisterAdapter(dir_.File(content)));
+  }
+  v1::Job job;
+  job.set_job_id("job-1");
+  job.mutable_spec()->set_name("sql");
+  JobRun run(std::make_shared<JobRecord>(store_.get(), job), dir_.path(), adapters_.get(), nullptr);
+  for (const int which : {0, 1, 0}) run.OnPublication({.adapter_id = ids[which]});
+  run.RequestStop(/*discard=*/false);
+  EXPECT_TRUE(run.AwaitStopRequest());  // withdraws what was replaced
+  ASSERT_OK_AND_ASSIGN(const ResolvedAdapter served, adapters_->Resolve("sql"));
+  EXPECT_EQ(served.id, ids[0]);
+  EXPECT_OK(engine_->FindAdapter(ids[0]));
+  EXPECT_THAT(engine_->FindAdapter(ids[1]), StatusIs(absl::StatusCode::kNotFound, ""));
+}
+
 TEST_F(JobManagerTest, ProvidingWhatIsThereChangesNothing) {
   const std::string id = WriteFakeAdapter(dir_.File("old"), "old");
   ASSERT_OK_AND_ASSIGN(StagedAdapter staged, adapters_->Stage("sql", dir_.File("old"), ""));
