@@ -1,6 +1,8 @@
 #include "client/cli/arguments.h"
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -115,6 +117,11 @@ int64_t Arguments::Int(std::string_view name, int64_t otherwise) const {
   const std::string* value = Find(name);
   if (value) (void)absl::SimpleAtoi(*value, &otherwise);
   return otherwise;
+}
+
+int32_t Arguments::Int32(std::string_view name) const {
+  using Limits = std::numeric_limits<int32_t>;
+  return static_cast<int32_t>(std::clamp<int64_t>(Int(name), Limits::min(), Limits::max()));
 }
 
 uint64_t Arguments::Uint(std::string_view name, uint64_t otherwise) const {

@@ -29,6 +29,9 @@ class Arguments {
   bool Has(std::string_view name) const { return values_.find(name) != values_.end(); }
   std::string Text(std::string_view name, std::string_view otherwise = "") const;
   int64_t Int(std::string_view name, int64_t otherwise = 0) const;
+  // The nearest number that a field of 32 bits holds: the server refuses what is out of its range,
+  // and what is out of the field's must not look as if in.
+  int32_t Int32(std::string_view name) const;
   uint64_t Uint(std::string_view name, uint64_t otherwise = 0) const;
   double Double(std::string_view name, double otherwise = 0) const;
   bool Bool(std::string_view name, bool otherwise = false) const;

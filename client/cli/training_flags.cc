@@ -54,7 +54,8 @@ const std::map<std::string, FieldHelp>& Help() {
       {"eval_steps", {"evaluate every so many optimiser steps; 0: once an epoch", "0"}},
       {"save_steps", {"checkpoint every so many optimiser steps; 0: once an epoch", "0"}},
       {"serve_checkpoints",
-       {"the adapter of each checkpoint serves under the job's name, from memory, while it trains",
+       {"adapters of checkpoints serve under the job's name, from memory, while it trains; one is "
+        "passed over while another is on its way",
         "false"}},
       {"logging_steps", {"a step event every so many optimiser steps", "1"}},
       {"early_stopping_patience",

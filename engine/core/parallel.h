@@ -1,4 +1,4 @@
-// Short bursts of work over all of the host's cores, away from the engine thread.
+// Short bursts of work over most of the host's cores, away from the engine thread.
 #ifndef LORAD_ENGINE_CORE_PARALLEL_H_
 #define LORAD_ENGINE_CORE_PARALLEL_H_
 

@@ -99,7 +99,7 @@ absl::StatusOr<GenerateDelta> Generation::Advance(absl::Span<const float> logits
   TokenLogprob drawn;
   ASSIGN_OR_RETURN(drawn.id,
                    sampler_.Draw(logits, generated_tokens(), constrained() ? &allowed_ : nullptr));
-  if (request_.logprobs >= 0) drawn = LogprobOf(logits, drawn.id, request_.logprobs);
+  if (request_.logprobs >= 0) drawn = sampler_.LogprobOf(logits, drawn.id, request_.logprobs);
   return Accept(std::move(drawn));
 }
 

@@ -130,9 +130,8 @@ absl::Status Runner::InArena(Function pass) {
   return status;
 }
 
-absl::Status Runner::Forward(absl::Span<const SequenceRows> batch, PassKind kind,
-                             absl::Span<float> logits) {
-  return InArena([&] { return ForwardInArena(batch, kind, logits); });
+absl::Status Runner::Forward(absl::Span<const SequenceRows> batch, PassKind kind) {
+  return InArena([&] { return ForwardInArena(batch, kind); });
 }
 
 absl::Status Runner::Draw(absl::Span<const SequenceRows> batch, PassKind kind,
@@ -231,19 +230,9 @@ absl::StatusOr<Runner::Pass> Runner::RunToLogits(absl::Span<const SequenceRows> 
   return pass;
 }
 
-absl::Status Runner::ForwardInArena(absl::Span<const SequenceRows> batch, PassKind kind,
-                                    absl::Span<float> logits) {
-  if (logits.empty()) {
-    RETURN_IF_ERROR(RunLayers(batch, kind, {}).status());
-    return stream_->Synchronize();
-  }
-  if (logits.size() != batch.size() * model_->config().vocab_size) {
-    return absl::InvalidArgumentError(absl::StrFormat("%d logits for %d sequences of %d each",
-                                                      logits.size(), batch.size(),
-                                                      model_->config().vocab_size));
-  }
-  ASSIGN_OR_RETURN(const Pass pass, RunToLogits(batch, kind, {}));
-  return ReadLogits(pass, logits);
+absl::Status Runner::ForwardInArena(absl::Span<const SequenceRows> batch, PassKind kind) {
+  RETURN_IF_ERROR(RunLayers(batch, kind, {}).status());
+  return stream_->Synchronize();
 }
 
 absl::Status Runner::DrawInArena(absl::Span<const SequenceRows> batch, PassKind kind,
@@ -319,18 +308,6 @@ absl::Status Runner::Head(const TensorView& last, const Pass& pass) {
   args.row_invariant = true;  // also after a matrix pass: the same kernel as in decoding
   args.workspace = pass.tensors.workspace;
   return backend_.ops().Linear(args, *stream_);
-}
-
-absl::Status Runner::ReadLogits(const Pass& pass, absl::Span<float> logits) {
-  const TensorView& device = pass.tensors.logits;
-  const int64_t vocab = model_->config().vocab_size, row_bytes = vocab * SizeOf(device.dtype);
-  ASSIGN_OR_RETURN(const void* const host, staging_.Fetch(device, *stream_));
-  RETURN_IF_ERROR(stream_->Synchronize());
-  for (int64_t s = 0; s < pass.rows.sequences(); ++s) {
-    ConvertToFloat(device.dtype, static_cast<const char*>(host) + s * row_bytes, vocab,
-                   logits.data() + pass.rows.order[s] * vocab);
-  }
-  return absl::OkStatus();
 }
 
 absl::Status Runner::ScoreInArena(const SequenceRows& rows, absl::Span<const int32_t> next,

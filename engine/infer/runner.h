@@ -30,12 +30,10 @@ class Runner {
                                                         Backend& backend, KvCache& cache,
                                                         const RunnerLimits& limits);
 
-  // Runs all rows, writes their keys and values to the cache, and the logits after each sequence's
-  // last token to logits [batch.size() * vocab], in the order of `batch`; empty: not wanted.
-  // Returns when the device is done. kInvalidArgument: more than the limits, or several sequences
-  // in a matrix pass. Any other error is the device's.
-  absl::Status Forward(absl::Span<const SequenceRows> batch, PassKind kind,
-                       absl::Span<float> logits);
+  // Runs all rows and writes their keys and values to the cache. Returns when the device is done.
+  // kInvalidArgument: more than the limits, or several sequences in a matrix pass. Any other error
+  // is the device's.
+  absl::Status Forward(absl::Span<const SequenceRows> batch, PassKind kind);
   // The same, and draws a token after each sequence's last one; logits leave the device for those
   // sequences alone that ask for them. `requests` and `results` are in the order of `batch`. A
   // row whose logits are not numbers concerns its own result alone. Also kInvalidArgument:
@@ -62,7 +60,7 @@ class Runner {
   // What a pass is to give; of the spans, in the order of the batch, those that `output` calls for.
   struct Wanted {
     PassOutput output = PassOutput::kNone;
-    absl::Span<const DrawRequest> draws;  // of kLogits; empty: logits alone
+    absl::Span<const DrawRequest> draws;  // of kLogits
     absl::Span<const int32_t> labels;     // of kScores
   };
 
@@ -81,8 +79,7 @@ class Runner {
   // All up to the logits, which stay on the device.
   absl::StatusOr<Pass> RunToLogits(absl::Span<const SequenceRows> batch, PassKind kind,
                                    absl::Span<const DrawRequest> draws);
-  absl::Status ForwardInArena(absl::Span<const SequenceRows> batch, PassKind kind,
-                              absl::Span<float> logits);
+  absl::Status ForwardInArena(absl::Span<const SequenceRows> batch, PassKind kind);
   absl::Status DrawInArena(absl::Span<const SequenceRows> batch, PassKind kind,
                            absl::Span<const DrawRequest> requests, absl::Span<DrawResult> results);
   absl::Status ScoreInArena(const SequenceRows& rows, absl::Span<const int32_t> next,
@@ -90,7 +87,6 @@ class Runner {
   absl::Status Normalise(const TensorView& hidden);
   absl::StatusOr<TensorView> LastRows(const Pass& pass);
   absl::Status Head(const TensorView& last, const Pass& pass);
-  absl::Status ReadLogits(const Pass& pass, absl::Span<float> logits);
   absl::Status Sample(const Pass& pass);
 
   const std::shared_ptr<const Model> model_;

@@ -67,7 +67,7 @@ absl::Span<const float> Sampler::Penalise(absl::Span<const float> logits) {
   return penalised_;
 }
 
-// What is not a number, or not finite, stays where it is: it spoils the whole row.
+// NaN and +infinity stay where they are: they spoil the whole row.
 absl::Span<const float> Sampler::Mask(absl::Span<const float> logits, const TokenMask* allowed) {
   if (allowed == nullptr) return logits;
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -97,8 +97,8 @@ absl::Status LogitsAreNotNumbers(uint64_t step) {
       "no finite largest logit at output token %d: the model or its adapter overflows", step));
 }
 
-TokenLogprob LogprobOf(absl::Span<const float> logits, int32_t id, int32_t top) {
-  RowSampler::Logprobs logprobs = RowSampler().LogprobsOf(logits, id, std::max(top, 0));
+TokenLogprob Sampler::LogprobOf(absl::Span<const float> logits, int32_t id, int32_t top) {
+  RowSampler::Logprobs logprobs = row_sampler_.LogprobsOf(logits, id, top);
   return {id, logprobs.drawn, std::move(logprobs.top)};
 }
 

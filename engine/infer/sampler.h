@@ -32,14 +32,18 @@ class Sampler {
   Sampler(const SamplingParams& params, absl::Span<const int32_t> prompt, int64_t vocab);
 
   // Draws token number `step` (from 0) of the output; a function of (seed, step, logits) and of the
-  // tokens accepted so far. Does not accept it. kInternal when a logit is not a number, or none is
-  // finite. `allowed`, unless null, is not empty and of at least as many ids as there are logits.
+  // tokens accepted so far. Does not accept it. kInternal when a logit is NaN or +infinity, or none
+  // is finite. `allowed`, unless null, is not empty and of at least as many ids as there are
+  // logits.
   absl::StatusOr<int32_t> Draw(absl::Span<const float> logits, uint64_t step,
                                const TokenMask* allowed = nullptr);
   // Whether penalties change the logits, so that only Draw can tell the token.
   bool needs_logits() const { return !seen_.empty() || !occurrences_.empty(); }
   // How a device draws token number `step`, without logprobs. REQUIRES: !needs_logits().
   DrawParams ParamsOf(uint64_t step) const;
+  // Log-probability of `id` and of the `top` likeliest tokens (likeliest first, the lowest id among
+  // equals) under softmax(logits), whatever the parameters. REQUIRES: as RowSampler::LogprobsOf.
+  TokenLogprob LogprobOf(absl::Span<const float> logits, int32_t id, int32_t top);
   // `id` has joined the output: penalties count it.
   void Accept(int32_t id);
 
@@ -58,10 +62,6 @@ class Sampler {
 
 // The error of token number `step` whose logits are not numbers.
 absl::Status LogitsAreNotNumbers(uint64_t step);
-
-// Log-probability of `id` and of the `top` likeliest tokens (likeliest first, the lowest id among
-// equals) under softmax(logits). REQUIRES: id in range.
-TokenLogprob LogprobOf(absl::Span<const float> logits, int32_t id, int32_t top);
 
 }  // namespace lorad
 

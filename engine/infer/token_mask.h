@@ -21,7 +21,6 @@ class TokenMask {
     for (size_t i = 0; i < words_.size(); ++i) words_[i] |= other.words_[i];
   }
 
-  bool Has(int32_t id) const { return (words_[id >> 6] >> (id & 63) & 1) != 0; }
   bool empty() const {
     return std::all_of(words_.begin(), words_.end(), [](uint64_t word) { return word == 0; });
   }

@@ -50,6 +50,7 @@ int64_t KvCache::PagesFor(int64_t tokens) const { return CeilDiv(tokens, options
 
 bool KvCache::Reserve(KvTable& table, int64_t tokens) {
   const int64_t missing = PagesFor(tokens) - static_cast<int64_t>(table.pages_.size());
+  if (missing <= 0) return true;
   if (missing > free_pages()) return false;
   while (pool_.free() < missing) LORAD_CHECK(prefixes_.has_value() && prefixes_->EvictOne());
   for (int64_t i = 0; i < missing; ++i) table.pages_.push_back(pool_.Take());
@@ -126,8 +127,7 @@ void KvCache::Append(KvTable& table, PrefixCache::Block& block) {
 
 void KvCache::Count() {
   const int64_t cached = prefixes_.has_value() ? prefixes_->unused_pages() : 0;
-  used_pages_.store(pool_.used() - cached - lent_, std::memory_order_relaxed);
-  lent_pages_.store(lent_, std::memory_order_relaxed);
+  used_pages_.store(pool_.used() - cached - lent_pages(), std::memory_order_relaxed);
   cached_pages_.store(cached, std::memory_order_relaxed);
   if (!prefixes_.has_value()) return;
   evicted_tokens_.store(prefixes_->evicted_blocks() * options_.prefix_block_tokens,
@@ -139,7 +139,7 @@ void* KvCache::Lend(int64_t count, MemoryTag tag) {
   const auto take = [&] { return count == 1 ? pool_.Take() : pool_.TakeRun(count); };
   int32_t first = take();
   while (first < 0 && prefixes_.has_value() && prefixes_->EvictOne()) first = take();
-  if (first >= 0) lent_ += count;
+  if (first >= 0) lent_pages_.fetch_add(count, std::memory_order_relaxed);
   Count();
   if (first < 0) return nullptr;
   allocator_.Retag(count * page_bytes(), MemoryTag::kKvCache, tag);
@@ -150,7 +150,7 @@ void KvCache::TakeBack(void* data, int64_t count, MemoryTag tag) {
   const int64_t first =
       (static_cast<char*>(data) - static_cast<char*>(buffer_.data())) / page_bytes();
   for (int64_t i = count - 1; i >= 0; --i) pool_.Return(static_cast<int32_t>(first + i));
-  lent_ -= count;
+  lent_pages_.fetch_sub(count, std::memory_order_relaxed);
   Count();
   allocator_.Retag(count * page_bytes(), tag, MemoryTag::kKvCache);
 }

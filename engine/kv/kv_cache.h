@@ -118,7 +118,6 @@ class KvCache {
   const DeviceBuffer buffer_;
   PagePool pool_;
   std::optional<PrefixCache> prefixes_;
-  int64_t lent_ = 0;
   std::atomic<int64_t> used_pages_{0};
   std::atomic<int64_t> lent_pages_{0};
   std::atomic<int64_t> cached_pages_{0};

@@ -19,7 +19,6 @@ int32_t PagePool::Take() {
   const int32_t page = free_.back();
   free_.pop_back();
   references_[page] = 1;
-  used_.fetch_add(1, std::memory_order_relaxed);
   return page;
 }
 
@@ -33,7 +32,6 @@ int32_t PagePool::TakeRun(int64_t count) {
     const auto in_run = [&](int32_t p) { return p >= first && p < first + count; };
     free_.erase(std::remove_if(free_.begin(), free_.end(), in_run), free_.end());
     std::fill_n(references_.begin() + first, count, 1);
-    used_.fetch_add(count, std::memory_order_relaxed);
     return first;
   }
   return -1;
@@ -48,7 +46,6 @@ void PagePool::Return(int32_t page) {
   LORAD_CHECK(references_[page] > 0);
   if (--references_[page] > 0) return;
   free_.push_back(page);
-  used_.fetch_sub(1, std::memory_order_relaxed);
 }
 
 }  // namespace lorad

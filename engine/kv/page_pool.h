@@ -2,7 +2,6 @@
 #ifndef LORAD_ENGINE_KV_PAGE_POOL_H_
 #define LORAD_ENGINE_KV_PAGE_POOL_H_
 
-#include <atomic>
 #include <cstdint>
 #include <vector>
 
@@ -10,7 +9,7 @@ namespace lorad {
 
 // Numbers of pages with reference counts: a page that several sequences share (a common prefix)
 // goes back when the last one lets go. The prefix cache holds references of its own.
-// Thread-compatible; used() and free() may be read from any thread.
+// Thread-compatible.
 class PagePool {
  public:
   // All pages 0..num_pages-1 are free. REQUIRES: 0 <= num_pages <= INT32_MAX.
@@ -28,13 +27,12 @@ class PagePool {
   // One reference less. REQUIRES: the page is in use.
   void Return(int32_t page);
 
-  int64_t used() const { return used_.load(std::memory_order_relaxed); }
-  int64_t free() const { return static_cast<int64_t>(references_.size()) - used(); }
+  int64_t used() const { return static_cast<int64_t>(references_.size()) - free(); }
+  int64_t free() const { return static_cast<int64_t>(free_.size()); }
 
  private:
   std::vector<int32_t> references_;  // of each page
   std::vector<int32_t> free_;        // a stack
-  std::atomic<int64_t> used_{0};
 };
 
 }  // namespace lorad

@@ -91,7 +91,6 @@ class PrefixCache {
   void DropAdapter(const std::string& adapter);
 
   int64_t block_pages() const { return block_pages_; }
-  int64_t blocks() const { return static_cast<int64_t>(blocks_.size()); }
   // Pages that only the cache holds: as good as free, EvictOne() makes them so.
   int64_t unused_pages() const { return static_cast<int64_t>(unused_.size()) * block_pages_; }
   int64_t evicted_blocks() const { return evicted_blocks_; }  // since start

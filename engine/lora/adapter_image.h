@@ -36,7 +36,7 @@ struct AdapterLayout {
   int64_t num_pages() const { return static_cast<int64_t>(used.size()); }
   int64_t size_bytes() const { return num_pages() * page_bytes; }
 };
-// First fit, the largest matrix first. Matrices are aligned to 256 bytes inside their page.
+// First fit, the largest matrix first. Offsets are multiples of 256 bytes where pages are.
 AdapterLayout LayOutAdapter(absl::Span<const AdapterModuleView> modules, DType dtype,
                             int64_t page_bytes);
 

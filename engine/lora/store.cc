@@ -79,15 +79,27 @@ absl::StatusOr<AdapterSummary> AdapterStore::Register(const std::string& dir) {
   const std::vector<AdapterModuleView> modules = Views(adapter);
   ASSIGN_OR_RETURN(AdapterSummary summary,
                    Summarise(adapter.config, modules, absl::StrCat("the adapter in ", dir)));
-  // It is likely to be used soon; a copy that would not fit at all is not made.
-  Image image;
-  if (summary.device_bytes <= options_.host_limit_bytes) {
-    ASSIGN_OR_RETURN(image, MakeImage(summary.id, modules));
-  }
+  ASSIGN_OR_RETURN(Image image, MakeFirstImage(summary, modules));
   absl::MutexLock lock(&mu_);
   Enter(summary, std::move(image))->dir = dir;
   TrimHost();
   return summary;
+}
+
+// It is likely to be used soon. Null: it has one, or none would fit; then it is read again when it
+// is needed.
+absl::StatusOr<AdapterStore::Image> AdapterStore::MakeFirstImage(
+    const AdapterSummary& summary, absl::Span<const AdapterModuleView> modules) const {
+  if (summary.device_bytes > options_.host_limit_bytes || HasImage(summary.id)) return nullptr;
+  absl::StatusOr<Image> image = MakeImage(summary.id, modules);
+  if (absl::IsResourceExhausted(image.status())) return nullptr;
+  return image;
+}
+
+bool AdapterStore::HasImage(const std::string& id) const {
+  absl::MutexLock lock(&mu_);
+  const auto found = entries_.find(id);
+  return found != entries_.end() && found->second->image != nullptr;
 }
 
 absl::StatusOr<AdapterSummary> AdapterStore::Publish(const AdapterConfig& config,

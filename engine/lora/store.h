@@ -88,7 +88,8 @@ class AdapterStore {
   // Reads and checks; changes nothing. Errors of reading; kInvalidArgument when the rank is
   // above max_rank; kResourceExhausted when it is larger than max_adapter_bytes.
   absl::StatusOr<AdapterSummary> Inspect(const std::string& dir) const;
-  // Inspect, and known by its id from now on. The directory must stay.
+  // Inspect, and known by its id from now on. The directory must stay. Makes a host copy where
+  // there is none, if there is memory for it now.
   absl::StatusOr<AdapterSummary> Register(const std::string& dir);
   // Registers weights that have no files yet, and begins to bring them onto the device. They stay
   // in host memory until Register names the directory that holds them. Errors as of Inspect.
@@ -118,9 +119,12 @@ class AdapterStore {
   void SetWanted(std::vector<Lease> wanted);
   // Begins what can be begun for them, in this order, and leaves `spare_pages` pages free.
   void Prefetch(int64_t spare_pages);
-  // Evicts adapters without a pin until `pages` pages are free, but none that is wanted at `place`
-  // of that list or before; -1: any. False, with nothing changed, when they are not enough.
-  bool FreePages(int64_t pages, int64_t place);
+  // It is being read, copied or unloaded: TryPin would only say kLoading.
+  bool OnItsWay(const Lease& lease);
+  // Evicts adapters without a pin until they have given back `pages` pages, but none that is wanted
+  // at `place` of that list or before; -1: any. False, with nothing changed, when they have not so
+  // many.
+  bool GiveUpPages(int64_t pages, int64_t place);
   bool copying() const { return !copies_.empty(); }  // a copy to the device is under way
   // Frees the host and device copies. False while pins or a load hold it: no new pin is given then,
   // until a later call returns true or CancelUnload.
@@ -141,6 +145,9 @@ class AdapterStore {
                                            const std::string& where) const;
   absl::StatusOr<Image> MakeImage(const std::string& id,
                                   absl::Span<const AdapterModuleView> modules) const;
+  absl::StatusOr<Image> MakeFirstImage(const AdapterSummary& summary,
+                                       absl::Span<const AdapterModuleView> modules) const;
+  bool HasImage(const std::string& id) const ABSL_LOCKS_EXCLUDED(mu_);
   // Reads the files of a registered adapter, which must still be its own.
   absl::StatusOr<Image> ReadImage(const std::string& dir, const std::string& id) const;
   absl::Status UnregisterEntry(const std::string& id);
@@ -163,7 +170,8 @@ class AdapterStore {
   absl::Status BeginCopy(const Lease& lease, int64_t place);
   template <typename Visit>
   void ForIdle(int64_t place, const Visit& visit) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  bool EvictIdle(int64_t place);
+  int64_t EvictIdle(int64_t place);
+  bool FreePages(int64_t pages, int64_t place);
   void FinishCopies();
   void PrefetchPublished();
   bool PrefetchOne(const Lease& lease, int64_t place, int64_t spare_pages);

@@ -47,6 +47,12 @@ AdapterStore::Next AdapterStore::NextOf(const Entry& entry) const {
   return entry.image != nullptr ? Next::kCopy : Next::kRead;
 }
 
+bool AdapterStore::OnItsWay(const Lease& lease) {
+  FinishCopies();
+  absl::MutexLock lock(&mu_);
+  return NextOf(*lease) == Next::kWait;
+}
+
 absl::StatusOr<AdapterStore::Progress> AdapterStore::TryPin(const Lease& lease, Pin* pin) {
   FinishCopies();
   Next next;
@@ -89,7 +95,7 @@ absl::Status AdapterStore::BeginCopy(const Lease& lease, int64_t place) {
   // Pages that must follow one another may take more than that.
   const auto make = [&] { return DeviceAdapter::Create(*copy.image, memory_, backend_, *stream_); };
   absl::StatusOr<std::shared_ptr<const DeviceAdapter>> device = make();
-  while (absl::IsResourceExhausted(device.status()) && EvictIdle(place)) device = make();
+  while (absl::IsResourceExhausted(device.status()) && EvictIdle(place) > 0) device = make();
   RETURN_IF_ERROR(device.status());
   copy.device = *std::move(device);
   absl::StatusOr<std::unique_ptr<Event>> done = backend_.CreateEvent();
@@ -134,8 +140,8 @@ void AdapterStore::ForIdle(int64_t place, const Visit& visit) {
   for (const Lease& entry : retired_) consider(*entry);
 }
 
-// The one that is wanted last goes; among equals, the least recently used.
-bool AdapterStore::EvictIdle(int64_t place) {
+// The one that is wanted last goes; among equals, the least recently used. Its pages; 0: none went.
+int64_t AdapterStore::EvictIdle(int64_t place) {
   std::shared_ptr<const DeviceAdapter> victim;  // freed after the lock is
   absl::MutexLock lock(&mu_);
   Entry* last = nullptr;
@@ -144,24 +150,31 @@ bool AdapterStore::EvictIdle(int64_t place) {
     const bool later = its_place > last_place;
     if (later || (its_place == last_place && entry.last_use < last->last_use)) last = &entry;
   });
-  if (last == nullptr) return false;
+  if (last == nullptr) return 0;
   victim = std::exchange(last->device, nullptr);
   if (options_.observer != nullptr) options_.observer->OnAdapterEviction();
-  return true;
+  return victim->size_bytes() / memory_.page_bytes();
 }
 
-bool AdapterStore::FreePages(int64_t pages, int64_t place) {
-  const int64_t free = memory_.free_pages();
-  if (free >= pages) return true;
+bool AdapterStore::GiveUpPages(int64_t pages, int64_t place) {
+  if (pages <= 0) return true;
   int64_t idle_bytes = 0;
   {
     absl::MutexLock lock(&mu_);
     ForIdle(place, [&](const Entry& entry) { idle_bytes += entry.device->size_bytes(); });
   }
-  if (free + idle_bytes / memory_.page_bytes() < pages) return false;
-  while (memory_.free_pages() < pages && EvictIdle(place)) {
+  if (idle_bytes / memory_.page_bytes() < pages) return false;
+  while (pages > 0) {
+    const int64_t given = EvictIdle(place);
+    if (given == 0) return false;
+    pages -= given;
   }
-  return memory_.free_pages() >= pages;
+  return true;
+}
+
+// For an adapter: within the limit of all together.
+bool AdapterStore::FreePages(int64_t pages, int64_t place) {
+  return GiveUpPages(pages - memory_.free_pages(), place);
 }
 
 void AdapterStore::SetWanted(std::vector<Lease> wanted) {

@@ -1,7 +1,7 @@
 // One decoder layer, forward and backward: what training, prefill and decoding share.
-//
-//   n1 = rms_norm(x);  q, k, v = linear(n1);  rope(q, k);  o = attention(q, k, v);  h = x +
-//   linear(o) n2 = rms_norm(h);  g, u = linear(n2);  y = h + linear(swiglu(g, u))
+//   n1 = rms_norm(x);  q, k, v = linear(n1);  rope(q, k)
+//   o = attention(q, k, v);  h = x + linear(o)
+//   n2 = rms_norm(h);  g, u = linear(n2);  y = h + linear(swiglu(g, u))
 #ifndef LORAD_ENGINE_MODEL_LAYER_H_
 #define LORAD_ENGINE_MODEL_LAYER_H_
 

@@ -12,9 +12,9 @@ namespace lorad {
 // Draws a token from each row of logits, every row by its own parameters. A row has tokens in order
 // of falling logits, among equals of rising id; this order decides everything below.
 //
-//   weight[i] = SampleWeight(max - logits[i], octaves_per_unit): e^((logits[i] - max) /
-//   temperature)
-//               as a whole number, 0 from about 28 temperatures below the largest
+//   weight[i] = SampleWeight(max - logits[i], octaves_per_unit):
+//               e^((logits[i] - max) / temperature) as a whole number,
+//               0 from about 28 temperatures below the largest
 //   min-p     tokens with weight < min_weight get weight 0
 //   top-k     tokens with a logit below the k-th largest are dropped; equals of it stay
 //   top-p     the shortest beginning of the order stays whose share of the weight reaches top_p
@@ -25,7 +25,7 @@ namespace lorad {
 //
 // Weights are whole numbers, so their sums are exact and CPU and CUDA draw the same ids from the
 // same logits, whatever else is in the batch. Log-probabilities err by 2^-22 (4 + |logprob|).
-// A row with a NaN, with an infinity or without a finite logit gives id -1 and no other answers.
+// A row with a NaN, with +infinity or without a finite logit gives id -1 and no other answers.
 // What needs a sequence's history (penalties) or changes single logits is not done here: those rows
 // go to the host.
 //

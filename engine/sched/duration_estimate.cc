@@ -13,7 +13,7 @@ void DurationEstimate::Observe(absl::Duration sample) {
     ++samples_;
     return;
   }
-  const double bounded = std::min(seconds, 2 * mean_);
+  const double bounded = mean_ > 0 ? std::min(seconds, 2 * mean_) : seconds;
   deviation_ += (std::abs(bounded - mean_) - deviation_) / 4;
   mean_ += (bounded - mean_) / 8;
 }

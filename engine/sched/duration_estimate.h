@@ -8,14 +8,13 @@ namespace lorad {
 
 // A running mean and mean deviation. Source: RFC 6298, gains 1/8 and 1/4. The shortest of the first
 // three samples begins it, because a first call may load code; a later sample counts as twice the
-// mean at most, so that one stall does not stay in memory. Thread-compatible.
+// mean at most unless that is 0, so that one stall does not stay in memory. Thread-compatible.
 class DurationEstimate {
  public:
   // `sample` >= 0.
   void Observe(absl::Duration sample);
 
   bool known() const { return samples_ > 0; }
-  absl::Duration mean() const { return absl::Seconds(mean_); }
   // The mean and three deviations: of normal noise 99 % lie below. Zero before the first sample.
   absl::Duration high() const { return absl::Seconds(mean_ + 3 * deviation_); }
 

@@ -217,8 +217,8 @@ bool Scheduler::Train(bool served) {
     // Whoever waits for a copy runs as soon as it is done.
     pacer_.RunAlone(kTrainingAlone, [this] { return inbox_.pending() || adapters_.copying(); });
   } else if (const int64_t slices = pacer_.RunWithin(budget_.allowance());
-             slices > 0 || !training_.waiting()) {
-    budget_.OnTrained(slices);  // a job that waits is not held up by serving
+             slices > 0 || (training_.active() && !training_.waiting())) {
+    budget_.OnTrained(slices);  // a job that waits or has ended is not held up by serving
   }
   return !training_.waiting();
 }

@@ -184,7 +184,7 @@ void Serving::SetWantedAdapters() {
 }
 
 bool Serving::MakeRoom(int64_t pages, int64_t place) {
-  return cache_.free_pages() >= pages || adapters_.FreePages(pages, place);
+  return adapters_.GiveUpPages(pages - cache_.free_pages(), place);
 }
 
 bool Serving::Reserve(Sequence& sequence, int64_t tokens, int64_t place) {
@@ -193,6 +193,8 @@ bool Serving::Reserve(Sequence& sequence, int64_t tokens, int64_t place) {
 }
 
 Serving::Admission Serving::TryAdmit(Sequence& sequence, int64_t place) {
+  // Its prompt is not looked up in every step until then.
+  if (sequence.lease != nullptr && adapters_.OnItsWay(sequence.lease)) return Admission::kSkipped;
   // One page stays free for each running sequence, so that who is let in is not thrown out at once.
   const int64_t tokens = static_cast<int64_t>(sequence.tokens().size());
   const auto has_room = [&] {
@@ -339,10 +341,9 @@ absl::Status Serving::RunChunk(Sequence& sequence, const Chunk& chunk) {
     const SequenceRows rows = sequence.RowsOf(chunk.begin, chunk.end);
     status = chunk.draws ? runner_.Draw({rows}, chunk.kind, {sequence.generation->NextDraw()},
                                         absl::MakeSpan(&drawn, 1))
-                         : runner_.Forward({rows}, chunk.kind, {});
+                         : runner_.Forward({rows}, chunk.kind);
   }
-  Sequence* const concerned = &sequence;
-  if (!status.ok()) return FailPass({concerned}, status);
+  if (!status.ok()) return FailPass({&sequence}, status);
   sequence.computed = chunk.end;
   if (chunk.kind == PassKind::kMatrix) prefixes_.Keep(sequence);
   if (options_.observer != nullptr) {

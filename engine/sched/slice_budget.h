@@ -54,7 +54,10 @@ class SliceBudget {
   // its token.
   bool OnServed(const ServedStep& step);
   // A step in which there was nothing to serve.
-  void OnIdle() { served_ = false; }
+  void OnIdle() {
+    served_ = false;
+    starved_ = 0;
+  }
 
   // For the training half of the step that OnServed told of. REQUIRES: OnServed came last.
   TrainingAllowance allowance() const;

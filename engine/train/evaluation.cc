@@ -60,8 +60,8 @@ absl::StatusOr<bool> Evaluation::ReadBack(Stream& stream) {
 
 Slice Evaluation::next_slice() const {
   if (read_back_due_) return {SliceKind::kReadBack};
-  // The first slice of a micro-batch makes it up: its rows are counted then.
-  return in_pass_ ? pass_.next_slice() : Slice{SliceKind::kEmbedding};
+  if (in_pass_) return pass_.next_slice();
+  return {SliceKind::kEmbedding, NumTokens(dataset_, plan_.MicroBatch(micro_batch_))};
 }
 
 }  // namespace lorad

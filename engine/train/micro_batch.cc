@@ -4,10 +4,15 @@
 
 namespace lorad {
 
-MicroBatch MakeMicroBatch(const TokenDataset& dataset, absl::Span<const uint32_t> samples) {
-  MicroBatch batch;
+int64_t NumTokens(const TokenDataset& dataset, absl::Span<const uint32_t> samples) {
   int64_t tokens = 0;
   for (const uint32_t index : samples) tokens += dataset.num_tokens(index);
+  return tokens;
+}
+
+MicroBatch MakeMicroBatch(const TokenDataset& dataset, absl::Span<const uint32_t> samples) {
+  MicroBatch batch;
+  const int64_t tokens = NumTokens(dataset, samples);
   batch.ids.reserve(tokens);
   batch.labels.reserve(tokens);
   batch.positions.reserve(tokens);

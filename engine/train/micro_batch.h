@@ -25,6 +25,9 @@ struct MicroBatch {
   int64_t num_samples() const { return static_cast<int64_t>(cu_seqlens.size()) - 1; }
 };
 
+// MicroBatch::num_tokens() of these samples.
+int64_t NumTokens(const TokenDataset& dataset, absl::Span<const uint32_t> samples);
+
 MicroBatch MakeMicroBatch(const TokenDataset& dataset, absl::Span<const uint32_t> samples);
 
 }  // namespace lorad

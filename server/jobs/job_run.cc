@@ -83,14 +83,17 @@ bool JobRun::AwaitStopRequest() {
 }
 
 void JobRun::WithdrawReplaced() {
-  std::vector<std::string> replaced;
-  {
-    absl::MutexLock lock(&mu_);
-    replaced.swap(replaced_);
-  }
-  if (replaced.empty()) return;
   const std::string name = record_->Snapshot().spec().name();
-  for (const std::string& id : replaced) adapters_->Withdraw(name, id);
+  while (true) {
+    std::string id;  // one at a time: those behind it may yet be published again
+    {
+      absl::MutexLock lock(&mu_);
+      if (replaced_.empty()) return;
+      id = std::move(replaced_.back());
+      replaced_.pop_back();
+    }
+    adapters_->Withdraw(name, id);
+  }
 }
 
 bool JobRun::discard() const {
@@ -178,6 +181,10 @@ void JobRun::OnCheckpoint(const CheckpointReport& report) {
 void JobRun::OnPublication(const PublicationReport& report) {
   if (observer_ != nullptr) observer_->OnPublication(report);
   const std::string name = record_->Snapshot().spec().name();
+  {
+    absl::MutexLock lock(&mu_);
+    std::erase(replaced_, report.adapter_id);  // the best adapter may be an earlier checkpoint's
+  }
   const absl::Status status = adapters_->Provide(name, report.adapter_id);
   {
     absl::MutexLock lock(&mu_);

@@ -41,10 +41,10 @@ TrainingMetrics::TrainingMetrics(prometheus::Registry& registry) {
   checkpoint_seconds_ = &NewHistogram(registry, "lorad_checkpoint_write_seconds",
                                       "Time to write one checkpoint durably.", kTokenSeconds);
   checkpoint_bytes_ = &NewGauge(registry, "lorad_checkpoint_bytes", "Size of the last checkpoint.");
-  publication_seconds_ = &NewHistogram(
-      registry, "lorad_adapter_publication_seconds",
-      "From a finished job's last weights until its adapter can be served, from memory.",
-      kTokenSeconds);
+  publication_seconds_ = &NewHistogram(registry, "lorad_adapter_publication_seconds",
+                                       "From a checkpoint's or a finished job's weights until the "
+                                       "adapter can be served, from memory.",
+                                       kTokenSeconds);
   last_checkpoint_ = &NewGauge(registry, "lorad_checkpoint_last_success_timestamp_seconds",
                                "Unix time of the last checkpoint written; 0: none yet.");
 }

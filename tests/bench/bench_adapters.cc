@@ -19,6 +19,7 @@
 #include "engine/model/modules.h"
 #include "engine/sched/kv_adapter_memory.h"
 #include "engine/train/adapter_snapshot.h"
+#include "tests/bench/shapes.h"
 
 namespace lorad::bench {
 namespace {
@@ -36,17 +37,6 @@ void OrDie(const absl::Status& status) {
   if (status.ok()) return;
   std::fprintf(stderr, "%s\n", status.ToString().c_str());
   std::exit(1);
-}
-
-ModelConfig Llama8B() {
-  ModelConfig config;
-  config.num_layers = 32;
-  config.hidden_size = 4096;
-  config.intermediate_size = 14336;
-  config.num_heads = 32;
-  config.num_kv_heads = 8;
-  config.head_dim = 128;
-  return config;
 }
 
 HostAdapter MakeAdapter(const ModelConfig& config, int32_t rank) {
@@ -126,7 +116,7 @@ void BenchSnapshot(const HostAdapter& adapter, Backend& backend) {
 int Run(const std::string& device, int32_t rank) {
   const SelectedDevice selected = OrDie(SelectDevice(device, /*num_threads=*/0));
   Backend& backend = *selected.backend;
-  const ModelConfig config = Llama8B();
+  const ModelConfig config = OrDie(ShapeConfig("llama3-8b"));
   const KvCacheOptions pages = {.num_layers = config.num_layers,
                                 .num_kv_heads = config.num_kv_heads,
                                 .head_dim = config.head_dim,

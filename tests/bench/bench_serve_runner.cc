@@ -124,7 +124,7 @@ class RunnerDecode final : public DecodeBench {
       for (int64_t begin = 0; begin < options_.context; begin += chunk_tokens_) {
         ids.resize(std::min(chunk_tokens_, options_.context - begin));
         for (int32_t& id : ids) id = RandomId();
-        RETURN_IF_ERROR(runner_->Forward({Row(row, ids, begin)}, PassKind::kMatrix, {}));
+        RETURN_IF_ERROR(runner_->Forward({Row(row, ids, begin)}, PassKind::kMatrix));
       }
     }
     return absl::OkStatus();

@@ -117,6 +117,28 @@ TEST_F(SlowReaderTest, AStalledReaderIsCutOffByTime) {
   EXPECT_LT(text.size(), 511u);
 }
 
+// Its last write has been under way for most of the stall time by then: it has that time again to
+// come to the status.
+TEST_F(SlowReaderTest, AReaderCutOffForItsBacklogHasTimeToSeeWhy) {
+  constexpr absl::Duration kStall = absl::Seconds(3);
+  Restart(int64_t{2} << 20, kStall);
+  script_->token_delay_us = 10'000;
+  v1::GenerateRequest request = LongRequest();
+  request.set_n(16);
+  const absl::Time began = absl::Now();
+  StartSlowReaders(1, request);
+  absl::SleepFor(absl::Milliseconds(300));  // some 30 tokens of each answer: a write is stuck
+  script_->token_delay_us = 1'500'000;      // a pause, then all the rest at once
+  absl::SleepFor(absl::Milliseconds(100));
+  script_->token_delay_us = 0;
+  EXPECT_TRUE(AwaitMetric("lorad_inference_running_requests 0")) << "it is cut off";
+  absl::SleepFor(began + kStall + absl::Milliseconds(700) - absl::Now());
+  std::string text;
+  const grpc::Status status = ReadRest(*readers_[0], &text);
+  EXPECT_GRPC(status, RESOURCE_EXHAUSTED, "more than 2097152 bytes");
+  EXPECT_EQ(Reason(status), "SLOW_READER");
+}
+
 // A client that never reads again holds nothing for longer than twice the limit.
 TEST_F(SlowReaderTest, AReaderThatIsGoneForGoodIsGivenUp) {
   Restart(int64_t{1} << 20, absl::Milliseconds(500));

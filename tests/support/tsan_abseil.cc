@@ -50,6 +50,12 @@ class Call {
     PostUnlock(mu);
     PreLock(mu);
   }
+  // What the condition loaded during the wait was not seen. When it held at once, nobody had given
+  // the mutex up since, and its loads alone order what comes after.
+  void PostWait(void* mu, const absl::Condition& cond) const {
+    PostLock(mu);
+    (void)cond.Eval();
+  }
 };
 
 constexpr unsigned kRead = __tsan_mutex_read_lock;
@@ -114,7 +120,7 @@ void Mutex::Await(const Condition& cond) {
   const Call call;
   call.PreWait(this);
   real(this, cond);
-  call.PostLock(this);
+  call.PostWait(this, cond);
 }
 
 bool Mutex::AwaitWithTimeout(const Condition& cond, absl::Duration timeout) {
@@ -123,7 +129,7 @@ bool Mutex::AwaitWithTimeout(const Condition& cond, absl::Duration timeout) {
   const Call call;
   call.PreWait(this);
   const bool held = real(this, cond, timeout);
-  call.PostLock(this);
+  call.PostWait(this, cond);
   return held;
 }
 
@@ -133,7 +139,7 @@ bool Mutex::AwaitWithDeadline(const Condition& cond, absl::Time deadline) {
   const Call call;
   call.PreWait(this);
   const bool held = real(this, cond, deadline);
-  call.PostLock(this);
+  call.PostWait(this, cond);
   return held;
 }
 
@@ -143,7 +149,7 @@ void Mutex::LockWhen(const Condition& cond) {
   const Call call;
   call.PreLock(this);
   real(this, cond);
-  call.PostLock(this);
+  call.PostWait(this, cond);
 }
 
 bool Mutex::LockWhenWithTimeout(const Condition& cond, absl::Duration timeout) {
@@ -152,7 +158,7 @@ bool Mutex::LockWhenWithTimeout(const Condition& cond, absl::Duration timeout) {
   const Call call;
   call.PreLock(this);
   const bool held = real(this, cond, timeout);
-  call.PostLock(this);
+  call.PostWait(this, cond);
   return held;
 }
 
@@ -162,7 +168,7 @@ bool Mutex::LockWhenWithDeadline(const Condition& cond, absl::Time deadline) {
   const Call call;
   call.PreLock(this);
   const bool held = real(this, cond, deadline);
-  call.PostLock(this);
+  call.PostWait(this, cond);
   return held;
 }
 

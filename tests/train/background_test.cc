@@ -142,6 +142,34 @@ TEST_F(BackgroundTest, CheckpointsArePublishedOnRequest) {
   EXPECT_EQ(finals, 1);
 }
 
+// The checkpoint of the last step is due when the best adapter has been published as the result.
+TEST_F(BackgroundTest, NoCheckpointIsPublishedOverTheResult) {
+  spec_.eval_path = fixture_->WriteRandomRows("eval.jsonl", 6, 2);
+  spec_.eval_steps = 1;
+  spec_.max_steps = 6;
+  spec_.learning_rate = 0.5;  // so that the best is not the last
+  spec_.checkpoint_dir = fixture_->NewDir("checkpoints");
+  spec_.save_steps = 1;
+  spec_.serve_checkpoints = true;
+  Start(Digest);
+  const auto final_published = [this] {
+    return !sink_->publications.empty() && sink_->publications.back().final;
+  };
+  const absl::Time end = absl::Now() + absl::Seconds(60);
+  while (sink_->steps.size() < 6u && absl::Now() < end) job_->Advance();
+  device_->HoldEvents(true);  // keeps the last checkpoint's copies until the result serves
+  while (!final_published() && absl::Now() < end) job_->Advance();
+  ASSERT_TRUE(final_published());
+  device_->HoldEvents(false);
+  Finish();
+  ASSERT_TRUE(sink_->result.has_value()) << sink_->error;
+  EXPECT_LT(sink_->result->best_step, 6);
+  EXPECT_EQ(sink_->checkpoints.back().step, 6);
+  EXPECT_GT(sink_->publications.size(), 1u);
+  EXPECT_TRUE(final_published());
+  EXPECT_EQ(sink_->publications.back().adapter_id, sink_->result->adapter_id);
+}
+
 TEST_F(BackgroundTest, AFailedPublicationIsAWarning) {
   Start([](const AdapterConfig&, absl::Span<const AdapterModuleView>) {
     return absl::ResourceExhaustedError("no room");

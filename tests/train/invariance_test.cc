@@ -109,11 +109,15 @@ class InvarianceTest : public testing::Test {
     EXPECT_OK(memory.adapter.SetWeights(adapter_, *stream));
     Evaluation evaluation(*fixture_.model(), backend, memory.adapter, data_, packing, memory.loss);
     evaluation.Begin(arena);
+    int64_t embedded = 0;
     for (bool more = true; more;) {
+      const Slice slice = evaluation.next_slice();
+      if (slice.kind == SliceKind::kEmbedding) embedded += slice.tokens;
       absl::StatusOr<bool> advanced = evaluation.Advance(*stream);
       EXPECT_OK(advanced);
       more = advanced.ok() && *advanced;
     }
+    EXPECT_EQ(embedded, data_.begins.back()) << "slices are timed by their rows";
     return evaluation.loss();
   }
 

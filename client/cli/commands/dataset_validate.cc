@@ -13,8 +13,7 @@ absl::StatusOr<v1::DatasetReport> Validated(Session& session, const Arguments& a
   const std::string what = arguments.Positional(0);
   std::error_code error;
   if (!std::filesystem::is_regular_file(what, error)) {
-    return DatasetClient(session.connection())
-        .Validate(what, static_cast<int32_t>(arguments.Int("max_seq_length")));
+    return DatasetClient(session.connection()).Validate(what, arguments.Int32("max_seq_length"));
   }
   ASSIGN_OR_RETURN(
       const auto reply,

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -57,9 +56,9 @@ const InputKinds& GenerateInputs() {
 
 absl::StatusOr<v1::GenerateRequest> SharedRequest(const Arguments& arguments) {
   v1::GenerateRequest request;
-  request.set_max_tokens(static_cast<int32_t>(arguments.Int("max_tokens")));
+  request.set_max_tokens(arguments.Int32("max_tokens"));
   if (arguments.Has("temperature")) request.set_temperature(arguments.Double("temperature"));
-  request.set_top_k(static_cast<int32_t>(arguments.Int("top_k")));
+  request.set_top_k(arguments.Int32("top_k"));
   if (arguments.Has("top_p")) request.set_top_p(arguments.Double("top_p"));
   request.set_min_p(arguments.Double("min_p"));
   if (arguments.Has("repetition_penalty")) {
@@ -67,7 +66,7 @@ absl::StatusOr<v1::GenerateRequest> SharedRequest(const Arguments& arguments) {
   }
   request.set_presence_penalty(arguments.Double("presence_penalty"));
   request.set_frequency_penalty(arguments.Double("frequency_penalty"));
-  request.set_n(static_cast<int32_t>(arguments.Int("n")));
+  request.set_n(arguments.Int32("n"));
   if (arguments.Has("seed")) request.set_seed(arguments.Uint("seed"));
   for (const std::string& stop : arguments.List("stop")) request.add_stop(stop);
   if (arguments.Has("stop_ids")) {
@@ -75,13 +74,8 @@ absl::StatusOr<v1::GenerateRequest> SharedRequest(const Arguments& arguments) {
     request.mutable_stop_ids()->Add(ids.begin(), ids.end());
   }
   request.set_ignore_eos(arguments.Bool("ignore_eos"));
-  // The server refuses what is out of its range; what is out of the field's must not look as if in.
-  request.set_priority(static_cast<int32_t>(
-      std::clamp<int64_t>(arguments.Int("priority"), std::numeric_limits<int32_t>::min(),
-                          std::numeric_limits<int32_t>::max())));
-  if (arguments.Has("logprobs")) {
-    request.set_logprobs(static_cast<int32_t>(arguments.Int("logprobs")));
-  }
+  request.set_priority(arguments.Int32("priority"));
+  if (arguments.Has("logprobs")) request.set_logprobs(arguments.Int32("logprobs"));
   if (arguments.Has("add_special_tokens")) {
     request.set_add_special_tokens(arguments.Bool("add_special_tokens"));
   }

@@ -19,21 +19,18 @@ using NodeSet = std::vector<int32_t>;  // ascending; splits are followed and lef
 class SubsetConstruction {
  public:
   SubsetConstruction(const Nfa& nfa, AutomatonBudget* budget)
-      : nfa_(nfa), budget_(budget), seen_(nfa.nodes.size(), 0) {}
+      : nfa_(nfa), budget_(budget), given_(*budget), seen_(nfa.nodes.size(), 0) {}
 
   absl::StatusOr<Automaton> Run() {
     FindClasses();
     StateOf({nfa_.start});
     for (size_t state = 0; state < sets_.size() && !exhausted_; ++state) Expand(state);
-    if (exhausted_) {
-      return absl::InvalidArgumentError(
-          "its deterministic automaton is too large; ask for shorter counted repetitions ({m,n}, "
-          "maxLength, maxItems), above all after '.*' and the like");
-    }
+    if (exhausted_) return TooLarge();
     return std::move(automaton_);
   }
 
  private:
+  absl::Status TooLarge() const;
   void FindClasses();
   void Expand(size_t state);
   void Collect(int32_t node, NodeSet* set);
@@ -41,6 +38,7 @@ class SubsetConstruction {
 
   const Nfa& nfa_;
   AutomatonBudget* const budget_;
+  const AutomatonBudget given_;  // what was left at the start
   Automaton automaton_;
   bool exhausted_ = false;
   std::vector<NodeSet> sets_;  // by state
@@ -50,6 +48,17 @@ class SubsetConstruction {
   std::vector<int32_t> pending_;
   std::vector<NodeSet> targets_;  // by class
 };
+
+absl::Status SubsetConstruction::TooLarge() const {
+  const bool cells = budget_->cells < 0;
+  const int64_t left = cells ? given_.cells : given_.work;
+  const int64_t all = cells ? AutomatonBudget{}.cells : AutomatonBudget{}.work;
+  return absl::InvalidArgumentError(
+      absl::StrCat("its deterministic automaton needs more than ", left,
+                   cells ? " cells" : " steps to build", ", which are left of ", all,
+                   " for the whole constraint; ask for shorter counted repetitions "
+                   "({m,n}, maxLength, maxItems), above all after '.*' and the like"));
+}
 
 void SubsetConstruction::FindClasses() {
   std::bitset<257> begins;

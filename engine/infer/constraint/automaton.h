@@ -42,8 +42,8 @@ struct AutomatonBudget {
 };
 
 // Thompson's construction, then subsets (Hopcroft, Motwani and Ullman, 2006, sections 2.3 and
-// 3.2). kInvalidArgument when `budget` is exhausted, naming the innermost repetition that was
-// unfolded. Takes what it uses off `budget`.
+// 3.2). kInvalidArgument when `budget` is exhausted, naming what was left of it; where it is the
+// nodes, also the innermost repetition that was being unfolded. Takes what it uses off `budget`.
 absl::StatusOr<Automaton> BuildAutomaton(const Expression& body, AutomatonBudget* budget);
 
 }  // namespace lorad

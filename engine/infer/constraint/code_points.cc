@@ -81,10 +81,6 @@ CodePoints Without(const CodePoints& set, const CodePoints& taken) {
   return Complement(Union(Complement(set), taken));
 }
 
-CodePoints Intersection(const CodePoints& a, const CodePoints& b) {
-  return Complement(Union(Complement(a), Complement(b)));
-}
-
 CodePoints AllCodePoints() { return Complement({}); }
 
 std::vector<ByteSequence> Utf8Sequences(const CodePoints& set) {

@@ -23,7 +23,6 @@ CodePoints Union(const CodePoints& a, const CodePoints& b);
 // All characters that are not in `set`.
 CodePoints Complement(const CodePoints& set);
 CodePoints Without(const CodePoints& set, const CodePoints& taken);
-CodePoints Intersection(const CodePoints& a, const CodePoints& b);
 CodePoints AllCodePoints();
 
 struct ByteRange {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "engine/core/check.h"
 #include "engine/infer/constraint/token_classes.h"
 
 namespace lorad {
@@ -165,7 +166,7 @@ std::shared_ptr<const TokenMask> Constraint::Allowed(const State& state) const {
 Constraint::State Constraint::Start() const {
   StackPool pool(grammar_);
   StackSet open;
-  pool.Open(grammar_.Start(0), kBottom, &open);
+  LORAD_CHECK(pool.Open(grammar_.Start(0), kBottom, &open));  // Grammar::Create refuses others
   return Export(pool, open);
 }
 

@@ -43,7 +43,8 @@ class Constraint {
   // The tokens after which the text can still be completed. End-of-sequence ids are not among
   // them: see State::complete.
   std::shared_ptr<const TokenMask> Allowed(const State& state) const;
-  // Goes on by one token; false, leaving `state` as it was, when Allowed does not have it.
+  // Goes on by one token; false, leaving `state` as it was, when Allowed does not have it, or the
+  // text could then be meant in more than kMaxStacks ways.
   bool Advance(int32_t token, State* state) const;
   // The same by any bytes.
   bool AdvanceBytes(std::string_view bytes, State* state) const;

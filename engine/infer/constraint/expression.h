@@ -38,7 +38,7 @@ struct Expression {
 };
 
 struct GrammarRule {
-  std::string name;  // in errors: "json_schema at #/items"
+  std::string name;  // in errors: "at #/items"
   ExpressionPtr body;
 };
 

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/core/status_macros.h"
 #include "engine/infer/constraint/expression.h"
+#include "engine/infer/constraint/stacks.h"
 
 namespace lorad {
 
@@ -26,6 +27,7 @@ absl::StatusOr<Grammar> Grammar::Create(const std::vector<GrammarRule>& rules) {
         absl::StrCat(rules[0].name, ": no finite text satisfies it; nothing could be generated"));
   }
   RETURN_IF_ERROR(grammar.CheckCalls(rules));
+  RETURN_IF_ERROR(grammar.CheckBeginnings(rules));
   return grammar;
 }
 
@@ -122,6 +124,19 @@ absl::Status Grammar::CheckCalls(const std::vector<GrammarRule>& rules) const {
   for (const Automaton::Call& call : calls_) {
     if (starts_[call.rule] != kNoState && Accepts(starts_[call.rule]))
       return absl::InternalError(absl::StrCat(rules[call.rule].name, ": matches the empty text"));
+  }
+  return absl::OkStatus();
+}
+
+// Wherever such a rule is called, no text would get into it.
+absl::Status Grammar::CheckBeginnings(const std::vector<GrammarRule>& rules) const {
+  for (size_t rule = 0; rule < starts_.size(); ++rule) {
+    StackPool pool(*this);
+    StackSet open;
+    if (starts_[rule] == kNoState || pool.Open(starts_[rule], kBottom, &open)) continue;
+    return absl::InvalidArgumentError(absl::StrCat(
+        rules[rule].name, ": a text can begin in more than ", kMaxStacks,
+        " ways, those of the schemas within anyOf and oneOf included; leave alternatives out"));
   }
   return absl::OkStatus();
 }

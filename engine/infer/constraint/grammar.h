@@ -20,7 +20,8 @@ struct GrammarRule;  // expression.h
 class Grammar {
  public:
   // Rule 0 is the whole text. Other rules must not match the empty text. kInvalidArgument, naming
-  // the rule: nothing matches rule 0; a rule begins with itself; the automata are too large.
+  // the rule: nothing matches rule 0; a rule begins with itself; the automata are too large; a text
+  // of a rule can begin in more than kMaxStacks ways (stacks.h).
   static absl::StatusOr<Grammar> Create(const std::vector<GrammarRule>& rules);
 
   int32_t Start(int32_t rule) const { return starts_[rule]; }
@@ -63,6 +64,7 @@ class Grammar {
   void PruneDeadEnds();
   bool CanComplete(const State& state, const std::vector<bool>& alive) const;
   absl::Status CheckCalls(const std::vector<GrammarRule>& rules) const;
+  absl::Status CheckBeginnings(const std::vector<GrammarRule>& rules) const;
 
   std::vector<int32_t> starts_;  // by rule; kNoState: it matches nothing
   std::vector<std::array<uint8_t, 256>> classes_;

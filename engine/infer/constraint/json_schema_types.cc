@@ -192,7 +192,7 @@ absl::StatusOr<ExpressionPtr> JsonSchemaCompiler::Array(const SchemaPlace& place
   const int32_t max = max_items.value_or(more ? kNoLimit : count);
   if ((max != kNoLimit && max < min) || (!more && count < min)) {
     return SchemaError(place, absl::StrCat("at least ", min, " elements are asked, and at most ",
-                                           more ? max : count, " allowed"));
+                                           more ? max : std::min(max, count), " allowed"));
   }
   // From the last element to the first, as in Object.
   ExpressionPtr first = InOrder({}), later = InOrder({});

@@ -44,16 +44,11 @@ class LruCache {
     return inserted;
   }
 
-  size_t size() const ABSL_LOCKS_EXCLUDED(mu_) {
-    absl::MutexLock lock(&mu_);
-    return entries_.size();
-  }
-
  private:
   using Entries = std::list<std::pair<Key, std::shared_ptr<const Value>>>;
 
   const size_t capacity_;
-  mutable absl::Mutex mu_;
+  absl::Mutex mu_;
   Entries entries_ ABSL_GUARDED_BY(mu_);  // the last used first
   absl::flat_hash_map<Key, typename Entries::iterator> index_ ABSL_GUARDED_BY(mu_);
 };

@@ -12,7 +12,8 @@ absl::StatusOr<Nfa> NfaBuilder::Build(const Expression& body) {
   nfa_.start = Begin(body, accept);
   if (!full_) return std::move(nfa_);
   return absl::InvalidArgumentError(
-      absl::StrCat("it needs an automaton of more than ", AutomatonBudget{}.nodes, " nodes",
+      absl::StrCat("it needs an automaton of more than ", max_nodes_, " nodes, which are left of ",
+                   AutomatonBudget{}.nodes, " for the whole constraint",
                    full_at_.empty() ? "" : absl::StrCat("; the limit was reached at ", full_at_),
                    "; repeat less"));
 }

@@ -29,8 +29,6 @@ class SampleRow {
  public:
   __device__ SampleRow(const __nv_bfloat16* logits, int vocab) : logits_(logits), vocab_(vocab) {}
 
-  __device__ int vocab() const { return vocab_; }
-
   // body(logit, id) for each, by all threads of the block, in no order.
   template <typename Body>
   __device__ __forceinline__ void ForEach(Body body) const {

@@ -142,14 +142,29 @@ TEST_F(LoractlTest, GenerateSendsEveryParameter) {
   EXPECT_TRUE(seen.has_logprobs());
   EXPECT_FALSE(seen.add_special_tokens());
   // What was not given is not sent, so that the server's defaults hold.
-  // Not 0, to which its lower half would cut it.
-  ASSERT_EQ(Run({"generate", "--prompt=p", "--priority=4294967296"}), 0);
-  EXPECT_EQ(seen.priority(), std::numeric_limits<int32_t>::max());
+  // Not 0 or 1, to which their lower halves would cut them.
+  constexpr int32_t kLargest = std::numeric_limits<int32_t>::max();
+  ASSERT_EQ(Run({"generate", "--prompt=p", "--priority=4294967296", "--max_tokens=4294967297",
+                 "--top_k=4294967297", "--logprobs=4294967296"}),
+            0);
+  EXPECT_EQ(seen.priority(), kLargest);
+  EXPECT_EQ(seen.max_tokens(), kLargest);
+  EXPECT_EQ(seen.top_k(), kLargest);
+  EXPECT_EQ(seen.logprobs(), kLargest);
   ASSERT_EQ(Run({"generate", "--prompt=p"}), 0);
   EXPECT_EQ(seen.priority(), 0);
   EXPECT_FALSE(seen.has_temperature() || seen.has_top_p() || seen.has_seed() ||
                seen.has_logprobs() || seen.has_add_special_tokens() ||
                seen.has_repetition_penalty());
+}
+
+TEST_F(LoractlTest, TooManyAnswersAreNotCutToOne) {
+  server_.inference.generate = [](grpc::ServerContext*, const v1::GenerateRequest& request,
+                                  FakeInference::Writer*) {
+    return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, absl::StrCat("n is ", request.n()));
+  };
+  EXPECT_NE(Run({"generate", "--prompt=p", "--n=4294967297", "--output=json"}), 0);
+  EXPECT_THAT(err_, HasSubstr("n is 2147483647"));
 }
 
 TEST_F(LoractlTest, SeveralAnswersSayWhichOneTheyAre) {

@@ -79,22 +79,28 @@ class JobManagerTest : public ::testing::Test {
     EXPECT_OK(job);
     return job.ok() ? job->job_id() : "";
   }
-  v1::Job Await(const std::string& job_id, v1::JobState state) {
-    for (int i = 0; i < 5000; ++i) {
-      const v1::Job job = jobs_->Get(job_id).value();
-      if (job.state() == state) return job;
-      EXPECT_FALSE(IsFinal(job.state())) << job.ShortDebugString();
-      if (IsFinal(job.state())) return job;
+  // Whether `condition` comes true, however slowly the disk takes what is written meanwhile.
+  template <typename Condition>
+  static bool Eventually(const Condition& condition) {
+    const absl::Time end = absl::Now() + absl::Seconds(60);
+    while (!condition()) {
+      if (absl::Now() > end) return false;
       absl::SleepFor(absl::Milliseconds(1));
     }
-    ADD_FAILURE() << job_id << " is not " << v1::JobState_Name(state);
-    return {};
+    return true;
+  }
+  v1::Job Await(const std::string& job_id, v1::JobState state) {
+    v1::Job job;
+    EXPECT_TRUE(Eventually([&] {
+      job = jobs_->Get(job_id).value();
+      return job.state() == state || IsFinal(job.state());
+    }));
+    EXPECT_EQ(job.state(), state) << job.ShortDebugString();
+    return job;
   }
   // Waits until the running job has done `step`.
   void AwaitStep(const std::string& job_id, int64_t step) {
-    for (int i = 0; i < 5000 && jobs_->Get(job_id)->last_step().step() < step; ++i) {
-      absl::SleepFor(absl::Milliseconds(1));
-    }
+    EXPECT_TRUE(Eventually([&] { return jobs_->Get(job_id)->last_step().step() >= step; }));
   }
   JobEvents Events(const std::string& job_id) {
     return ReadEvents(*store_, job_id, 0, 10'000).value();
@@ -394,12 +400,8 @@ TEST_F(JobManagerTest, TheAdapterServesBeforeItIsDurable) {
   script_->hold_output = true;
   jobs_->Start();
   const std::string id = Submit(Request());
-  absl::StatusOr<ResolvedAdapter> served = adapters_->Resolve("sql");
-  for (int i = 0; i < 5000 && !served.ok(); ++i) {
-    absl::SleepFor(absl::Milliseconds(1));
-    served = adapters_->Resolve("sql");
-  }
-  ASSERT_OK(served);
+  ASSERT_TRUE(Eventually([&] { return adapters_->Resolve("sql").ok(); }));
+  const absl::StatusOr<ResolvedAdapter> served = adapters_->Resolve("sql");
   EXPECT_EQ(jobs_->Get(id)->state(), v1::JOB_STATE_RUNNING);
   EXPECT_OK(engine_->FindAdapter(served->id));
   EXPECT_EQ(adapters_->Resolve(served->ref)->id, served->id);
@@ -426,18 +428,13 @@ TEST_F(JobManagerTest, AnAdapterWhoseFilesCannotBeWrittenIsWithdrawn) {
   script_->fail_output = true;
   jobs_->Start();
   const std::string id = Submit(Request());
-  std::string served = old;
-  for (int i = 0; i < 5000 && served == old; ++i) {
-    absl::SleepFor(absl::Milliseconds(1));
-    served = adapters_->Resolve("sql")->id;
-  }
-  EXPECT_NE(served, old);
+  ASSERT_TRUE(Eventually([&] { return adapters_->Resolve("sql")->id != old; }));
+  const std::string served = adapters_->Resolve("sql")->id;
   script_->hold_output = false;
   EXPECT_THAT(Await(id, v1::JOB_STATE_FAILED).error().status().message(),
               ::testing::HasSubstr("failure to write"));
   // The job is told FAILED a moment before its adapter is withdrawn.
-  for (int i = 0; i < 5000 && engine_->FindAdapter(served).ok(); ++i)
-    absl::SleepFor(absl::Milliseconds(1));
+  EXPECT_TRUE(Eventually([&] { return !engine_->FindAdapter(served).ok(); }));
   EXPECT_EQ(adapters_->Resolve("sql")->id, old);
   EXPECT_THAT(engine_->FindAdapter(served), StatusIs(absl::StatusCode::kNotFound, ""));
   EXPECT_OK(engine_->FindAdapter(old));
@@ -452,12 +449,8 @@ TEST_F(JobManagerTest, CheckpointsServeUntilTheyAreReplaced) {
   const std::string id = Submit(request);
   // The fake's checkpoints hold this; the last one is of step 10, then comes the result.
   const std::string first = Sha256Hex("checkpoint 2"), last = Sha256Hex("checkpoint 10");
-  absl::StatusOr<ResolvedAdapter> served = adapters_->Resolve("sql");
-  for (int i = 0; i < 5000 && (!served.ok() || engine_->FindAdapter(last).ok()); ++i) {
-    absl::SleepFor(absl::Milliseconds(1));
-    served = adapters_->Resolve("sql");
-  }
-  ASSERT_OK(served);
+  EXPECT_TRUE(Eventually(
+      [&] { return adapters_->Resolve("sql").ok() && !engine_->FindAdapter(last).ok(); }));
   script_->hold_output = false;
   const v1::Job job = Await(id, v1::JOB_STATE_SUCCEEDED);
   EXPECT_EQ(adapters_->Resolve("sql")->id, job.result().sha256());
@@ -466,6 +459,26 @@ TEST_F(JobManagerTest, CheckpointsServeUntilTheyAreReplaced) {
     EXPECT_THAT(engine_->FindAdapter(gone), StatusIs(absl::StatusCode::kNotFound, ""));
   EXPECT_THAT(adapters_->Resolve("sql@" + first.substr(0, 12)),
               StatusIs(absl::StatusCode::kNotFound, "sql"));
+}
+
+// As when the best adapter, which is the result, is an earlier checkpoint's.
+TEST_F(JobManagerTest, WhatIsPublishedAgainIsNotWithdrawn) {
+  std::vector<std::string> ids;
+  for (const char* content : {"a", "b"}) {
+    ids.push_back(WriteFakeAdapter(dir_.File(content), content));
+    ASSERT_OK(engine_->RegisterAdapter(dir_.File(content)));
+  }
+  v1::Job job;
+  job.set_job_id("job-1");
+  job.mutable_spec()->set_name("sql");
+  JobRun run(std::make_shared<JobRecord>(store_.get(), job), dir_.path(), adapters_.get(), nullptr);
+  for (const int which : {0, 1, 0}) run.OnPublication({.adapter_id = ids[which]});
+  run.RequestStop(/*discard=*/false);
+  EXPECT_TRUE(run.AwaitStopRequest());  // withdraws what was replaced
+  ASSERT_OK_AND_ASSIGN(const ResolvedAdapter served, adapters_->Resolve("sql"));
+  EXPECT_EQ(served.id, ids[0]);
+  EXPECT_OK(engine_->FindAdapter(ids[0]));
+  EXPECT_THAT(engine_->FindAdapter(ids[1]), StatusIs(absl::StatusCode::kNotFound, ""));
 }
 
 TEST_F(JobManagerTest, ProvidingWhatIsThereChangesNothing) {

@@ -190,10 +190,11 @@ TEST_F(GenerationTest, ADrawnTokenAdvancesAsItsLogitsDo) {
   request_.logprobs = 2;
   request_.stop_strings = {"b"};
   Generation from_logits(request_, limits_), from_token(request_, limits_);
+  Sampler sampler({}, {}, limits_.vocab);
   for (const int32_t id : {'a', 'b'}) {
     ASSERT_OK_AND_ASSIGN(const GenerateDelta expected, from_logits.Advance(Logits(id)));
     ASSERT_OK_AND_ASSIGN(const GenerateDelta delta,
-                         from_token.Advance(LogprobOf(Logits(id), id, 2)));
+                         from_token.Advance(sampler.LogprobOf(Logits(id), id, 2)));
     EXPECT_EQ(delta.ids, expected.ids);
     EXPECT_EQ(delta.text, expected.text);
     ASSERT_EQ(delta.logprobs.size(), 1);

@@ -43,13 +43,17 @@ class RunnerTest : public testing::Test {
       batch.push_back({.ids = prompts_[s], .position = 0, .pages = tables_[s].pages()});
     return batch;
   }
+  // Of each sequence on its own.
   std::vector<std::vector<float>> Logits() {
-    std::vector<float> all(kSequences * vocab());
-    EXPECT_OK(runner().Forward(Batch(), PassKind::kRowInvariant, absl::MakeSpan(all)));
-    std::vector<std::vector<float>> rows;
-    for (int s = 0; s < kSequences; ++s)
-      rows.emplace_back(all.begin() + s * vocab(), all.begin() + (s + 1) * vocab());
-    return rows;
+    std::vector<std::vector<float>> logits;
+    for (const SequenceRows& rows : Batch()) {
+      DrawResult result;
+      EXPECT_OK(runner().Draw({rows}, PassKind::kRowInvariant, {{.logits = true, .params = {}}},
+                              absl::MakeSpan(&result, 1)));
+      logits.emplace_back(result.logits.begin(), result.logits.end());
+      EXPECT_EQ(static_cast<int64_t>(logits.back().size()), vocab());
+    }
+    return logits;
   }
   absl::Status Draw(const std::vector<DrawRequest>& requests, std::vector<DrawResult>& results) {
     return runner().Draw(Batch(), PassKind::kRowInvariant, requests, absl::MakeSpan(results));
@@ -78,7 +82,8 @@ TEST_F(RunnerTest, TokensAreDrawnFromTheLogitsOfTheirRow) {
       const TokenLogprob& token = results[s].token;
       ASSERT_EQ(token.id, RowSampler().Draw(logits[s], requests[s].params)) << s;
       if (s == 0) continue;
-      const TokenLogprob expected = LogprobOf(logits[s], token.id, requests[s].params.top);
+      const TokenLogprob expected =
+          Sampler({}, {}, vocab()).LogprobOf(logits[s], token.id, requests[s].params.top);
       EXPECT_EQ(token.logprob, expected.logprob) << s;
       EXPECT_EQ(token.top, expected.top) << s;
     }
@@ -126,9 +131,6 @@ TEST_F(RunnerTest, RefusesWhatDoesNotFit) {
   EXPECT_THAT(
       Draw({Sampled(1, 0), Sampled(1, 21), Sampled(1, 0)}, results),
       StatusIs(StatusCode::kInvalidArgument, "the 21 likeliest tokens; at most 20 can be listed"));
-  std::vector<float> few(vocab());
-  EXPECT_THAT(runner().Forward(Batch(), PassKind::kRowInvariant, absl::MakeSpan(few)),
-              StatusIs(StatusCode::kInvalidArgument, "logits for 3 sequences"));
   EXPECT_THAT(Draw({}, results), StatusIs(StatusCode::kInvalidArgument, "0 requests"));
   // Nothing of it stays.
   EXPECT_OK(Draw({Sampled(1, 20), Sampled(1, 0), Sampled(1, -1)}, results));

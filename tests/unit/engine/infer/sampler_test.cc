@@ -232,6 +232,10 @@ TEST(SamplerTest, NegativePenaltiesEncourage) {
   EXPECT_EQ(*sampler.Draw(Logits{1.0f, 1.9f}, 1), 0);
 }
 
+TokenLogprob LogprobOf(const Logits& logits, int32_t id, int32_t top) {
+  return Sampler({}, {}, static_cast<int64_t>(logits.size())).LogprobOf(logits, id, top);
+}
+
 TEST(LogprobTest, IsTheSoftmaxOfTheLogits) {
   const TokenLogprob logprob = LogprobOf(kTenths, 0, 3);
   EXPECT_EQ(logprob.id, 0);

@@ -201,6 +201,26 @@ TEST_F(AdapterTiersTest, IdleAdaptersGiveTheirPagesToSequences) {
   EXPECT_EQ(harness_->cache->free_pages(), harness_->cache->num_pages());
 }
 
+// The limit is of adapters: what they give up is any sequence's, however much that wants.
+TEST_F(AdapterTiersTest, AdaptersAtTheirLimitGiveTheirPagesToo) {
+  Start();
+  const int64_t pages = PagesOf(init_);
+  HarnessOptions options;
+  options.kv_pages = pages + 1;
+  options.adapter_limit_bytes = harness_->store->Describe(init_)->device_bytes;
+  Start(std::move(options));
+  harness_->Solo(ServingHarness::Greedy(harness_->Prompt(0, 8), 3, init_));
+  ASSERT_EQ(harness_->cache->lent_pages(), pages);
+  // All pages there are.
+  const auto tokens = static_cast<int>(pages * harness_->cache->page_tokens() + 4);
+  const auto sink = harness_->Submit(ServingHarness::Greedy(harness_->LongPrompt(1, tokens), 5));
+  Steps(1);
+  ASSERT_EQ(sink->ids.size(), 1u);
+  EXPECT_EQ(harness_->evictions, 1);
+  harness_->RunUntilIdle();
+  EXPECT_TRUE(sink->finished(FinishReason::kLength));
+}
+
 TEST_F(AdapterTiersTest, DecodingTakesTheIdleAdaptersBeforeItPreempts) {
   Start();
   const int64_t pages = PagesOf(init_);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "tests/support/failing_backend.h"
 #include "tests/support/temp_dir.h"
 #include "tests/unit/engine/sched/serving_harness.h"
 
@@ -38,18 +39,22 @@ class AdaptersTest : public testing::Test {
     ADD_FAILURE() << "not listed: " << id;
     return ResidentTier::kDisk;
   }
-  // Posts a task and steps until it is answered, or `steps` have passed.
+  // Posts a task and steps until it is answered.
   std::optional<absl::Status> RunTask(AdapterTask::Kind kind, const std::string& id,
-                                      absl::Time deadline = absl::InfiniteFuture(),
-                                      int steps = 2000) {
-    auto answer = std::make_shared<std::optional<absl::Status>>();
-    const absl::Status posted = harness_->scheduler->Post(
-        kind, id, deadline, [answer](const absl::Status& status) { *answer = status; });
+                                      absl::Time deadline = absl::InfiniteFuture()) {
+    struct Answer {
+      std::optional<absl::Status> status;
+      absl::Notification given;
+    };
+    const auto answer = std::make_shared<Answer>();
+    const absl::Status posted =
+        harness_->scheduler->Post(kind, id, deadline, [answer](const absl::Status& status) {
+          answer->status = status;
+          answer->given.Notify();
+        });
     if (!posted.ok()) return posted;
-    for (int i = 0; i < steps && !answer->has_value(); ++i) {
-      if (!harness_->scheduler->RunOneStep()) absl::SleepFor(absl::Milliseconds(1));
-    }
-    return *answer;
+    harness_->RunUntil(answer->given);
+    return answer->status;
   }
 
   TempDir dir_;
@@ -67,6 +72,29 @@ TEST_F(AdaptersTest, RegisteredAdaptersComeToTheDeviceWhenUsed) {
   EXPECT_EQ(harness_->loads, std::vector<std::string>{"host"});
   harness_->Solo(Request(ids_[0]));
   EXPECT_EQ(harness_->loads.size(), 1);
+}
+
+// As after a publication, whose files are registered when they are written.
+TEST_F(AdaptersTest, RegisteringWhatHasAHostCopyMakesNoSecond) {
+  Start();
+  const int64_t pinned = harness_->UsedBytes(MemoryTag::kPinned);
+  EXPECT_EQ(harness_->Register(Dir("adapter_init")), ids_[0]);
+  EXPECT_EQ(harness_->UsedBytes(MemoryTag::kPinned), pinned);
+}
+
+// The files are there: the copy is made when it is needed.
+TEST_F(AdaptersTest, RegisteringNeedsNoPinnedMemory) {
+  auto backend = std::make_unique<FailingBackend>(CreateCpuBackend());
+  FailingBackend& failing = *backend;
+  HarnessOptions options;
+  options.backend = std::move(backend);
+  harness_.emplace(std::move(options));
+  failing.FailAllocation(1, {MemoryTag::kPinned});
+  const std::string id = harness_->Register(harness_->golden.AdapterDir("adapter_init"));
+  EXPECT_TRUE(failing.refusal().has_value());
+  EXPECT_EQ(TierOf(id), ResidentTier::kDisk);
+  EXPECT_TRUE(harness_->Solo(Request(id))->finished(FinishReason::kLength));
+  EXPECT_EQ(harness_->loads, std::vector<std::string>{"disk"});
 }
 
 TEST_F(AdaptersTest, UnknownAdaptersAreNotFound) {

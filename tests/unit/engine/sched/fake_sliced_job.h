@@ -77,6 +77,7 @@ class FakeSlicedJob : public SlicedJob {
       --waits_;
       return state_;
     }
+    if (failed_) return End(TrainingState::kFailed);
     const FakeSlice& slice = slices_[begun_++ % slices_.size()];
     EXPECT_LT(queued_.size(), static_cast<size_t>(kMaxQueuedSlices));
     clock_.Advance(absl::Microseconds(20));
@@ -86,13 +87,17 @@ class FakeSlicedJob : public SlicedJob {
     if (Blocks(slice.slice.kind)) clock_.AdvanceTo(free_at_);
     return begun_ == limit_ ? End(TrainingState::kFinished) : state_;
   }
-  bool waiting() const override { return waits_ > 0; }
+  bool waiting() const override { return waits_ > 0 || failed_; }
   Slice next_slice() const override {
     EXPECT_FALSE(waiting());
     return slices_[begun_ % slices_.size()].slice;
   }
   absl::Duration AwaitSlice() override {
-    if (state_ != TrainingState::kRunning) return absl::ZeroDuration();
+    if (state_ != TrainingState::kRunning || failed_) return absl::ZeroDuration();
+    if (awaited_++ == fail_at_) {
+      failed_ = true;
+      return absl::ZeroDuration();
+    }
     const auto [took, done] = queued_.front();
     queued_.pop_front();
     clock_.AdvanceTo(done);
@@ -103,6 +108,9 @@ class FakeSlicedJob : public SlicedJob {
 
   // It has no slice for its next owner until it has been asked `times` times.
   void Wait(int64_t times) { waits_ = times; }
+  // Slice number `slice`, from 0, will fail on the device. The job then waits, as for a file that
+  // is being written, and ends when it is asked.
+  void FailAt(int64_t slice) { fail_at_ = slice; }
 
   int64_t begun() const { return begun_; }
   absl::Duration busy() const { return busy_; }
@@ -119,6 +127,8 @@ class FakeSlicedJob : public SlicedJob {
     state_ = state;
     if (state == TrainingState::kFinished)
       sink_->OnFinish({});
+    else if (state == TrainingState::kFailed)
+      sink_->OnError(absl::InternalError("the device has failed"));
     else
       sink_->OnStopped(-1);
     return state_;
@@ -131,6 +141,8 @@ class FakeSlicedJob : public SlicedJob {
   TrainingState state_ = TrainingState::kReady;
   bool stop_ = false;
   int64_t waits_ = 0;
+  int64_t awaited_ = 0, fail_at_ = -1;
+  bool failed_ = false;
   int64_t begun_ = 0;
   absl::Duration busy_;
   std::deque<Queued> queued_;

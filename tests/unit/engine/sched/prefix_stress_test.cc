@@ -100,7 +100,7 @@ class PrefixStressTest : public testing::Test {
   void CheckNothingIsLost() {
     KvCache& cache = *harness_->cache;
     EXPECT_EQ(cache.used_pages(), 0);
-    EXPECT_TRUE(harness_->store->FreePages(cache.num_pages(), /*place=*/-1));
+    EXPECT_TRUE(harness_->store->GiveUpPages(cache.lent_pages(), /*place=*/-1));
     EXPECT_EQ(cache.lent_pages(), 0);
     KvTable all;
     EXPECT_TRUE(cache.Reserve(all, cache.capacity_tokens()));

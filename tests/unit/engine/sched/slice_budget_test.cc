@@ -129,6 +129,23 @@ TEST_F(SliceBudgetTest, PatienceEnds) {
   EXPECT_EQ(forced, 8);  // every eighth step, from the eighth on
 }
 
+// While nothing is served training has all the time, so it has not waited.
+TEST_F(SliceBudgetTest, PatienceBeginsAnewAfterAnIdleStep) {
+  SliceBudgetOptions options = Target(10);
+  options.patience_steps = 3;
+  SliceBudget budget(options);
+  const auto starve = [&] {
+    Serve(budget, Ms(12));
+    const bool forced = budget.allowance().at_least_one;
+    budget.OnTrained(0);
+    return forced;
+  };
+  for (int i = 0; i < 3; ++i) EXPECT_FALSE(starve());
+  budget.OnIdle();
+  for (int i = 0; i < 3; ++i) EXPECT_FALSE(starve()) << i;
+  EXPECT_TRUE(starve());
+}
+
 TEST_F(SliceBudgetTest, TellsOfLateTokens) {
   SliceBudget budget(Target(10));
   EXPECT_FALSE(Serve(budget, Ms(20)));  // there was no token before

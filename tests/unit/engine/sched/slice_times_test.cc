@@ -27,10 +27,17 @@ TEST(DurationEstimateTest, GainsAreThoseOfRfc6298) {
   DurationEstimate estimate;
   for (int i = 0; i < 3; ++i) estimate.Observe(Ms(8));
   estimate.Observe(Ms(12));
-  EXPECT_DOUBLE_EQ(InMs(estimate.mean()), 8.5);
   EXPECT_DOUBLE_EQ(InMs(estimate.high()), 8.5 + 3 * 1);
   estimate.Observe(Ms(1000));  // counts as 17
-  EXPECT_DOUBLE_EQ(InMs(estimate.mean()), 8.5 + 8.5 / 8);
+  EXPECT_DOUBLE_EQ(InMs(estimate.high()), 8.5 + 8.5 / 8 + 3 * (1 + (8.5 - 1) / 4));
+}
+
+// Twice nothing would be nothing for ever.
+TEST(DurationEstimateTest, RisesFromZero) {
+  DurationEstimate estimate;
+  for (int i = 0; i < 3; ++i) estimate.Observe(absl::ZeroDuration());
+  estimate.Observe(Ms(8));
+  EXPECT_DOUBLE_EQ(InMs(estimate.high()), 8.0 / 8 + 3 * (8.0 / 4));
 }
 
 TEST(DurationEstimateTest, FollowsAChangeForGood) {

@@ -155,6 +155,22 @@ TEST_F(TrainingPacerTest, AJobThatWaitsIsAskedAndKeepsTheDeviceFromNobody) {
   EXPECT_GT(job.begun(), begun);
 }
 
+TEST_F(TrainingPacerTest, NothingIsLearnedFromASliceThatFailed) {
+  const std::vector<FakeSlice> slices = {{{SliceKind::kForwardQkv, 64}, absl::Milliseconds(50)},
+                                         {{SliceKind::kBackwardQkv, 64}, absl::Milliseconds(50)}};
+  Start(slices).FailAt(1);
+  EXPECT_EQ(pacer_.RunWithin({absl::InfinitePast(), true}), 1);
+  EXPECT_EQ(pacer_.RunWithin({absl::InfinitePast(), true}), 1);
+  EXPECT_TRUE(slot_.active()) << "it waits for its files";
+  EXPECT_NEAR(observer_.total, 0.05, 1e-9);
+  pacer_.RunWithin({absl::InfinitePast(), false});
+  EXPECT_FALSE(sink_->error.ok());
+  // The kind that failed is taken for as long as the longest that is known, not for nothing.
+  sink_ = std::make_shared<RecordingTrainingSink>();
+  Start({slices[1]});
+  EXPECT_EQ(pacer_.RunWithin({clock_.now() + absl::Milliseconds(10), false}), 0);
+}
+
 TEST_F(TrainingPacerTest, WithoutAJobNothingHappens) {
   pacer_.RunAlone(absl::Milliseconds(20), [] { return false; });
   EXPECT_EQ(pacer_.RunWithin({absl::InfiniteFuture(), true}), 0);

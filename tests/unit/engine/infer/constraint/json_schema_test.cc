@@ -182,7 +182,12 @@ TEST(JsonSchemaTest, NamesWhatItRefusesAndWhere) {
   refuses(R"({"required":"a"})", "required must be a list");
   refuses(R"({"properties":[]})", "properties must be an object");
   refuses(R"({"type":"array","items":[{}]})", "prefixItems");
-  refuses(R"({"type":"array","minItems":3,"maxItems":2})", "at least 3 elements");
+  refuses(R"({"type":"array","minItems":3,"maxItems":2})",
+          "at least 3 elements are asked, and at most 2 allowed");
+  refuses(R"({"prefixItems":[{},{},{}],"minItems":2,"maxItems":1})",
+          "at least 2 elements are asked, and at most 1 allowed");
+  refuses(R"({"prefixItems":[{}],"minItems":2})",
+          "at least 2 elements are asked, and at most 1 allowed");
   refuses(R"({"type":"array","minItems":-1})", "minItems is -1");
   refuses(R"({"type":"string","maxLength":10001})", "maxLength is 10001");
   refuses(R"({"type":"string","minLength":3,"maxLength":2})", "minLength 3 is above maxLength 2");
@@ -208,6 +213,27 @@ TEST(JsonSchemaTest, NamesWhatItRefusesAndWhere) {
           "it refers to itself with nothing in between");
   refuses(R"({"properties":{"a":{"$ref":"#"}},"required":["a"]})", "no finite text satisfies it");
   refuses(std::string(kMaxSchemaBytes + 1, ' '), "the schema has 262145 bytes");
+}
+
+// anyOf of `outer` schemas, each anyOf of `inner` objects.
+std::string NestedAlternatives(int outer, int inner) {
+  const auto any_of = [](int count, const std::string& schema) {
+    std::string list = schema;
+    for (int i = 1; i < count; ++i) list += "," + schema;
+    return R"({"anyOf":[)" + list + "]}";
+  };
+  return any_of(outer, any_of(inner, R"({"type":"object","properties":{"a":{}}})"));
+}
+
+// All of them would have to be followed at once, and none may be left out silently.
+TEST(JsonSchemaTest, TooManyBeginningsAreRefused) {
+  EXPECT_OK(SchemaGrammar(NestedAlternatives(10, 20)));
+  EXPECT_THAT(
+      SchemaGrammar(NestedAlternatives(15, 20)),
+      StatusIs(StatusCode::kInvalidArgument, "at #: a text can begin in more than 256 ways"));
+  EXPECT_THAT(SchemaGrammar(R"({"properties":{"b":)" + NestedAlternatives(15, 20) + "}}"),
+              StatusIs(StatusCode::kInvalidArgument,
+                       "at #/properties/b: a text can begin in more than 256 ways"));
 }
 
 TEST(JsonSchemaTest, LargeSchemasAreBuiltOrRefused) {
