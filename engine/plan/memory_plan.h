@@ -136,8 +136,8 @@ struct MemoryAdvice {
   bool fits = false;
 };
 // Changes in the order of their cost, each on top of the ones before, until the plan fits
-// `budget_bytes`; those that save next to nothing are left out. Empty where it fits as it is. When the last
-// does not fit, nothing does. With `keeps_base` nothing touches the base model's weights.
+// `budget_bytes`; those that save next to nothing are left out. Empty where it fits as it is. When
+// the last does not fit, nothing does. With `keeps_base` nothing touches the base model's weights.
 absl::StatusOr<std::vector<MemoryAdvice>> AdviseMemory(const MemoryRequest& request,
                                                        int64_t budget_bytes,
                                                        bool keeps_base = false);
