@@ -85,7 +85,7 @@ const std::vector<std::string>& GrpcServer::ServiceNames() {
   static const auto* const names = new std::vector<std::string>{
       v1::DatasetService::service_full_name(), v1::JobService::service_full_name(),
       v1::AdapterService::service_full_name(), v1::InferenceService::service_full_name(),
-      v1::AdminService::service_full_name(), v1::PlannerService::service_full_name()};
+      v1::AdminService::service_full_name(),   v1::PlannerService::service_full_name()};
   return *names;
 }
 
