@@ -11,6 +11,7 @@ import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BENCH = pathlib.Path(os.environ.get("LORAD_BENCH_DIR", ROOT / "build" / "cpu" / "bench"))
+TABLE = ROOT / "tests" / "bench" / "reproduce_table.py"
 # Sides of the demo base's linears: hidden 256, 2 key-value heads of 64, MLP 704; 8 layers.
 SIDES = {"q": (256, 256), "k": (128, 256), "v": (128, 256), "o": (256, 256),
          "gate": (704, 256), "up": (704, 256), "down": (256, 704)}
@@ -64,6 +65,19 @@ class ReproduceTest(unittest.TestCase):
             path = pathlib.Path(folder) / "lines.jsonl"
             lines = self.lines("--table=rank", "--steps=1", "--ranks=1,2", "--weights=q", f"--output={path}")
             self.assertEqual([json.loads(line) for line in path.read_text().splitlines()], lines)
+
+    def test_the_table_has_the_means(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "lines.jsonl"
+            lines = self.lines("--table=rank", "--steps=1", "--ranks=1,2", "--weights=q", "--seeds=0,1",
+                               f"--output={path}")
+            self.lines("--table=full_rank", "--steps=1", "--methods=lora", f"--output={path}")
+            text = subprocess.run(["python3", TABLE, path], capture_output=True, text=True, check=True).stdout
+        losses = [line["eval_loss"] for line in lines if line["rank"] == 2]
+        self.assertEqual(len(losses), 2)
+        self.assertIn("| weights | rank 1 | rank 2 |", text)
+        self.assertIn(f"{sum(losses) / 2:.4f} ({min(losses):.4f} to {max(losses):.4f}) |", text)
+        self.assertIn("| lora | none | 16 | 598,016 | ", text)
 
     def test_a_run_that_fails_says_why(self):
         code, lines, _ = run("--table=rank", "--steps=1", "--ranks=129,1", "--weights=v")
