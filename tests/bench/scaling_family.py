@@ -72,11 +72,11 @@ def settings(args, hidden, layers, heads, tokens):
 
 
 def corpus(args):
-    """Tokenizer, training and held-out ids; made once for the whole family."""
+    """Tokenizer, training and held-out ids; made once for the whole family, kept in --work."""
     import torch
     from tokenizers import Tokenizer
 
-    stored = args.work / f"corpus-{args.seed}-{args.documents}-{args.held_out_documents}-{args.vocab}.pt"
+    stored = args.work / "corpus.pt"
     base = settings(args, *SIZES[0], args.batch * args.context)
     if stored.exists():
         return Tokenizer.from_file(str(args.work / "tokenizer.json")), *torch.load(stored)
@@ -176,6 +176,9 @@ def parse_args():
     add("--lr_times_width", type=float, default=0.16, help="peak learning rate times the hidden size")
     add("--threads", type=int, default=1)
     args = parser.parse_args()
+    # A folder for each corpus, so that none is taken for another's.
+    of_corpus = (args.seed, args.documents, args.held_out_documents, args.tokenizer_documents, args.vocab)
+    args.work /= "-".join(map(str, of_corpus))
     for budget in args.tokens or ():
         if budget < args.batch * args.context:
             parser.error(f"--tokens has {budget}; a step alone takes {args.batch * args.context}: give more")
