@@ -234,7 +234,7 @@ def train(model, tokens, args, device, training):
     )
 
 
-def parse_args():
+def parse_args(arguments=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -261,7 +261,7 @@ def parse_args():
     add("--processes", type=int, default=os.cpu_count())
     add("--compile", action=argparse.BooleanOptionalAction, default=True)
     add("--cpu", action="store_true")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def main():

@@ -52,10 +52,10 @@ absl::Status CheckRanges(const LoraSpec& spec) {
   return absl::OkStatus();
 }
 
-absl::Status CheckRank(const LoraSpec& spec, const ModelConfig& config, ModuleId id) {
+absl::Status CheckRank(int32_t r, const ModelConfig& config, ModuleId id) {
   const int64_t in = InFeatures(config, id.projection), out = OutFeatures(config, id.projection);
-  if (spec.r <= std::min(in, out)) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("r is ", spec.r, "; it must be at most ",
+  if (r <= std::min(in, out)) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("r is ", r, "; it must be at most ",
                                                  std::min(in, out), ", the smaller side of ",
                                                  ModulePath(id), " [", out, ", ", in, "]"));
 }
@@ -76,7 +76,7 @@ absl::StatusOr<HostAdapter> EmptyAdapter(const LoraSpec& spec, const ModelConfig
   adapter.config.use_rslora = spec.use_rslora;
   adapter.config.target_modules = TargetNames(modules, config);
   for (const ModuleId id : modules) {
-    RETURN_IF_ERROR(CheckRank(spec, config, id));
+    RETURN_IF_ERROR(CheckRank(spec.r, config, id));
     AdapterModule& module = adapter.modules.emplace_back();
     module.id = id;
     module.rank = spec.r;
@@ -92,28 +92,42 @@ absl::Status WarmStartError(const std::string& dir, const std::string& what) {
                                                  "start without it"));
 }
 
-absl::Status CheckSameModules(const HostAdapter& expected, const HostAdapter& found,
+absl::Status CheckSameModules(const std::vector<ModuleId>& expected, const HostAdapter& found,
                               const std::string& dir) {
-  const auto has = [](const HostAdapter& adapter, ModuleId id) {
-    return std::any_of(adapter.modules.begin(), adapter.modules.end(),
-                       [&](const AdapterModule& module) { return module.id == id; });
+  std::vector<ModuleId> adapted;
+  for (const AdapterModule& module : found.modules) adapted.push_back(module.id);
+  const auto has = [](const std::vector<ModuleId>& modules, ModuleId id) {
+    return std::find(modules.begin(), modules.end(), id) != modules.end();
   };
-  for (const AdapterModule& module : expected.modules)
-    if (!has(found, module.id))
-      return WarmStartError(dir, absl::StrCat("target_modules has ", ModulePath(module.id),
+  for (const ModuleId id : expected)
+    if (!has(adapted, id))
+      return WarmStartError(dir, absl::StrCat("target_modules has ", ModulePath(id),
                                               ", which the adapter does not adapt"));
-  for (const AdapterModule& module : found.modules) {
-    if (!has(expected, module.id))
-      return WarmStartError(dir, absl::StrCat("the adapter adapts ", ModulePath(module.id),
+  for (const ModuleId id : adapted)
+    if (!has(expected, id))
+      return WarmStartError(dir, absl::StrCat("the adapter adapts ", ModulePath(id),
                                               ", which target_modules leaves out"));
-    if (module.rank != expected.config.r)
-      return WarmStartError(dir, absl::StrCat("r is ", expected.config.r, ", the adapter's is ",
-                                              module.rank, " in ", ModulePath(module.id)));
-    if (module.alpha != expected.config.lora_alpha)
-      return WarmStartError(
-          dir, absl::StrCat("lora_alpha is ", expected.config.lora_alpha, ", the adapter's is ",
-                            module.alpha, " in ", ModulePath(module.id)));
-  }
+  return absl::OkStatus();
+}
+
+int32_t LargestRank(const HostAdapter& adapter) {
+  int32_t rank = 0;
+  for (const AdapterModule& module : adapter.modules) rank = std::max(rank, module.rank);
+  return rank;
+}
+
+// rank_pattern and alpha_pattern are the adapter's own; only what they deviate from is compared.
+absl::Status CheckSameSettings(const LoraSpec& spec, const HostAdapter& found,
+                               const std::string& dir) {
+  const auto differs = [&dir](const char* name, auto expected, auto adapters) {
+    return WarmStartError(dir,
+                          absl::StrCat(name, " is ", expected, ", the adapter's is ", adapters));
+  };
+  if (found.config.use_rslora != spec.use_rslora)
+    return differs("use_rslora", spec.use_rslora, found.config.use_rslora);
+  if (const int32_t rank = LargestRank(found); rank != spec.r) return differs("r", spec.r, rank);
+  if (found.config.lora_alpha != spec.lora_alpha)
+    return differs("lora_alpha", spec.lora_alpha, found.config.lora_alpha);
   return absl::OkStatus();
 }
 
@@ -149,17 +163,16 @@ absl::StatusOr<HostAdapter> InitialAdapter(const LoraSpec& spec, const ModelConf
 
 absl::StatusOr<HostAdapter> WarmStartAdapter(const LoraSpec& spec, const ModelConfig& config,
                                              const std::string& peft_dir) {
-  ASSIGN_OR_RETURN(HostAdapter adapter, EmptyAdapter(spec, config));
-  ASSIGN_OR_RETURN(HostAdapter warm, ReadPeftAdapter(peft_dir, config));
-  if (warm.config.use_rslora != spec.use_rslora)
-    return WarmStartError(peft_dir, absl::StrCat("use_rslora is ", spec.use_rslora,
-                                                 ", the adapter's is ", warm.config.use_rslora));
-  RETURN_IF_ERROR(CheckSameModules(adapter, warm, peft_dir));
-  adapter.config.base_model_name_or_path = warm.config.base_model_name_or_path;
-  for (size_t i = 0; i < adapter.modules.size(); ++i) {
-    adapter.modules[i].a = std::move(warm.modules[i].a);
-    adapter.modules[i].b = std::move(warm.modules[i].b);
-  }
+  RETURN_IF_ERROR(CheckRanges(spec));
+  ASSIGN_OR_RETURN(const std::vector<ModuleId> modules, MatchTargets(config, spec.target_modules));
+  ASSIGN_OR_RETURN(HostAdapter adapter, ReadPeftAdapter(peft_dir, config));
+  RETURN_IF_ERROR(CheckSameModules(modules, adapter, peft_dir));
+  RETURN_IF_ERROR(CheckSameSettings(spec, adapter, peft_dir));
+  for (const AdapterModule& module : adapter.modules)
+    RETURN_IF_ERROR(CheckRank(module.rank, config, module.id));
+  adapter.config.r = spec.r;
+  adapter.config.lora_dropout = spec.lora_dropout;
+  adapter.config.target_modules = TargetNames(modules, config);
   return adapter;
 }
 

@@ -21,9 +21,9 @@ namespace lorad {
 absl::StatusOr<HostAdapter> InitialAdapter(const LoraSpec& spec, const ModelConfig& config,
                                            uint64_t seed);
 
-// The weights of a PEFT directory under the settings of `spec`. kInvalidArgument when its r,
-// lora_alpha, use_rslora or modules are not those of the spec, naming both; errors of
-// ReadPeftAdapter.
+// The adapter of a PEFT directory, with the dropout of `spec`; its rank_pattern and alpha_pattern
+// stay. kInvalidArgument when its largest rank is not the spec's r, or lora_alpha, use_rslora or
+// modules differ, naming both; errors of ReadPeftAdapter.
 absl::StatusOr<HostAdapter> WarmStartAdapter(const LoraSpec& spec, const ModelConfig& config,
                                              const std::string& peft_dir);
 

@@ -1,8 +1,10 @@
 // What must not change the gradient: how a batch is cut, packed or recomputed.
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <numeric>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/plan/activation_checkpointing.h"
@@ -202,6 +204,34 @@ TEST_F(InvarianceTest, PackedAndUnpackedLossesAreEqual) {
         .packing = false, .max_seq_length = 64, .micro_batch_size = rows};
     EXPECT_NEAR(EvalLoss(side_by_side), one_by_one, 1e-6 * one_by_one);
   }
+}
+
+// Ranks of a module's own, as a rank_pattern gives them: what is zero in A and in B gets no
+// gradient, so cutting it off leaves everything else alone.
+TEST_F(InvarianceTest, CuttingOffZerosOfTheRankChangesNothing) {
+  HostAdapter mixed = adapter_;
+  for (size_t i = 0; i < adapter_.modules.size(); i += 2) {
+    AdapterModule &padded = adapter_.modules[i], &cut = mixed.modules[i];
+    const int64_t in = static_cast<int64_t>(padded.a.size()) / padded.rank;
+    cut.rank = 2;
+    cut.a.resize(2 * in);
+    cut.b.clear();
+    std::fill(padded.a.begin() + 2 * in, padded.a.end(), 0.0f);
+    for (size_t b = 0; b < padded.b.size(); ++b) {
+      if (b % 4 < 2) {
+        cut.b.push_back(padded.b[b]);
+      } else {
+        padded.b[b] = 0;
+      }
+    }
+  }
+  const StepResult padded = Step(InGroups(12, 4), kAllKept, 0);
+  adapter_ = std::move(mixed);
+  const StepResult cut = Step(InGroups(12, 4), kAllKept, 0);
+  ASSERT_GT(padded.outcome.grad_norm, 0);
+  ASSERT_LT(cut.gradient.size(), padded.gradient.size());
+  EXPECT_NEAR(cut.outcome.loss, padded.outcome.loss, 1e-6 * padded.outcome.loss);
+  EXPECT_NEAR(cut.outcome.grad_norm, padded.outcome.grad_norm, 1e-5 * padded.outcome.grad_norm);
 }
 
 // A slice is at most a part of a layer, so that decoding can run in between.

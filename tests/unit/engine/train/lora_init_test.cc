@@ -10,6 +10,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/support/status_matchers.h"
+#include "tests/support/temp_dir.h"
 
 namespace lorad {
 namespace {
@@ -107,6 +108,34 @@ TEST(WarmStartAdapterTest, TakesTheWeights) {
   ASSERT_OK_AND_ASSIGN(const HostAdapter file,
                        ReadPeftAdapter(kModelDir + "/adapter_init", Config()));
   EXPECT_EQ(AdapterDigest(adapter), AdapterDigest(file));
+}
+
+TEST(WarmStartAdapterTest, KeepsRanksAndAlphasOfSingleModules) {
+  LoraSpec spec;
+  spec.r = 64;
+  spec.lora_alpha = 128;
+  spec.target_modules = {"k_proj", "q_proj"};
+  ASSERT_OK_AND_ASSIGN(HostAdapter mixed, InitialAdapter(spec, Config(), 3));
+  spec.r = 128;  // k_proj's smaller side is 64: only a pattern can give q_proj all of its own
+  spec.target_modules = {"q_proj"};
+  ASSERT_OK_AND_ASSIGN(const HostAdapter wide, InitialAdapter(spec, Config(), 3));
+  mixed.modules[0] = wide.modules[0];
+  mixed.modules[1].alpha = 32;
+  mixed.modules[1].scaling = 0.5f;
+  const TempDir dir;
+  ASSERT_OK(WritePeftAdapter(mixed, dir.File("mixed")));
+
+  spec.target_modules = {"k_proj", "q_proj"};
+  ASSERT_OK_AND_ASSIGN(const HostAdapter adapter,
+                       WarmStartAdapter(spec, Config(), dir.File("mixed")));
+  EXPECT_EQ(AdapterDigest(adapter), AdapterDigest(mixed));
+  EXPECT_EQ(adapter.modules[0].rank, 128);
+  EXPECT_EQ(adapter.modules[1].rank, 64);
+  EXPECT_EQ(adapter.modules[1].alpha, 32);
+  EXPECT_EQ(adapter.config.r, 128);
+  spec.r = 64;
+  EXPECT_THAT(WarmStartAdapter(spec, Config(), dir.File("mixed")),
+              StatusIs(kInvalid, "r is 64, the adapter's is 128"));
 }
 
 TEST(WarmStartAdapterTest, NamesWhatDiffers) {
