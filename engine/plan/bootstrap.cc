@@ -111,7 +111,8 @@ Bootstrap::Bootstrap(const PowerLaw& fit, const PowerLawData& data, const Bootst
   }
   const Noise noise = NoiseOf(fit, data, fitted);
   noise_ = StandardDeviation(noise.residuals);
-  const int threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  const int threads = options.threads > 0 ? options.threads : cores;
   ParallelFor(options.draws, threads, [&](int64_t draw) {
     DrawStream stream(options.seed, static_cast<uint32_t>(draw));
     const double scale = stream.ScaleFactor(noise.degrees_of_freedom);

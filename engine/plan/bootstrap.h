@@ -34,6 +34,7 @@ struct BootstrapOptions {
   double confidence = 0.95;  // in (0, 1)
   uint64_t seed = 0;  // same data, options and seed: same intervals, on any number of threads
   double huber_delta = kHuberDelta;
+  int threads = 0;  // 0: one for each core
 };
 
 struct Interval {
