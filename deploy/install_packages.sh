@@ -9,7 +9,7 @@ set -euo pipefail
 build_packages=(
   g++ cmake ninja-build pkg-config ccache ca-certificates
   libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc libabsl-dev
-  nlohmann-json3-dev libpcre2-dev libutf8proc-dev libopenblas-dev libhwy-dev
+  nlohmann-json3-dev libpcre2-dev libutf8proc-dev libopenblas-dev libhwy-dev libnlopt-dev
   libspdlog-dev libssl-dev libsqlite3-dev prometheus-cpp-dev libcpp-httplib-dev
 )
 demo_packages=(jq curl)

@@ -59,6 +59,7 @@ CONFINED = [
     (re.compile(r"^(grpc|grpcpp|google/protobuf)"), ["server/", "client/", "proto/", "tests/"]),
     (re.compile(r"^absl/flags/"), ["server/", "client/", "tests/"]),
     (re.compile(r"^httplib\.h"), ["server/http/", "tests/"]),
+    (re.compile(r"^nlopt\.h"), ["engine/plan/"]),
 ]
 PROJECT = ("engine/", "server/", "client/", "proto/", "lorad/v1/", "google/rpc/", "tests/")
 

@@ -34,6 +34,7 @@ const std::vector<Command>& AllCommands() {
       PlanMemoryCommand(),
       PlanCheckpointingCommand(),
       PlanFlopsCommand(),
+      PlanScalingCommand(),
   };
   return *commands;
 }

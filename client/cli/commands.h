@@ -41,6 +41,7 @@ Command TopCommand();
 Command PlanMemoryCommand();
 Command PlanCheckpointingCommand();
 Command PlanFlopsCommand();
+Command PlanScalingCommand();
 
 }  // namespace lorad::client::cli
 

@@ -63,6 +63,11 @@ std::string PlanMemory(const v1::TrainingPlan& plan) {
   return out;
 }
 
+std::string ForecastText(const v1::JobForecast& forecast) {
+  return absl::StrCat(FormatSignificant(forecast.loss()), " (", FormatSignificant(forecast.lower()),
+                      " to ", FormatSignificant(forecast.upper()), ")");
+}
+
 std::string StateName(v1::JobState state) {
   return v1::JobState_Name(state).substr(sizeof("JOB_STATE_") - 1);
 }
@@ -125,6 +130,9 @@ std::string JobEventLine(const std::string& job_id, const v1::JobEvent& event) {
       return absl::StrCat("adapter ", event.adapter_published().adapter(), " is published");
     case v1::JobEvent::kWarning:
       return absl::StrCat("warning: ", Printable(event.warning().message()));
+    case v1::JobEvent::kForecast:
+      return absl::StrCat("eval loss after step ", event.forecast().final_step(), " will be about ",
+                          ForecastText(event.forecast()));
     case v1::JobEvent::EVENT_NOT_SET:
       return "";
   }

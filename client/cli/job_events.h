@@ -23,6 +23,9 @@ std::string StepDetails(const v1::JobStep& step, double seconds_left);
 // "at most 1.5 GiB", and what a job takes of pinned host memory, if any.
 std::string PlanMemory(const v1::TrainingPlan& plan);
 
+// "1.234 (1.2 to 1.3)".
+std::string ForecastText(const v1::JobForecast& forecast);
+
 // "SUCCEEDED" of JOB_STATE_SUCCEEDED.
 std::string StateName(v1::JobState state);
 

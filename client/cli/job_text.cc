@@ -27,6 +27,9 @@ void AddProgress(const v1::Job& job, Pairs& pairs) {
     pairs.emplace_back("eval loss", absl::StrCat(FormatSignificant(job.last_eval().loss()),
                                                  " after step ", job.last_eval().step()));
   }
+  if (job.has_forecast() && !job.has_result()) {
+    pairs.emplace_back("final eval loss", absl::StrCat("about ", ForecastText(job.forecast())));
+  }
 }
 
 void AddEnd(const v1::Job& job, Pairs& pairs) {

@@ -63,8 +63,9 @@ ROWS = {
          "By why they ended."),
     ],
     "Training": [
-        ("Loss", "none", [(gauge("lorad_training_loss"), "train"), (gauge("lorad_training_eval_loss"), "eval")],
-         "Mean over the target tokens of the last optimiser step; of the last evaluation."),
+        ("Loss", "none", [(gauge("lorad_training_loss"), "train"), (gauge("lorad_training_eval_loss"), "eval"),
+                          (gauge("lorad_job_forecast_eval_loss"), "final eval, {{bound}}")],
+         "Mean over the target tokens of the last optimiser step; of the last evaluation; of the final one, forecast."),
         ("Learning rate", "sci", [(gauge("lorad_training_learning_rate"), "learning rate")], "Of the last step."),
         ("Gradient norm", "none", [(gauge("lorad_training_gradient_norm"), "before clipping")], "Of the last step."),
         ("Training tokens", "short", [(rate("lorad_training_tokens_total"), "tokens/s")], "Tokens trained per second."),

@@ -15,6 +15,7 @@
 #include "server/base/errors.h"
 #include "server/base/log.h"
 #include "server/base/proto_time.h"
+#include "server/jobs/job_forecast.h"
 #include "server/jobs/job_manager.h"
 #include "server/store/keys.h"
 
@@ -157,6 +158,9 @@ JobOutcome JobManager::Train(const Running& running) {
     if (absl::Status status = CheckContent(path, sha256); !status.ok()) return status;
   }
   if (absl::Status status = CreateDirectories(JobDir(job)); !status.ok()) return status;
+  absl::StatusOr<std::vector<CurvePoint>> evals = StoredEvals(*store_, job.job_id());
+  if (!evals.ok()) return evals.status();
+  running.run->ContinueCurve(*std::move(evals));
   const absl::StatusOr<TrainingId> id = engine_->StartTraining(*spec, running.run);
   if (!id.ok()) return id.status();
   if (running.run->AwaitStopRequest()) {

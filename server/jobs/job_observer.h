@@ -21,6 +21,7 @@ class JobObserver {
   virtual void OnJobQueued(double seconds) = 0;
   virtual void OnStep(const StepReport& report) = 0;
   virtual void OnEval(const EvalReport& report) = 0;
+  virtual void OnForecast(const v1::JobForecast& forecast) = 0;
   virtual void OnCheckpoint(const CheckpointReport& report) = 0;
   virtual void OnPublication(const PublicationReport& report) = 0;
 };

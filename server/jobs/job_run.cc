@@ -1,5 +1,6 @@
 #include "server/jobs/job_run.h"
 
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -8,6 +9,7 @@
 #include "server/base/log.h"
 #include "server/base/proto_time.h"
 #include "server/datasets/dataset_registry.h"
+#include "server/jobs/job_forecast.h"
 #include "server/store/keys.h"
 
 namespace lorad::server {
@@ -64,6 +66,11 @@ JobRun::JobRun(std::shared_ptr<JobRecord> record, std::string state_dir, Adapter
       observer_(observer),
       start_(absl::Now()) {}
 
+void JobRun::ContinueCurve(std::vector<CurvePoint> evals) {
+  absl::MutexLock lock(&mu_);
+  evals_ = std::move(evals);
+}
+
 void JobRun::RequestStop(bool discard) {
   absl::MutexLock lock(&mu_);
   stop_ = true;
@@ -73,9 +80,10 @@ void JobRun::RequestStop(bool discard) {
 bool JobRun::AwaitStopRequest() {
   while (true) {
     WithdrawReplaced();
+    ForecastIfDue();
     absl::MutexLock lock(&mu_);
     const auto ready = [this]() ABSL_SHARED_LOCKS_REQUIRED(mu_) {
-      return stop_ || ended_ || !replaced_.empty();
+      return stop_ || ended_ || !replaced_.empty() || forecast_due_;
     };
     mu_.Await(absl::Condition(&ready));
     if (stop_ || ended_) return !ended_;
@@ -94,6 +102,25 @@ void JobRun::WithdrawReplaced() {
     }
     adapters_->Withdraw(name, id);
   }
+}
+
+void JobRun::ForecastIfDue() {
+  std::vector<CurvePoint> evals;
+  int64_t steps;
+  {
+    absl::MutexLock lock(&mu_);
+    if (!forecast_due_) return;
+    forecast_due_ = false;
+    evals = evals_;
+    steps = steps_;
+  }
+  const std::optional<v1::JobForecast> forecast = ForecastJob(evals, steps);
+  if (!forecast.has_value()) return;
+  if (observer_ != nullptr) observer_->OnForecast(*forecast);
+  Store([&](v1::Job& job, JobEvents& events) {
+    *job.mutable_forecast() = *forecast;
+    *events.emplace_back().mutable_forecast() = *forecast;
+  });
 }
 
 bool JobRun::discard() const {
@@ -134,6 +161,10 @@ void JobRun::Store(const JobRecord::Mutation& mutate, std::vector<Op> extra) {
 void JobRun::OnStart(const TrainingPlan& plan, int64_t resumed_from_step) {
   start_ = absl::Now();
   first_step_ = resumed_from_step;
+  {
+    absl::MutexLock lock(&mu_);
+    steps_ = plan.steps;
+  }
   Store([&](v1::Job& job, JobEvents& events) {
     *job.mutable_plan() = ToProto(plan);
     v1::JobStart* start = events.emplace_back().mutable_start();
@@ -160,6 +191,9 @@ void JobRun::OnEval(const EvalReport& report) {
     *job.mutable_last_eval() = EvalToProto(report);
     *events.emplace_back().mutable_eval() = job.last_eval();
   });
+  absl::MutexLock lock(&mu_);
+  evals_.push_back({report.step, report.loss});
+  forecast_due_ = true;
 }
 
 void JobRun::OnCheckpoint(const CheckpointReport& report) {

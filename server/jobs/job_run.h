@@ -12,6 +12,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "engine/engine.h"
+#include "engine/plan/learning_curve.h"
 #include "server/adapters/adapter_registry.h"
 #include "server/jobs/job_observer.h"
 #include "server/jobs/job_record.h"
@@ -33,6 +34,9 @@ class JobRun : public TrainingSink {
   // `observer` may be null. `state_dir`: what paths in events are relative to.
   JobRun(std::shared_ptr<JobRecord> record, std::string state_dir, AdapterRegistry* adapters,
          JobObserver* observer);
+
+  // The evaluations of earlier runs of the job. Before the engine gets the sink.
+  void ContinueCurve(std::vector<CurvePoint> evals) ABSL_LOCKS_EXCLUDED(mu_);
 
   // Asks for an early end; `discard`: no checkpoint is wanted. Wakes AwaitStopRequest.
   void RequestStop(bool discard) ABSL_LOCKS_EXCLUDED(mu_);
@@ -64,6 +68,9 @@ class JobRun : public TrainingSink {
   // Takes checkpoints' adapters out of service that later ones have replaced. On the manager's
   // thread: the registry may block.
   void WithdrawReplaced() ABSL_LOCKS_EXCLUDED(mu_);
+  // Stores a forecast by the newest evaluation, once for each. On the manager's thread: a fit takes
+  // longer than the engine's may.
+  void ForecastIfDue() ABSL_LOCKS_EXCLUDED(mu_);
 
   const std::shared_ptr<JobRecord> record_;
   const std::string state_dir_;
@@ -79,6 +86,9 @@ class JobRun : public TrainingSink {
   bool ended_ ABSL_GUARDED_BY(mu_) = false;
   std::string published_ ABSL_GUARDED_BY(mu_);
   std::vector<std::string> replaced_ ABSL_GUARDED_BY(mu_);
+  std::vector<CurvePoint> evals_ ABSL_GUARDED_BY(mu_);
+  int64_t steps_ ABSL_GUARDED_BY(mu_) = 0;  // in all
+  bool forecast_due_ ABSL_GUARDED_BY(mu_) = false;
   absl::Status store_error_ ABSL_GUARDED_BY(mu_);
   JobOutcome outcome_ ABSL_GUARDED_BY(mu_);
 };

@@ -128,6 +128,7 @@ void Metrics::OnStep(const StepReport& report) {
   state_->training.OnStep(report);
 }
 void Metrics::OnEval(const EvalReport& report) { state_->training.OnEval(report); }
+void Metrics::OnForecast(const v1::JobForecast& forecast) { state_->training.OnForecast(forecast); }
 void Metrics::OnPublication(const PublicationReport& report) {
   state_->training.OnPublication(report);
 }

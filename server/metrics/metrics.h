@@ -65,6 +65,7 @@ class Metrics : public EngineObserver,
   void OnJobQueued(double seconds) override;
   void OnStep(const StepReport& report) override;
   void OnEval(const EvalReport& report) override;
+  void OnForecast(const v1::JobForecast& forecast) override;
   void OnCheckpoint(const CheckpointReport& report) override;
   void OnPublication(const PublicationReport& report) override;
   // RpcObserver.

@@ -18,6 +18,8 @@ std::string StateLabel(v1::JobState state) {
   return absl::AsciiStrToLower(name);
 }
 
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+
 double UnixNow() { return absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch()); }
 
 }  // namespace
@@ -92,6 +94,13 @@ void TrainingMetrics::MakeGauges(prometheus::Registry& registry) {
                     "Of the last step: mean over its target tokens, nats. NaN before the first.");
   eval_loss_ = &NewGauge(registry, "lorad_training_eval_loss",
                          "Of the last evaluation, nats per token. NaN before the first.");
+  auto& forecast = GaugeFamily(
+      registry, "lorad_job_forecast_eval_loss",
+      "Of the running or last job: eval loss after its last step, as its evaluations so far tell; "
+      "lower and upper hold it with 95 % probability. NaN before the first forecast.");
+  forecast_ = {&forecast.Add({{"bound", "expected"}}), &forecast.Add({{"bound", "lower"}}),
+               &forecast.Add({{"bound", "upper"}})};
+  SetForecast(kNan, kNan, kNan);
   learning_rate_ = &NewGauge(registry, "lorad_training_learning_rate", "Of the last step.");
   gradient_norm_ =
       &NewGauge(registry, "lorad_training_gradient_norm", "Of the last step, before clipping.");
@@ -100,8 +109,8 @@ void TrainingMetrics::MakeGauges(prometheus::Registry& registry) {
                         "Steps done over all, of the running or last job; 0 to 1.");
   last_step_ = &NewGauge(registry, "lorad_training_last_step_timestamp_seconds",
                          "Unix time of the last step, or of the start of the running job.");
-  loss_->Set(std::numeric_limits<double>::quiet_NaN());
-  eval_loss_->Set(std::numeric_limits<double>::quiet_NaN());
+  loss_->Set(kNan);
+  eval_loss_->Set(kNan);
 }
 
 void TrainingMetrics::OnJobState(v1::JobState from, v1::JobState to) {
@@ -109,6 +118,7 @@ void TrainingMetrics::OnJobState(v1::JobState from, v1::JobState to) {
   if (const auto it = jobs_.find(to); it != jobs_.end()) it->second->Increment();
   if (to != v1::JOB_STATE_RUNNING) return;
   progress_->Set(0);
+  SetForecast(kNan, kNan, kNan);
   last_step_->Set(UnixNow());
 }
 
@@ -147,6 +157,16 @@ void TrainingMetrics::OnStep(const StepReport& report) {
 void TrainingMetrics::OnEval(const EvalReport& report) {
   evals_->Increment();
   eval_loss_->Set(report.loss);
+}
+
+void TrainingMetrics::OnForecast(const v1::JobForecast& forecast) {
+  SetForecast(forecast.loss(), forecast.lower(), forecast.upper());
+}
+
+void TrainingMetrics::SetForecast(double expected, double lower, double upper) {
+  forecast_[0]->Set(expected);
+  forecast_[1]->Set(lower);
+  forecast_[2]->Set(upper);
 }
 
 void TrainingMetrics::OnCheckpoint(const CheckpointReport& report) {

@@ -28,6 +28,7 @@ class TrainingMetrics {
   void OnItlTargetMissed() { itl_exceeded_->Increment(); }
   void SetShare(double share) { share_->Set(share); }
   void OnEval(const EvalReport& report);
+  void OnForecast(const v1::JobForecast& forecast);
   void OnCheckpoint(const CheckpointReport& report);
   void OnPublication(const PublicationReport& report) {
     publication_seconds_->Observe(report.seconds);
@@ -37,6 +38,7 @@ class TrainingMetrics {
   void MakeJobs(prometheus::Registry& registry);
   void MakeGauges(prometheus::Registry& registry);
   void MakeSlices(prometheus::Registry& registry);
+  void SetForecast(double expected, double lower, double upper);
 
   std::map<v1::JobState, prometheus::Gauge*> jobs_;
   // By result and reason.
@@ -53,6 +55,7 @@ class TrainingMetrics {
   prometheus::Histogram* step_seconds_;
   prometheus::Gauge* loss_;
   prometheus::Gauge* eval_loss_;
+  std::array<prometheus::Gauge*, 3> forecast_;  // expected, lower, upper
   prometheus::Gauge* learning_rate_;
   prometheus::Gauge* gradient_norm_;
   prometheus::Gauge* tokens_per_second_;

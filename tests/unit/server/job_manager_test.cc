@@ -11,6 +11,7 @@
 #include "gtest/gtest.h"
 #include "server/base/proto_time.h"
 #include "server/datasets/dataset_upload.h"
+#include "server/jobs/job_forecast.h"
 #include "server/store/keys.h"
 #include "server/store/sqlite_store.h"
 #include "tests/support/fake_engine.h"
@@ -173,6 +174,54 @@ TEST_F(JobManagerTest, EventsTellTheWholeStory) {
   EXPECT_EQ(checkpoints[0].step(), 8) << "newest first";
   EXPECT_EQ(checkpoints[0].path(), "jobs/" + id + "/checkpoints/step-8");
   EXPECT_FALSE(checkpoints[0].stored()) << "the job has ended";
+}
+
+// The fake's eval loss is 2.5 / step. Its 10 steps end sooner than a fit: they are slowed down.
+TEST_F(JobManagerTest, ForecastsTheFinalEvalLoss) {
+  jobs_->Start();
+  script_->step_delay_us = 200'000;
+  v1::SubmitJobRequest request = Request();
+  request.mutable_spec()->set_eval_dataset("train");
+  request.mutable_spec()->mutable_training()->set_eval_steps(1);
+  const std::string id = Submit(request);
+  const v1::Job job = Await(id, v1::JOB_STATE_SUCCEEDED);
+  int64_t evaluated = 0;
+  std::vector<v1::JobForecast> forecasts;
+  for (const v1::JobEvent& event : Events(id)) {
+    if (event.has_eval()) evaluated = event.eval().step();
+    if (!event.has_forecast()) continue;
+    forecasts.push_back(event.forecast());
+    EXPECT_LE(event.forecast().step(), evaluated) << "after its evaluation";
+  }
+  ASSERT_FALSE(forecasts.empty());
+  EXPECT_GE(forecasts.front().step(), 5) << "from the fifth evaluation on";
+  EXPECT_LT(forecasts.back().step(), 10) << "not after the last step";
+  for (const v1::JobForecast& forecast : forecasts) {
+    EXPECT_EQ(forecast.final_step(), 10);
+    EXPECT_EQ(forecast.evals(), forecast.step());
+    EXPECT_NEAR(forecast.loss(), 0.25, 0.01);
+    EXPECT_LE(forecast.lower(), forecast.loss());
+    EXPECT_GE(forecast.upper(), forecast.loss());
+    EXPECT_EQ(forecast.confidence(), 0.95);
+  }
+  EXPECT_EQ(job.forecast().step(), forecasts.back().step());
+}
+
+TEST_F(JobManagerTest, ARunAfterARestartGoesOnWithTheCurve) {
+  jobs_->Start();
+  v1::SubmitJobRequest request = Request();
+  request.mutable_spec()->set_eval_dataset("train");
+  request.mutable_spec()->mutable_training()->set_eval_steps(2);
+  const std::string id = Submit(request);
+  Await(id, v1::JOB_STATE_SUCCEEDED);
+  ASSERT_OK_AND_ASSIGN(const std::vector<CurvePoint> evals, StoredEvals(*store_, id));
+  ASSERT_EQ(evals.size(), 5u);
+  EXPECT_EQ(evals[4].step, 10);
+  EXPECT_EQ(evals[4].loss, 0.25);
+  EXPECT_FALSE(ForecastJob(evals, 10).has_value()) << "the last step is done";
+  ASSERT_TRUE(ForecastJob(evals, 20).has_value());
+  EXPECT_NEAR(ForecastJob(evals, 20)->loss(), 0.125, 0.005);
+  EXPECT_FALSE(ForecastJob({evals.begin(), evals.begin() + 4}, 20).has_value()) << "too few";
 }
 
 TEST_F(JobManagerTest, ARequestIdSubmitsOnce) {

@@ -105,6 +105,7 @@ TEST_F(MetricsTest, FollowsJobsAndTokens) {
   EXPECT_THAT(page, HasSubstr("lorad_jobs{state=\"queued\"} 0"));
   EXPECT_THAT(page, HasSubstr("lorad_jobs{state=\"running\"} 1"));
   EXPECT_THAT(page, HasSubstr("lorad_training_progress_ratio 0.5"));
+  EXPECT_THAT(page, HasSubstr("lorad_job_forecast_eval_loss{bound=\"expected\"} Nan"));
   EXPECT_THAT(page, HasSubstr("lorad_training_nonfinite_steps_total 1"));
   EXPECT_THAT(page, HasSubstr("lorad_training_tokens_total 200"));
   EXPECT_THAT(page, HasSubstr("lorad_training_slice_seconds_count{phase=\"optimizer\"} 1"));
@@ -112,6 +113,22 @@ TEST_F(MetricsTest, FollowsJobsAndTokens) {
   EXPECT_THAT(page, HasSubstr("lorad_inference_generated_tokens_total{kind=\"adapter\"} 7"));
   EXPECT_THAT(page, HasSubstr("lorad_inference_cached_prompt_tokens_total{kind=\"adapter\"} 8"));
   EXPECT_EQ(metrics_.totals().generated_tokens, 7);
+}
+
+TEST_F(MetricsTest, AForecastStaysUntilTheNextJobStarts) {
+  v1::JobForecast forecast;
+  forecast.set_loss(1.5);
+  forecast.set_lower(1.25);
+  forecast.set_upper(1.75);
+  metrics_.OnForecast(forecast);
+  metrics_.OnJobState(v1::JOB_STATE_RUNNING, v1::JOB_STATE_SUCCEEDED);
+  std::string page = metrics_.Render();
+  EXPECT_THAT(page, HasSubstr("lorad_job_forecast_eval_loss{bound=\"expected\"} 1.5"));
+  EXPECT_THAT(page, HasSubstr("lorad_job_forecast_eval_loss{bound=\"lower\"} 1.25"));
+  EXPECT_THAT(page, HasSubstr("lorad_job_forecast_eval_loss{bound=\"upper\"} 1.75"));
+  metrics_.OnJobState(v1::JOB_STATE_QUEUED, v1::JOB_STATE_RUNNING);
+  page = metrics_.Render();
+  EXPECT_THAT(page, ::testing::Not(HasSubstr("{bound=\"expected\"} 1.5")));
 }
 
 TEST_F(MetricsTest, CountsLoadsBySource) {
