@@ -79,8 +79,10 @@ class ServingFlopsTest : public testing::TestWithParam<const char*> {
   // Runs a pass and returns what it counted. Without `logits` the head stays away.
   FlopTally Run(const std::vector<SequenceRows>& batch, PassKind kind, bool logits) {
     const FlopTally before = counter_.Tally();
-    std::vector<float> values(logits ? batch.size() * model_->config().vocab_size : 0);
-    EXPECT_OK(runner_->Forward(batch, kind, absl::MakeSpan(values)));
+    const std::vector<DrawRequest> requests(batch.size(), {.logits = true, .params = {}});
+    std::vector<DrawResult> results(batch.size());
+    EXPECT_OK(logits ? runner_->Draw(batch, kind, requests, absl::MakeSpan(results))
+                     : runner_->Forward(batch, kind));
     return counter_.Tally() - before;
   }
 
