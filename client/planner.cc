@@ -29,4 +29,12 @@ absl::StatusOr<v1::CountFlopsResponse> PlannerClient::CountFlops(
       [&](auto* context, auto* out) { return stub->CountFlops(context, request, out); });
 }
 
+absl::StatusOr<v1::FitScalingLawResponse> PlannerClient::FitScalingLaw(
+    const v1::FitScalingLawRequest& request) {
+  const auto stub = v1::PlannerService::NewStub(connection_->channel());
+  return connection_->Unary<v1::FitScalingLawResponse>(
+      {.idempotent = true},
+      [&](auto* context, auto* out) { return stub->FitScalingLaw(context, request, out); });
+}
+
 }  // namespace lorad::client

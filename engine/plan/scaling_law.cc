@@ -51,10 +51,13 @@ Quantities QuantitiesOf(const ScalingShape& shape) {
 }
 
 std::vector<LawParameter> ParametersOf(const ScalingShape& shape, const PowerLaw& law,
-                                       const Bootstrap& bootstrap) {
+                                       const Bootstrap& bootstrap, double max_log_floor) {
   const Quantities quantities = QuantitiesOf(shape);
   const std::vector<double> values = quantities.values(law);
-  const std::vector<Interval> intervals = bootstrap.Simultaneous(quantities.values);
+  std::vector<Interval> intervals = bootstrap.Simultaneous(quantities.values);
+  if (shape.form != ScalingForm::kKaplan) {  // the first is E
+    intervals[0].upper = std::min(intervals[0].upper, std::max(max_log_floor, values[0]));
+  }
   std::vector<LawParameter> parameters;
   for (size_t i = 0; i < values.size(); ++i) {
     const bool is_log = quantities.is_log[i];
@@ -116,7 +119,10 @@ absl::StatusOr<ScalingLaw> FitScalingLaw(std::vector<ScalingPoint> points,
                    FitPowerLaw(shape.power_law(), data, options.bootstrap.huber_delta));
   RETURN_IF_ERROR(CheckFit(law, shape));
   Bootstrap bootstrap(law, data, options.bootstrap);
-  std::vector<LawParameter> parameters = ParametersOf(shape, law, bootstrap);
+  constexpr double kNoiseAllowed = 3;  // standard deviations
+  const double max_log_floor = *std::min_element(data.log_loss.begin(), data.log_loss.end()) +
+                               kNoiseAllowed * bootstrap.noise();
+  std::vector<LawParameter> parameters = ParametersOf(shape, law, bootstrap, max_log_floor);
   ScalingLaw result{.form = shape.form,
                     .variables = shape.variables,
                     .points = std::move(points),
@@ -124,6 +130,7 @@ absl::StatusOr<ScalingLaw> FitScalingLaw(std::vector<ScalingPoint> points,
                     .law = law,
                     .bootstrap = std::move(bootstrap),
                     .parameters = std::move(parameters),
+                    .max_log_floor = max_log_floor,
                     .warnings = {}};
   for (int i = 0; i < kNumScalingVariables; ++i) {
     result.ranges[i] = RangeOf(result.points, static_cast<ScalingVariable>(i));

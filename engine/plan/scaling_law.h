@@ -51,7 +51,7 @@ struct LawParameter {
 };
 
 struct ScalingWarning {
-  enum class Code { kFewPoints, kUnidentified, kUnderTrained, kExtrapolation };
+  enum class Code { kFewPoints, kUnidentified, kUnderTrained, kOutliers, kExtrapolation };
   Code code;
   std::string message;  // a sentence, for a person
 };
@@ -70,6 +70,7 @@ struct ScalingLaw {
   PowerLaw law;
   Bootstrap bootstrap;
   std::vector<LawParameter> parameters;
+  double max_log_floor = 0;  // ln of what E cannot exceed: the smallest loss, its noise allowed for
   std::vector<ScalingWarning> warnings;
 
   const ScalingRange& range(ScalingVariable variable) const {

@@ -1,7 +1,9 @@
 #include "engine/plan/scaling_warnings.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
@@ -15,6 +17,8 @@ using Code = ScalingWarning::Code;
 
 constexpr size_t kPointsPerParameter = 3;
 constexpr double kDecade = 10;
+constexpr double kOutlier = 6;           // standard deviations
+constexpr double kLeastOutlier = 0.001;  // of the loss: below, it is rounding
 // Tokens per parameter at which compute is best spent where no law says: Hoffmann et al., table 3.
 constexpr double kTokensPerParameter = 20;
 // A run is under-trained with less than this share of the compute-optimal tokens per parameter.
@@ -51,6 +55,38 @@ void WarnOfUnidentified(const ScalingLaw& law, std::vector<ScalingWarning>& warn
        absl::StrFormat("the points do not determine %s: add runs over a wider range, "
                        "or fit a form with fewer parameters",
                        absl::StrJoin(names, ", "))});
+}
+
+void WarnOfOutliers(const ScalingLaw& law, std::vector<ScalingWarning>& warnings) {
+  // A fit to few points passes through some of them, and the others look far.
+  if (law.points.size() < kPointsPerParameter * law.parameters.size()) return;
+  const PowerLawData data = DataOf(law.points, {law.form, law.variables});
+  std::vector<double> distances;
+  for (size_t i = 0; i < data.size(); ++i) {
+    distances.push_back(
+        std::abs(data.log_loss[i] - law.law.LogLoss(data.row(i, law.law.form.num_terms))));
+  }
+  std::vector<double> sorted = distances;
+  std::sort(sorted.begin(), sorted.end());
+  // Of Gaussian noise, half lie within 0.6745 standard deviations.
+  const double deviation = sorted[sorted.size() / 2] / 0.6745;
+  std::vector<std::string> names;
+  for (size_t i = 0; i < distances.size(); ++i) {
+    if (distances[i] > kOutlier * deviation && distances[i] > kLeastOutlier) {
+      names.push_back(absl::StrFormat("%d", i + 1));
+    }
+  }
+  if (names.empty()) return;
+  const size_t shown = std::min<size_t>(names.size(), 10);
+  const std::string list =
+      absl::StrJoin(names.begin(), names.begin() + static_cast<ptrdiff_t>(shown), ", ");
+  warnings.push_back(
+      {Code::kOutliers,
+       absl::StrFormat(
+           "%d of %d points lie more than %g times as far from the law as noise would put "
+           "them (points %s%s): they draw the law to them; leave them out if those runs "
+           "went wrong",
+           names.size(), law.points.size(), kOutlier, list, shown < names.size() ? ", ..." : "")});
 }
 
 // D/N at which the compute of the run would have been spent best.
@@ -94,6 +130,7 @@ std::vector<ScalingWarning> WarningsOf(const ScalingLaw& law) {
   std::vector<ScalingWarning> warnings;
   WarnOfFewPoints(law, warnings);
   WarnOfUnidentified(law, warnings);
+  WarnOfOutliers(law, warnings);
   WarnOfUnderTrained(law, warnings);
   return warnings;
 }

@@ -10,7 +10,8 @@
 
 namespace lorad {
 
-// Few points for the parameters, parameters that the points do not determine, under-trained runs.
+// Few points for the parameters, parameters that the points do not determine, outliers,
+// under-trained runs.
 std::vector<ScalingWarning> WarningsOf(const ScalingLaw& law);
 
 // A warning if `value` of `variable` is more than a decade above or below all points; `what` names

@@ -34,13 +34,14 @@ absl::Status CheckRequest(const v1::FitScalingLawRequest& request) {
   return absl::OkStatus();
 }
 
-ScalingLawOptions OptionsOf(const v1::FitScalingLawRequest& request) {
+ScalingLawOptions OptionsOf(const v1::FitScalingLawRequest& request, int threads) {
   ScalingLawOptions options;
   options.form = FromProto(request.form());
   options.variable = FromProto(request.variable());
   if (request.has_confidence()) options.bootstrap.confidence = request.confidence();
   if (request.has_bootstrap_draws()) options.bootstrap.draws = request.bootstrap_draws();
   options.bootstrap.seed = request.seed();
+  options.bootstrap.threads = threads;
   return options;
 }
 
@@ -50,10 +51,11 @@ struct FamilyFit {
 };
 
 absl::StatusOr<FamilyFit> FitFamily(const v1::ScalingFamily& family,
-                                    const v1::FitScalingLawRequest& request) {
+                                    const v1::FitScalingLawRequest& request, int threads) {
   std::vector<ScalingPoint> points;
   for (const v1::ScalingPoint& point : family.points()) points.push_back(FromProto(point));
-  ASSIGN_OR_RETURN(ScalingLaw law, lorad::FitScalingLaw(std::move(points), OptionsOf(request)));
+  ASSIGN_OR_RETURN(ScalingLaw law,
+                   lorad::FitScalingLaw(std::move(points), OptionsOf(request, threads)));
   v1::ScalingLawFit message = ToProto(law);
   for (const double budget : request.budgets_flops()) {
     ASSIGN_OR_RETURN(const ComputeOptimum optimum, OptimumFor(law, budget));
@@ -68,9 +70,9 @@ absl::StatusOr<FamilyFit> FitFamily(const v1::ScalingFamily& family,
 
 // The same with the family's name in the answer and before an error.
 absl::StatusOr<FamilyFit> FitNamed(const v1::ScalingFamily& family, const char* otherwise,
-                                   const v1::FitScalingLawRequest& request) {
+                                   const v1::FitScalingLawRequest& request, int threads) {
   const std::string name = family.name().empty() ? otherwise : family.name();
-  absl::StatusOr<FamilyFit> fit = FitFamily(family, request);
+  absl::StatusOr<FamilyFit> fit = FitFamily(family, request, threads);
   if (!fit.ok()) {
     return absl::Status(fit.status().code(),
                         absl::StrCat("family ", name, ": ", fit.status().message()));
@@ -81,13 +83,14 @@ absl::StatusOr<FamilyFit> FitNamed(const v1::ScalingFamily& family, const char* 
 
 }  // namespace
 
-absl::StatusOr<v1::FitScalingLawResponse> FitScalingLaw(const v1::FitScalingLawRequest& request) {
+absl::StatusOr<v1::FitScalingLawResponse> FitScalingLaw(const v1::FitScalingLawRequest& request,
+                                                        int threads) {
   RETURN_IF_ERROR(CheckRequest(request));
-  ASSIGN_OR_RETURN(FamilyFit first, FitNamed(request.family(), "first", request));
+  ASSIGN_OR_RETURN(FamilyFit first, FitNamed(request.family(), "first", request, threads));
   v1::FitScalingLawResponse response;
   *response.mutable_family() = std::move(first.message);
   if (!request.has_compare()) return response;
-  ASSIGN_OR_RETURN(FamilyFit second, FitNamed(request.compare(), "second", request));
+  ASSIGN_OR_RETURN(FamilyFit second, FitNamed(request.compare(), "second", request, threads));
   *response.mutable_compare() = std::move(second.message);
   const std::vector<double> at(request.budgets_flops().begin(), request.budgets_flops().end());
   ASSIGN_OR_RETURN(const ScalingComparison comparison, CompareScaling(first.law, second.law, at));

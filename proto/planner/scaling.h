@@ -8,8 +8,9 @@
 namespace lorad::planner {
 
 // kInvalidArgument, naming the family, the point, the value and the bound, as the .proto has them.
-// Takes what bootstrap_draws says there, on all cores. Thread-safe.
-absl::StatusOr<v1::FitScalingLawResponse> FitScalingLaw(const v1::FitScalingLawRequest& request);
+// Takes what bootstrap_draws says there, on `threads` cores; 0: on all. Thread-safe.
+absl::StatusOr<v1::FitScalingLawResponse> FitScalingLaw(const v1::FitScalingLawRequest& request,
+                                                        int threads = 0);
 
 }  // namespace lorad::planner
 

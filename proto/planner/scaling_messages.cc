@@ -76,6 +76,9 @@ v1::ScalingWarning ToProto(const ScalingWarning& warning) {
     case ScalingWarning::Code::kUnderTrained:
       proto.set_code(v1::ScalingWarning::UNDER_TRAINED);
       break;
+    case ScalingWarning::Code::kOutliers:
+      proto.set_code(v1::ScalingWarning::OUTLIERS);
+      break;
     case ScalingWarning::Code::kExtrapolation:
       proto.set_code(v1::ScalingWarning::EXTRAPOLATION);
       break;

@@ -3,6 +3,7 @@
 #include "engine/core/status_macros.h"
 #include "proto/planner/flops.h"
 #include "proto/planner/memory.h"
+#include "proto/planner/scaling.h"
 #include "server/rpc/calls.h"
 
 namespace lorad::server {
@@ -82,6 +83,16 @@ grpc::ServerUnaryReactor* PlannerServiceImpl::CountFlops(grpc::CallbackServerCon
     v1::CountFlopsRequest filled = *request;
     *filled.mutable_spec() = WithDefaults(request->spec(), services_->engine->model());
     ASSIGN_OR_RETURN(*response, planner::CountFlops(filled));
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* PlannerServiceImpl::FitScalingLaw(grpc::CallbackServerContext* context,
+                                                            const v1::FitScalingLawRequest* request,
+                                                            v1::FitScalingLawResponse* response) {
+  return RunUnary(context, services_->pool, [=]() -> absl::Status {
+    // The other cores are serving's.
+    ASSIGN_OR_RETURN(*response, planner::FitScalingLaw(*request, /*threads=*/1));
     return absl::OkStatus();
   });
 }

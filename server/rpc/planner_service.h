@@ -21,6 +21,9 @@ class PlannerServiceImpl : public v1::PlannerService::CallbackService {
   grpc::ServerUnaryReactor* CountFlops(grpc::CallbackServerContext* context,
                                        const v1::CountFlopsRequest* request,
                                        v1::CountFlopsResponse* response) override;
+  grpc::ServerUnaryReactor* FitScalingLaw(grpc::CallbackServerContext* context,
+                                          const v1::FitScalingLawRequest* request,
+                                          v1::FitScalingLawResponse* response) override;
 
  private:
   const Services* const services_;

@@ -1,10 +1,12 @@
 // PlannerService over a channel: the server's own model and memory are the defaults.
+#include <cmath>
 #include <cstdlib>
 
 #include "gmock/gmock.h"
 #include "lorad/v1/planner_service.grpc.pb.h"
 #include "proto/planner/flops.h"
 #include "proto/planner/memory.h"
+#include "proto/planner/scaling.h"
 #include "tests/integration/server_fixture.h"
 
 namespace lorad::server {
@@ -88,6 +90,28 @@ TEST_F(PlannerRpcTest, CountsOperations) {
   request.clear_card();
   request.mutable_spec()->set_accumulation(1 << 20);
   EXPECT_GRPC(count(request, &reply), OUT_OF_RANGE, "plan fewer tokens at a time");
+}
+
+TEST_F(PlannerRpcTest, FitsScalingLawsAsWithoutAServer) {
+  v1::FitScalingLawRequest request;
+  const double losses[] = {4.0, 3.2, 2.6, 2.1};
+  for (int i = 0; i < 4; ++i) {
+    request.mutable_family()->add_points()->set_compute_flops(std::pow(10, 18 + i));
+    request.mutable_family()->mutable_points(i)->set_loss(losses[i]);
+  }
+  request.set_bootstrap_draws(100);
+  const auto stub = v1::PlannerService::NewStub(channel_);
+  v1::FitScalingLawResponse reply;
+  grpc::ClientContext context;
+  ASSERT_GRPC_OK(stub->FitScalingLaw(&context, request, &reply));
+  EXPECT_EQ(reply.family().form(), v1::SCALING_FORM_KAPLAN);
+  const auto local = planner::FitScalingLaw(request);
+  ASSERT_TRUE(local.ok());
+  EXPECT_EQ(reply.SerializeAsString(), local->SerializeAsString()) << "on any number of threads";
+  request.mutable_family()->mutable_points(1)->set_loss(0);
+  grpc::ClientContext again;
+  EXPECT_GRPC(stub->FitScalingLaw(&again, request, &reply), INVALID_ARGUMENT,
+              "point 2: loss is 0; it must be in (0, 1000]");
 }
 
 }  // namespace

@@ -1,17 +1,19 @@
 #include <algorithm>
 #include <cstdlib>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "client/cli/chart.h"
 #include "client/cli/commands.h"
 #include "client/cli/errors.h"
+#include "client/cli/plan_flags.h"
 #include "client/cli/scaling_points.h"
 #include "client/cli/scaling_text.h"
 #include "client/cli/session.h"
+#include "client/planner.h"
 #include "engine/core/status_macros.h"
 #include "proto/planner/scaling.h"
 
@@ -19,7 +21,6 @@ namespace lorad::client::cli {
 namespace {
 
 constexpr double kScalingConfidence = 0.95;
-constexpr int kScalingChartLines = 20;
 
 v1::ScalingForm FormOf(const std::string& name) {
   v1::ScalingForm form = v1::SCALING_FORM_UNSPECIFIED;
@@ -68,56 +69,50 @@ absl::StatusOr<v1::FitScalingLawRequest> ScalingRequest(const Arguments& argumen
 
 absl::StatusOr<int> RunPlanScaling(Session& session, const Arguments& arguments) {
   ASSIGN_OR_RETURN(const v1::FitScalingLawRequest request, ScalingRequest(arguments));
-  ASSIGN_OR_RETURN(const v1::FitScalingLawResponse reply, planner::FitScalingLaw(request));
+  ASSIGN_OR_RETURN(const v1::FitScalingLawResponse reply,
+                   PlansOnServer(arguments)
+                       ? PlannerClient(session.connection()).FitScalingLaw(request)
+                       : planner::FitScalingLaw(request));
   if (session.json()) {
     session.PrintJson(reply);
   } else {
     session.out() << ScalingText(reply, request.confidence());
   }
-  const Chart chart = ScalingChart(reply);
-  if (session.terminal()) {
-    session.out() << "\n";
-    DrawChart(chart, session.width(), kScalingChartLines, /*color=*/true, session.out());
-  }
-  if (arguments.Has("plot")) RETURN_IF_ERROR(WriteChart(chart, arguments.Text("plot")));
+  RETURN_IF_ERROR(ShowChart(session, arguments, ScalingChart(reply)));
   return 0;
 }
 
 }  // namespace
 
 Command PlanScalingCommand() {
+  std::vector<Option> options = {
+      {"points", OptionType::kText, "FILE",
+       "runs, .csv or .jsonl with parameters, tokens, compute_flops (what is known) and loss"},
+      {"compare", OptionType::kText, "FILE", "runs of another family, to compare slopes with"},
+      {"form",
+       OptionType::kText,
+       "FORM",
+       "of the law: chinchilla, kaplan or floor",
+       "what the points carry",
+       {"chinchilla", "kaplan", "floor"}},
+      {"variable",
+       OptionType::kText,
+       "X",
+       "of kaplan and floor: parameters, tokens or compute",
+       "what varies",
+       {"parameters", "tokens", "compute"}},
+      {"budget", OptionType::kList, "FLOPS", "budgets to find the best N and D for"},
+      {"predict", OptionType::kText, "N=..,D=..", "a run whose loss is asked for", "", {}, true},
+      {"confidence", OptionType::kDouble, "P", "of the intervals, in [0.5, 1)", "0.95"},
+      {"draws", OptionType::kInt, "N", "of the bootstrap, 100 to 100000", "1000"},
+      {"seed", OptionType::kUint, "N", "of the bootstrap", "0"}};
+  const std::vector<Option> chart = PlanChartOptions();
+  options.insert(options.end(), chart.begin(), chart.end());
   return {
       .path = "plan scaling",
       .summary =
           "Fits scaling laws to runs: losses to come, best N and D of a budget, two families",
-      .options =
-          {{"points", OptionType::kText, "FILE",
-            "runs, .csv or .jsonl with parameters, tokens, compute_flops (what is known) and loss"},
-           {"compare", OptionType::kText, "FILE", "runs of another family, to compare slopes with"},
-           {"form",
-            OptionType::kText,
-            "FORM",
-            "of the law",
-            "what the points carry",
-            {"chinchilla", "kaplan", "floor"}},
-           {"variable",
-            OptionType::kText,
-            "X",
-            "of kaplan and floor",
-            "what varies",
-            {"parameters", "tokens", "compute"}},
-           {"budget", OptionType::kList, "FLOPS", "budgets to find the best N and D for"},
-           {"predict",
-            OptionType::kText,
-            "N=..,D=..",
-            "a run whose loss is asked for",
-            "",
-            {},
-            true},
-           {"confidence", OptionType::kDouble, "P", "of the intervals, in [0.5, 1)", "0.95"},
-           {"draws", OptionType::kInt, "N", "of the bootstrap, 100 to 100000", "1000"},
-           {"seed", OptionType::kUint, "N", "of the bootstrap", "0"},
-           {"plot", OptionType::kText, "FILE", "draw the law into this .png or .svg"}},
+      .options = std::move(options),
       .examples = {{"loractl plan scaling --points=runs.csv --budget=1e21,1e22",
                     "no daemon needed"},
                    {"loractl plan scaling --points=ours.csv --compare=theirs.csv --plot=laws.svg",

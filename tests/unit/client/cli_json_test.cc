@@ -95,6 +95,21 @@ TEST(JobEventTest, OnlyAStepHasALossAtTheTop) {
   EXPECT_EQ(json["eval"]["loss"], 0.75);
 }
 
+TEST(JobEventTest, AForecastIsTheFinalLossWithItsInterval) {
+  v1::JobEvent event;
+  v1::JobForecast& forecast = *event.mutable_forecast();
+  forecast.set_step(100);
+  forecast.set_final_step(200);
+  forecast.set_loss(1.25);
+  forecast.set_lower(1.125);
+  forecast.set_upper(1.375);
+  EXPECT_EQ(JobEventLine("job-1", event),
+            "eval loss after step 200 will be about 1.25 (1.125 to 1.375)");
+  const nlohmann::ordered_json json = JobEventJson("job-1", event);
+  EXPECT_EQ(json["event"], "forecast");
+  EXPECT_EQ(json["forecast"]["upper"], 1.375);
+}
+
 TEST(JobEventTest, TheStartSaysWhatMemoryTheJobTakes) {
   v1::JobEvent event;
   v1::TrainingPlan& plan = *event.mutable_start()->mutable_plan();

@@ -30,12 +30,16 @@ class PlanScalingTest : public ::testing::Test {
   void SetUp() override {
     dir_ = absl::StrCat(::testing::TempDir(), "plan_scaling_", getpid());
     std::filesystem::create_directories(dir_);
+    // Nothing listens there: a plan needs nobody.
+    setenv("LORAD_SERVER", "127.0.0.1:1", 1);
   }
-  void TearDown() override { std::filesystem::remove_all(dir_); }
+  void TearDown() override {
+    unsetenv("LORAD_SERVER");
+    std::filesystem::remove_all(dir_);
+  }
 
   int Run(std::vector<std::string> words, bool terminal = false) {
     words.insert(words.begin(), {"plan", "scaling"});
-    words.push_back("--server=127.0.0.1:1");  // nobody listens there
     std::ostringstream out, err;
     const int code = RunCommandLine(words, {.out = out, .err = err, .terminal = terminal});
     out_ = out.str();

@@ -81,6 +81,23 @@ TEST(LearningCurveTest, ABendThatShowsWidensTheInterval) {
   EXPECT_GT(with.interval.upper, bent(1000));
 }
 
+// The eval loss of deploy/demo/sql.flags with --eval_steps=10: a linear schedule, data seen again
+// and three decades of fall, so neither a power law nor its noise.
+TEST(LearningCurveTest, EveryForecastOfTheDemosJobHoldsItsFinalLoss) {
+  const double losses[] = {1.816,    0.4551,   0.2032,   0.0802,   0.0385,   0.01542,  0.02574,
+                           0.01804,  0.008553, 0.004756, 0.004553, 0.002647, 0.002731, 0.005657,
+                           0.002499, 0.002347, 0.002341, 0.002105, 0.002005};
+  const double final_loss = 0.001982;
+  std::vector<CurvePoint> points;
+  for (const double loss : losses) {
+    points.push_back({static_cast<int64_t>(10 * (points.size() + 1)), loss});
+    if (points.size() < kMinCurvePoints) continue;
+    ASSERT_OK_AND_ASSIGN(const LossForecast forecast, ForecastFinalLoss(points, 200, Options()));
+    EXPECT_LT(forecast.interval.lower, final_loss) << "from " << points.size();
+    EXPECT_GT(forecast.interval.upper, final_loss) << "from " << points.size();
+  }
+}
+
 TEST(LearningCurveTest, AStepThatWasDoneAgainCountsOnce) {
   std::mt19937_64 random(2);
   std::vector<CurvePoint> points = Curve(50, 400, 0.001, random);

@@ -138,6 +138,26 @@ TEST(ScalingLawTest, WarnsOfUnderTrainedRuns) {
   EXPECT_FALSE(Has(trained.warnings, Code::kUnderTrained));
 }
 
+TEST(ScalingLawTest, WarnsOfOutliers) {
+  // The five that the replication leaves out are among them.
+  ASSERT_OK_AND_ASSIGN(const ScalingLaw all,
+                       FitScalingLaw(PublicPoints("chinchilla_figure4.csv"), FewDraws()));
+  ASSERT_TRUE(Has(all.warnings, Code::kOutliers));
+  std::vector<ScalingPoint> points = Grid(0.003);
+  ASSERT_OK_AND_ASSIGN(const ScalingLaw clean, FitScalingLaw(points, FewDraws()));
+  EXPECT_FALSE(Has(clean.warnings, Code::kOutliers));
+  points[7].loss *= 1.2;
+  ASSERT_OK_AND_ASSIGN(const ScalingLaw spoilt, FitScalingLaw(points, FewDraws()));
+  ASSERT_TRUE(Has(spoilt.warnings, Code::kOutliers));
+  EXPECT_NE(spoilt.warnings.back().message.find("1 of 25 points"), std::string::npos);
+  EXPECT_NE(spoilt.warnings.back().message.find("(points 8)"), std::string::npos);
+}
+
+TEST(ScalingLawTest, TheFloorIsBelowTheSmallestLoss) {
+  ASSERT_OK_AND_ASSIGN(const ScalingLaw law, FitScalingLaw(PublicPoints("cerebras_gpt.csv"), {}));
+  EXPECT_LT(ByName(law)["E"].interval.upper, 1.7);  // of points down to 1.572
+}
+
 TEST(ScalingLawTest, WarnsWhereTheNoiseHidesAParameter) {
   ASSERT_OK_AND_ASSIGN(const ScalingLaw law, FitScalingLaw(Grid(0.2), FewDraws()));
   EXPECT_TRUE(Has(law.warnings, Code::kUnidentified));
