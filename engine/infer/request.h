@@ -41,7 +41,6 @@ struct ConstraintSpec {
   };
   Kind kind = Kind::kNone;
   std::string text = {};
-  bool operator==(const ConstraintSpec&) const = default;
 };
 
 struct GenerateRequest {
