@@ -93,8 +93,12 @@ absl::StatusOr<CheckpointingCurve> DrawCheckpointingCurve(const LayerChain& chai
   const int64_t least = KeepNothingCost(chain).peak_bytes;
   const int64_t most = curve.policies.front().cost.peak_bytes;
   for (int64_t i = 0; i < num_budgets; ++i) {
-    const int64_t budget = least + (most - least) / (num_budgets - 1) * i +
-                           (most - least) % (num_budgets - 1) * i / (num_budgets - 1);
+    // Closer together where little memory costs much computing.
+    const double part = static_cast<double>(i) / static_cast<double>(num_budgets - 1);
+    const int64_t budget =
+        i + 1 == num_budgets
+            ? most
+            : least + static_cast<int64_t>(static_cast<double>(most - least) * part * part);
     ASSIGN_OR_RETURN(const CheckpointingSchedule schedule, OptimalSchedule(chain, budget));
     curve.optimal.push_back(Named("optimal", schedule.cost));
     const auto segments = BestSegments(chain, budget);

@@ -75,7 +75,7 @@ struct CheckpointingCurve {
   std::vector<CheckpointingPoint> segments;  // BestSegments, by budget, ascending
   std::vector<CheckpointingPoint> optimal;   // OptimalSchedule, by budget, ascending
 };
-// `num_budgets` (2 to 64) of them, evenly between keeping nothing and keeping all.
+// `num_budgets` (2 to 64) of them from keeping nothing to keeping all, closer together below.
 absl::StatusOr<CheckpointingCurve> DrawCheckpointingCurve(const LayerChain& chain,
                                                           int64_t num_budgets);
 
