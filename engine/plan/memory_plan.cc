@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/core/checked_math.h"
@@ -38,6 +39,12 @@ constexpr KindText kKinds[kNumMemoryKinds] = {
     {"scratch", "gradients of activations"},
     {"workspace", "scratch of operations"},
 };
+
+constexpr std::pair<BasePrecision, QuantFormat> kFormats[] = {
+    {BasePrecision::kInt8, QuantFormat::kInt8},
+    {BasePrecision::kInt4, QuantFormat::kInt4},
+    {BasePrecision::kFp4, QuantFormat::kFp4},
+    {BasePrecision::kNf4, QuantFormat::kNf4}};
 
 absl::Status OutOfRange(const std::string& name, int64_t value, int64_t least, int64_t most) {
   return absl::InvalidArgumentError(
@@ -114,25 +121,15 @@ bool IsActivation(MemoryKind kind) {
 
 QuantSpec QuantOf(const MemoryRequest& request) {
   QuantSpec quant{QuantFormat::kNone, request.quant_block, request.double_quant};
-  switch (request.precision) {
-    case BasePrecision::kFp32:
-    case BasePrecision::kFp16:
-    case BasePrecision::kBf16:
-      break;
-    case BasePrecision::kInt8:
-      quant.format = QuantFormat::kInt8;
-      break;
-    case BasePrecision::kInt4:
-      quant.format = QuantFormat::kInt4;
-      break;
-    case BasePrecision::kFp4:
-      quant.format = QuantFormat::kFp4;
-      break;
-    case BasePrecision::kNf4:
-      quant.format = QuantFormat::kNf4;
-      break;
-  }
+  for (const auto& [precision, format] : kFormats)
+    if (precision == request.precision) quant.format = format;
   return quant;
+}
+
+BasePrecision PrecisionOf(QuantFormat wanted) {
+  for (const auto& [precision, format] : kFormats)
+    if (format == wanted) return precision;
+  return BasePrecision::kBf16;
 }
 
 absl::Status Validate(const MemoryRequest& request) {

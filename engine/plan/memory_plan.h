@@ -114,6 +114,8 @@ absl::Status Validate(const MemoryRequest& request);
 
 // 4-bit formats, int8, or none.
 QuantSpec QuantOf(const MemoryRequest& request);
+// Of weights that are held so: bf16 where they are not quantised.
+BasePrecision PrecisionOf(QuantFormat format);
 
 // A number of equal cards that together hold `bytes`, shared out evenly.
 struct CardCount {

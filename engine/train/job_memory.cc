@@ -79,23 +79,7 @@ MemoryRequest PlanRequestOf(const JobSetup& setup, Backend& backend) {
   request.model = setup.model->config();
   request.mode = PlanMode::kQlora;
   const QuantSpec& quant = setup.model->quant();
-  switch (quant.format) {
-    case QuantFormat::kNone:
-      request.precision = BasePrecision::kBf16;
-      break;
-    case QuantFormat::kInt8:
-      request.precision = BasePrecision::kInt8;
-      break;
-    case QuantFormat::kInt4:
-      request.precision = BasePrecision::kInt4;
-      break;
-    case QuantFormat::kFp4:
-      request.precision = BasePrecision::kFp4;
-      break;
-    case QuantFormat::kNf4:
-      request.precision = BasePrecision::kNf4;
-      break;
-  }
+  request.precision = PrecisionOf(quant.format);
   request.quant_block = quant.block;
   request.double_quant = quant.double_quant;
   for (const AdapterModule& module : setup.initial.modules) {

@@ -106,6 +106,8 @@ absl::StatusOr<MemoryRequest> RequestOf(const v1::PlanSpec& spec) {
   return request;
 }
 
+std::string PrecisionName(QuantFormat format) { return NameOf(PrecisionOf(format), kPrecisions); }
+
 v1::PlanSpec Filled(const v1::PlanSpec& spec, const MemoryRequest& request) {
   v1::PlanSpec filled = spec;
   filled.clear_model();

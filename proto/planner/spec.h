@@ -2,6 +2,8 @@
 #ifndef LORAD_PROTO_PLANNER_SPEC_H_
 #define LORAD_PROTO_PLANNER_SPEC_H_
 
+#include <string>
+
 #include "absl/status/statusor.h"
 #include "engine/plan/memory_plan.h"
 #include "lorad/v1/planner_service.pb.h"
@@ -14,6 +16,9 @@ absl::StatusOr<MemoryRequest> RequestOf(const v1::PlanSpec& spec);
 
 // `spec` with the defaults that RequestOf took, without its model.
 v1::PlanSpec Filled(const v1::PlanSpec& spec, const MemoryRequest& request);
+
+// PlanSpec.precision of weights that are held so.
+std::string PrecisionName(QuantFormat format);
 
 }  // namespace lorad::planner
 

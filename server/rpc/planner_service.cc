@@ -4,26 +4,11 @@
 #include "proto/planner/flops.h"
 #include "proto/planner/memory.h"
 #include "proto/planner/scaling.h"
+#include "proto/planner/spec.h"
 #include "server/rpc/calls.h"
 
 namespace lorad::server {
 namespace {
-
-const char* PrecisionOf(QuantFormat format) {
-  switch (format) {
-    case QuantFormat::kNone:
-      return "bf16";
-    case QuantFormat::kNf4:
-      return "nf4";
-    case QuantFormat::kFp4:
-      return "fp4";
-    case QuantFormat::kInt4:
-      return "int4";
-    case QuantFormat::kInt8:
-      return "int8";
-  }
-  return "";
-}
 
 // What is not given is this server's: its model with its precision, and its kind of device.
 v1::PlanSpec WithDefaults(v1::PlanSpec spec, const ModelInfo& model) {
@@ -32,7 +17,7 @@ v1::PlanSpec WithDefaults(v1::PlanSpec spec, const ModelInfo& model) {
   spec.mutable_model()->set_config_json(model.config_json);
   if (!spec.precision().empty()) return spec;
   const QuantSpec& quant = model.quant_spec;
-  spec.set_precision(PrecisionOf(quant.format));
+  spec.set_precision(planner::PrecisionName(quant.format));
   if (quant.format == QuantFormat::kNone) return spec;
   if (spec.quant_block() == 0) spec.set_quant_block(quant.block);
   if (!spec.has_double_quant()) spec.set_double_quant(quant.double_quant);

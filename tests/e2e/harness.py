@@ -59,6 +59,15 @@ def environment():
     return env
 
 
+def run_locally(*words):
+    """loractl without a server; wants exit code 0."""
+    process = subprocess.run([LORACTL, *map(str, words)], capture_output=True, text=True, env=environment(),
+                             timeout=COMMAND_SECONDS)
+    if process.returncode != 0:
+        raise CommandError(f"loractl {' '.join(map(str, words))}: exit code {process.returncode}\n{process.stderr}")
+    return Result(process.returncode, process.stdout, process.stderr)
+
+
 class Lorad:
     """One lorad with its state directory. start(), kill() and terminate() may follow each other."""
 
