@@ -83,6 +83,10 @@ absl::Status CheckPrecision(const MemoryRequest& request) {
   if (request.account == MemoryAccount::kEngine && request.mode == PlanMode::kFull)
     return absl::InvalidArgumentError(
         "mode full: the engine trains adapters alone; plan it with the textbook's account");
+  if (request.account == MemoryAccount::kEngine && request.mode == PlanMode::kInference)
+    return absl::InvalidArgumentError(
+        "mode inference: the engine gives its KV cache what is left, which `lorad --check` prints; "
+        "plan it with the textbook's account");
   if (request.account == MemoryAccount::kEngine &&
       (request.precision == BasePrecision::kFp32 || request.precision == BasePrecision::kFp16))
     return absl::InvalidArgumentError(
@@ -154,8 +158,7 @@ absl::Status Validate(const MemoryRequest& request) {
 
 absl::StatusOr<MemoryPlan> MakeMemoryPlan(const MemoryRequest& request) {
   RETURN_IF_ERROR(Validate(request));
-  const bool engine =
-      request.account == MemoryAccount::kEngine && request.mode != PlanMode::kInference;
+  const bool engine = request.account == MemoryAccount::kEngine;
   ASSIGN_OR_RETURN(MemoryPlan plan, engine ? PlanEngineTraining(request) : PlanTextbook(request));
   plan.total_bytes = std::accumulate(plan.bytes.begin(), plan.bytes.end(), int64_t{0});
   plan.parameters = ParameterCount(request.model);

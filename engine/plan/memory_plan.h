@@ -34,8 +34,8 @@ enum class MemoryAccount : uint8_t {
   // What automatic differentiation keeps of an unfused decoder, every matrix of attention scores
   // included: the sums of textbooks and papers.
   kTextbook,
-  // What this engine lays out, to the byte on the CPU: fused attention, a gradient for adapters
-  // alone, scratch of its ops.
+  // What this engine lays out for a job, to the byte on the CPU: fused attention, a gradient for
+  // adapters alone, scratch of its ops. kLora and kQlora.
   kEngine,
 };
 

@@ -51,6 +51,14 @@ TEST(MemoryPlanTest, TheTextbookFiguresOfLlama65B) {
   near(Activations(full), 250);
   near(static_cast<double>(full.total_bytes) / kGB, 1290);
 
+  // Dettmers et al., "QLoRA", 2023: "more than 780 GB" for 16-bit fine-tuning.
+  request.precision = BasePrecision::kBf16;
+  ASSERT_OK_AND_ASSIGN(const MemoryPlan half, MakeMemoryPlan(request));
+  near(Gigabytes(half, MemoryKind::kWeights) + Gigabytes(half, MemoryKind::kGradients) +
+           Gigabytes(half, MemoryKind::kMoments),
+       780);
+  request.precision = BasePrecision::kFp32;
+
   request.mode = PlanMode::kInference;
   ASSERT_OK_AND_ASSIGN(const MemoryPlan inference, MakeMemoryPlan(request));
   near(Gigabytes(inference, MemoryKind::kWeights), 260);
@@ -138,6 +146,7 @@ TEST(MemoryPlanTest, NonsenseIsRefusedByName) {
   refuses([](MemoryRequest& r) { r.mode = PlanMode::kFull; }, "k-bit weights are frozen");
   refuses([](MemoryRequest& r) { r.precision = BasePrecision::kFp16; }, "textbook's account");
   refuses([](MemoryRequest& r) { r.budget_bytes = -1; }, "budget_bytes is -1");
+  refuses([](MemoryRequest& r) { r.mode = PlanMode::kInference; }, "`lorad --check` prints");
 }
 
 // At every bound at once nothing overflows: each sum is positive and the parts make the whole.
