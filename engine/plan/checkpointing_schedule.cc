@@ -24,9 +24,9 @@ class Table {
                                        : std::min(chain.num_layers, room / chain.input_bytes + 1)),
         layers_(std::min(chain.num_layers, room / chain.layer_bytes + 1)),
         cost_((chain.num_layers + 1) * inputs_ * layers_, kNever) {
-    for (int64_t length = 1; length <= chain.num_layers; ++length)
-      for (int64_t i = inputs_ - 1; i >= 0; --i)
-        for (int64_t j = layers_ - 1; j >= 0; --j) Fill(length, i, j);
+    for (int64_t i = inputs_ - 1; i >= 0; --i)
+      for (int64_t j = layers_ - 1; j >= 0; --j)
+        for (int64_t length = 1; length <= chain.num_layers; ++length) Fill(length, i, j);
   }
 
   CheckpointingSchedule Read() const {
@@ -40,7 +40,7 @@ class Table {
   static constexpr int32_t kNever = std::numeric_limits<int32_t>::max() / 4;
 
   size_t Index(int64_t length, int64_t i, int64_t j) const {
-    return static_cast<size_t>((length * inputs_ + i) * layers_ + j);
+    return static_cast<size_t>((i * layers_ + j) * (chain_.num_layers + 1) + length);
   }
   int32_t Cost(int64_t length, int64_t i, int64_t j) const {
     return i < inputs_ && j < layers_ ? cost_[Index(length, i, j)] : kNever;
@@ -61,8 +61,13 @@ class Table {
   void Fill(int64_t length, int64_t i, int64_t j) {
     if (!Runs(i, j)) return;
     int32_t best = Keeping(length, i, j);
-    for (int64_t first = 1; first < length; ++first)
-      best = std::min(best, Splitting(length, first, i, j));
+    if (i + 1 < inputs_) {
+      // Splitting(), with its two rows of the table by the pointers that the loop runs along.
+      const int32_t* const rest = &cost_[Index(0, i + 1, j)];
+      const int32_t* const own = &cost_[Index(0, i, j)];
+      for (int64_t first = 1; first < length; ++first)
+        best = std::min(best, static_cast<int32_t>(first) + rest[length - first] + own[first]);
+    }
     cost_[Index(length, i, j)] = std::min(best, kNever);
   }
 
@@ -87,7 +92,7 @@ class Table {
   const LayerChain& chain_;
   const int64_t room_;
   const int64_t inputs_, layers_;  // bounds of what can be held
-  std::vector<int32_t> cost_;      // [length][inputs held][layers held]
+  std::vector<int32_t> cost_;      // [inputs held][layers held][length]
 };
 
 }  // namespace
