@@ -9,9 +9,8 @@
 //     its result is scaled, that is one more for each element.
 //   - Comparisons, maxima, changes of sign, copies, conversions, random numbers, and addresses are
 //     none; nor are the sine and cosine of a position, which are kept in a table.
-//   - A decoded weight is one multiplication, code times scale, in each op that decodes it,
-//   whatever
-//     tables a kernel uses. What the scales themselves take is left out.
+//   - A decoded weight is one multiplication, code times scale, in each op that decodes
+//     it, whatever tables a kernel uses. What the scales themselves take is left out.
 //   - Lanes and results that only fill up a vector are not counted, nor the few additions that join
 //     the partial sums of lanes and threads. Double precision, which only checks gradients, counts
 //     like float.
