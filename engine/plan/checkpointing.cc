@@ -9,7 +9,7 @@
 namespace lorad {
 namespace {
 
-constexpr int64_t kMostLayers = 192;
+constexpr int64_t kMostLayers = 1 << 14;
 
 absl::Status DoesNotFit(int64_t needed, int64_t budget) {
   return absl::ResourceExhaustedError(
@@ -27,7 +27,7 @@ absl::Status Validate(const LayerChain& chain) {
   if (chain.num_layers < 1 || chain.num_layers > kMostLayers)
     return absl::InvalidArgumentError(
         absl::StrCat("num_layers is ", chain.num_layers, "; it must be in [1, ", kMostLayers, "]"));
-  constexpr int64_t kMostBytes = int64_t{1} << 51;  // times 2 * kMostLayers: below 2^60
+  constexpr int64_t kMostBytes = int64_t{1} << 46;  // times 2 * kMostLayers: 2^61
   const struct {
     const char* name;
     int64_t value, least;
@@ -71,6 +71,11 @@ absl::StatusOr<ActivationCheckpointing> BestSegments(const LayerChain& chain,
     leanest = std::min(leanest, best_bytes);
   }
   return DoesNotFit(leanest, budget_bytes);
+}
+
+ActivationCheckpointing FitSegments(const LayerChain& chain, int64_t budget_bytes) {
+  const auto best = BestSegments(chain, budget_bytes);
+  return best.ok() ? *best : ActivationCheckpointing{.layers_per_segment = 1, .offload = true};
 }
 
 absl::StatusOr<CheckpointingCurve> DrawCheckpointingCurve(const LayerChain& chain,

@@ -17,7 +17,7 @@ namespace lorad {
 // A chain of equal layers, forward and then backward. Bytes of what a pass holds at its peak:
 //   fixed + (inputs held) * input + (layers whose activations are held at once) * layer
 struct LayerChain {
-  int64_t num_layers = 0;   // 1 to 192
+  int64_t num_layers = 0;   // 1 to 2^14
   int64_t fixed_bytes = 0;  // >= 0: whatever is computed again
   int64_t input_bytes = 0;  // >= 0: of a layer's input that is kept to compute again from
   int64_t layer_bytes = 0;  // >= 1: of what a layer's backward pass needs, its output included
@@ -41,6 +41,9 @@ CheckpointingCost KeepNothingCost(const LayerChain& chain);
 // The segments with the least to compute again that fit `budget_bytes`, and among those the least
 // memory. kResourceExhausted gives the bytes that even the leanest take.
 absl::StatusOr<ActivationCheckpointing> BestSegments(const LayerChain& chain, int64_t budget_bytes);
+// What the policy "auto" does with a budget that does not hold everything: BestSegments, or single
+// layers with their inputs on the host where not even those fit.
+ActivationCheckpointing FitSegments(const LayerChain& chain, int64_t budget_bytes);
 
 // One step of a schedule over nested segments.
 struct CheckpointingStep {
@@ -60,7 +63,8 @@ struct CheckpointingSchedule {
 // whole layers, nested to any depth: C(1) = 1,
 //   C(l, m) = min { 1 + C(l - 1, m - layer),  min over s of  s + C(l - s, m - input) + C(s, m) }
 // by dynamic programming over lengths and what is held, exact in bytes. O(num_layers^2) states for
-// each length. kResourceExhausted gives the bytes that keeping nothing takes.
+// each length, so kInvalidArgument above 192 layers. kResourceExhausted gives the bytes that
+// keeping nothing takes.
 absl::StatusOr<CheckpointingSchedule> OptimalSchedule(const LayerChain& chain,
                                                       int64_t budget_bytes);
 

@@ -12,6 +12,8 @@ namespace {
 
 using Step = CheckpointingStep;
 
+constexpr int64_t kMostScheduledLayers = 192;
+
 // Forward passes for the layers of a chain whose input is held, when `inputs` more inputs and
 // `layers` layers' activations are held already.
 class Table {
@@ -100,6 +102,10 @@ class Table {
 absl::StatusOr<CheckpointingSchedule> OptimalSchedule(const LayerChain& chain,
                                                       int64_t budget_bytes) {
   RETURN_IF_ERROR(Validate(chain));
+  if (chain.num_layers > kMostScheduledLayers)
+    return absl::InvalidArgumentError(absl::StrCat("num_layers is ", chain.num_layers,
+                                                   "; an optimal schedule is searched for up to ",
+                                                   kMostScheduledLayers));
   const int64_t least = KeepNothingCost(chain).peak_bytes;
   if (budget_bytes < least)
     return absl::ResourceExhaustedError(

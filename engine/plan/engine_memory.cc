@@ -224,8 +224,7 @@ absl::StatusOr<MemoryPlan> PlanEngineTraining(const MemoryRequest& request) {
     checkpointing = {.layers_per_segment = request.model.num_layers, .keeps_act = true};
     const int64_t room = request.budget_bytes - weights.total();
     if (request.budget_bytes > 0 && DeviceBytes(layout.Plan(checkpointing)) > room) {
-      const auto best = BestSegments(chain, request.budget_bytes);
-      checkpointing = best.ok() ? *best : ActivationCheckpointing{.offload = true};
+      checkpointing = FitSegments(chain, request.budget_bytes);
     }
   }
   MemoryPlan plan = layout.Plan(checkpointing);

@@ -105,8 +105,7 @@ struct MemoryPlan {
   LayerChain chain;                // of training: what policies trade; num_layers 0 without
 };
 
-// kInvalidArgument names the field, the value and the bound. kResourceExhausted: checkpointing
-// "auto", and not even the leanest policy fits the budget.
+// kInvalidArgument names the field, the value and the bound.
 absl::StatusOr<MemoryPlan> MakeMemoryPlan(const MemoryRequest& request);
 
 // kInvalidArgument as MakeMemoryPlan gives it.

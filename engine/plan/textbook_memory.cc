@@ -134,9 +134,8 @@ absl::StatusOr<MemoryPlan> PlanTextbook(const MemoryRequest& request) {
     plan.checkpointing = policy.checkpointing;
     if (policy.fits_to_memory) {
       plan.checkpointing = {.layers_per_segment = layers};
-      if (request.budget_bytes > 0 && layers <= 192) {
-        ASSIGN_OR_RETURN(plan.checkpointing, BestSegments(plan.chain, request.budget_bytes));
-      }
+      if (request.budget_bytes > 0)
+        plan.checkpointing = FitSegments(plan.chain, request.budget_bytes);
     }
     const LayerSegments segments(layers, plan.checkpointing);
     held = segments.longest();

@@ -115,19 +115,18 @@ absl::StatusOr<ActivationCheckpointing> FitCheckpointing(const JobSetup& setup, 
     ASSIGN_OR_RETURN(const TrainingMemoryNeeds needs, MeasureJob(setup, backend, all));
     if (needs.peak_bytes <= room) return all;
   }
-  const ActivationCheckpointing offload = {.layers_per_segment = 1, .offload = true};
-  if (num_layers < 3) return offload;
+  // A chain is measured by a layer more and a layer less.
+  if (num_layers < 3) return ActivationCheckpointing{.layers_per_segment = 1, .offload = true};
   ASSIGN_OR_RETURN(const LayerChain chain, MeasureChain(setup, backend));
   int64_t budget = room;
   // An eval set whose batches are larger counts on top: what is proposed is measured whole, and the
   // budget falls by at least a byte until it fits.
   while (true) {
-    const auto best = BestSegments(chain, budget);
-    if (!best.ok()) return offload;
-    ASSIGN_OR_RETURN(const TrainingMemoryNeeds needs, MeasureJob(setup, backend, *best));
-    if (needs.peak_bytes <= room) return *best;
-    budget =
-        std::min(budget - (needs.peak_bytes - room), SegmentsCost(chain, *best).peak_bytes - 1);
+    const ActivationCheckpointing best = FitSegments(chain, budget);
+    if (best.offload) return best;
+    ASSIGN_OR_RETURN(const TrainingMemoryNeeds needs, MeasureJob(setup, backend, best));
+    if (needs.peak_bytes <= room) return best;
+    budget = std::min(budget - (needs.peak_bytes - room), SegmentsCost(chain, best).peak_bytes - 1);
   }
 }
 

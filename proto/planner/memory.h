@@ -7,8 +7,7 @@
 
 namespace lorad::planner {
 
-// kInvalidArgument names the field, the value and the bound; kResourceExhausted: activations "auto"
-// of the textbook's account, and nothing fits.
+// kInvalidArgument names the field, the value and the bound.
 absl::StatusOr<v1::PlanMemoryResponse> PlanMemory(const v1::PlanMemoryRequest& request);
 absl::StatusOr<v1::PlanCheckpointingResponse> PlanCheckpointing(
     const v1::PlanCheckpointingRequest& request);

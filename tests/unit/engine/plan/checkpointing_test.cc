@@ -193,8 +193,11 @@ TEST(LayerChainTest, NonsenseIsRefused) {
     EXPECT_THAT(BestSegments(chain, 1), StatusIs(StatusCode::kInvalidArgument, message));
     EXPECT_THAT(OptimalSchedule(chain, 1), StatusIs(StatusCode::kInvalidArgument, message));
   };
-  refuses({0, 0, 1, 1}, "num_layers is 0; it must be in [1, 192]");
-  refuses({193, 0, 1, 1}, "num_layers is 193");
+  refuses({0, 0, 1, 1}, "num_layers is 0; it must be in [1, 16384]");
+  refuses({16385, 0, 1, 1}, "num_layers is 16385");
+  EXPECT_THAT(OptimalSchedule({193, 0, 1, 1}, 500),
+              StatusIs(StatusCode::kInvalidArgument, "num_layers is 193; an optimal schedule"));
+  EXPECT_OK(BestSegments({193, 0, 1, 1}, 500));
   refuses({1, -1, 1, 1}, "fixed_bytes is -1");
   refuses({1, 0, INT64_MAX, 1}, "input_bytes is 9223372036854775807");
   refuses({1, 0, 1, 0}, "layer_bytes is 0; it must be in [1, ");

@@ -172,6 +172,19 @@ TEST(MemoryPlanTest, SumsAtTheBoundsDoNotOverflow) {
   }
 }
 
+// Both accounts answer where not even the leanest segments fit, as a job does: inputs on the host.
+TEST(MemoryPlanTest, AutoOffloadsWhereNothingFits) {
+  MemoryRequest request = Request("llama-7b", PlanMode::kLora, BasePrecision::kBf16);
+  request.checkpointing = "auto";
+  request.budget_bytes = 1000;
+  for (const MemoryAccount account : {MemoryAccount::kTextbook, MemoryAccount::kEngine}) {
+    request.account = account;
+    ASSERT_OK_AND_ASSIGN(const MemoryPlan plan, MakeMemoryPlan(request));
+    EXPECT_TRUE(plan.checkpointing.offload);
+    EXPECT_GT(plan.pinned_bytes, 0);
+  }
+}
+
 TEST(MemoryPlanTest, CardsHoldATotal) {
   const std::vector<CardCount> cards = CountCards(1'290'000'000'000);
   ASSERT_EQ(cards.size(), 4);
