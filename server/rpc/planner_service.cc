@@ -15,7 +15,8 @@ v1::PlanSpec WithDefaults(v1::PlanSpec spec, const ModelInfo& model) {
   if (spec.device().empty()) spec.set_device(model.device_kind);
   if (spec.model().source_case() != v1::PlanModel::SOURCE_NOT_SET) return spec;
   spec.mutable_model()->set_config_json(model.config_json);
-  if (!spec.precision().empty()) return spec;
+  // All weights can be trained in 16 bits or more alone, whatever the server holds them in.
+  if (!spec.precision().empty() || spec.mode() == "full") return spec;
   const QuantSpec& quant = model.quant_spec;
   spec.set_precision(planner::PrecisionName(quant.format));
   if (quant.format == QuantFormat::kNone) return spec;

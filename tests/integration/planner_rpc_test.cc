@@ -33,6 +33,16 @@ TEST_F(PlannerRpcTest, TheServersModelIsTheDefault) {
   EXPECT_EQ(sum, plan.total_bytes());
 }
 
+// The server holds its model in 4 bits, which nobody can train.
+TEST_F(PlannerRpcTest, FullFineTuningOfTheServersModelIsIn16Bits) {
+  v1::PlanMemoryRequest request;
+  request.mutable_spec()->set_mode("full");
+  v1::PlanMemoryResponse plan;
+  ASSERT_GRPC_OK(PlanMemory(request, &plan));
+  EXPECT_EQ(plan.spec().precision(), "bf16");
+  EXPECT_EQ(plan.trained_parameters(), plan.parameters());
+}
+
 TEST_F(PlannerRpcTest, AnswersAsWithoutAServer) {
   v1::PlanMemoryRequest request;
   request.mutable_spec()->mutable_model()->set_preset("llama-65b");
