@@ -85,7 +85,6 @@ class TrainingLayout {
       const int64_t in = InFeatures(model_, p), out = OutFeatures(model_, p);
       elements += FlatElements(request_.optimizer, Rank(p) * in) +
                   FlatElements(request_.optimizer, Rank(p) * out);
-      plan_.trained_parameters += model_.num_layers * Rank(p) * (in + out);
     }
     elements *= model_.num_layers;
     const int64_t values = TensorBytes(DType::kF32, elements);

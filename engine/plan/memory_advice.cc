@@ -11,12 +11,10 @@ namespace {
 
 using Settings = std::vector<MemoryAdvice::Setting>;
 
-bool IsLora(PlanMode mode) { return mode == PlanMode::kLora || mode == PlanMode::kQlora; }
-
 // Each of these changes the request and says how; empty where there is nothing to change.
 
 Settings DoubleQuant(MemoryRequest& request) {
-  if (request.precision < BasePrecision::kInt8 || request.double_quant) return {};
+  if (!IsKBit(request.precision) || request.double_quant) return {};
   request.double_quant = true;
   return {{"double_quant", "true"}};
 }
@@ -33,10 +31,10 @@ Settings CheckpointAll(MemoryRequest& request) {
 Settings Offload(MemoryRequest& request) { return Checkpoint(request, "offload"); }
 
 Settings FuseAttention(MemoryRequest& request) {
-  if (request.account != MemoryAccount::kTextbook || !IsLora(request.mode)) return {};
+  if (request.account != MemoryAccount::kTextbook || !TrainsAdapters(request.mode)) return {};
   request.account = MemoryAccount::kEngine;
   Settings settings = {{"account", "engine"}};
-  if (request.precision == BasePrecision::kFp32 || request.precision == BasePrecision::kFp16) {
+  if (!IsOfEngine(request.precision)) {
     request.precision = BasePrecision::kBf16;
     settings.push_back({"precision", "bf16"});
   }
@@ -94,7 +92,7 @@ Settings FourBits(MemoryRequest& request) {
 
 Settings SmallerRank(MemoryRequest& request) {
   constexpr int64_t kSmall = 8;
-  if (!IsLora(request.mode)) return {};
+  if (!TrainsAdapters(request.mode)) return {};
   bool changed = false;
   for (int64_t& rank : request.ranks)
     if (rank > kSmall) rank = kSmall, changed = true;

@@ -51,11 +51,8 @@ absl::Status OutOfRange(const std::string& name, int64_t value, int64_t least, i
       absl::StrCat(name, " is ", value, "; it must be in [", least, ", ", most, "]"));
 }
 
-bool IsLora(PlanMode mode) { return mode == PlanMode::kLora || mode == PlanMode::kQlora; }
-bool IsKBit(BasePrecision precision) { return precision >= BasePrecision::kInt8; }
-
 absl::Status CheckRanks(const MemoryRequest& request) {
-  if (!IsLora(request.mode)) return absl::OkStatus();
+  if (!TrainsAdapters(request.mode)) return absl::OkStatus();
   constexpr int64_t kMostRank = 1024;
   bool any = false;
   for (const Projection p : kAllProjections) {
@@ -87,8 +84,7 @@ absl::Status CheckPrecision(const MemoryRequest& request) {
     return absl::InvalidArgumentError(
         "mode inference: the engine gives its KV cache what is left, which `lorad --check` prints; "
         "plan it with the textbook's account");
-  if (request.account == MemoryAccount::kEngine &&
-      (request.precision == BasePrecision::kFp32 || request.precision == BasePrecision::kFp16))
+  if (request.account == MemoryAccount::kEngine && !IsOfEngine(request.precision))
     return absl::InvalidArgumentError(
         "precision: the engine holds weights in bf16 or k bits; plan fp32 and fp16 with the "
         "textbook's account");
@@ -121,6 +117,16 @@ std::string_view Name(MemoryKind kind) { return kKinds[static_cast<int>(kind)].n
 std::string_view Description(MemoryKind kind) { return kKinds[static_cast<int>(kind)].description; }
 bool IsActivation(MemoryKind kind) {
   return kind >= MemoryKind::kNormInputs && kind <= MemoryKind::kScratch;
+}
+
+int64_t TrainedParameters(const MemoryRequest& request) {
+  if (request.mode == PlanMode::kInference) return 0;
+  if (request.mode == PlanMode::kFull) return ParameterCount(request.model);
+  int64_t layer = 0;
+  for (const Projection p : kAllProjections)
+    layer += request.ranks[static_cast<int>(p)] *
+             (InFeatures(request.model, p) + OutFeatures(request.model, p));
+  return request.model.num_layers * layer;
 }
 
 QuantSpec QuantOf(const MemoryRequest& request) {
@@ -162,6 +168,7 @@ absl::StatusOr<MemoryPlan> MakeMemoryPlan(const MemoryRequest& request) {
   ASSIGN_OR_RETURN(MemoryPlan plan, engine ? PlanEngineTraining(request) : PlanTextbook(request));
   plan.total_bytes = std::accumulate(plan.bytes.begin(), plan.bytes.end(), int64_t{0});
   plan.parameters = ParameterCount(request.model);
+  plan.trained_parameters = TrainedParameters(request);
   plan.bits_per_weight =
       request.precision == BasePrecision::kFp32 ? 32 : BitsPerWeight(QuantOf(request));
   if (request.mode != PlanMode::kInference)

@@ -26,8 +26,15 @@ enum class PlanMode : uint8_t {
   kQlora,  // the same over 4-bit weights: kLora whose precision is nf4 unless another is given
 };
 
+constexpr bool TrainsAdapters(PlanMode mode) {
+  return mode == PlanMode::kLora || mode == PlanMode::kQlora;
+}
+
 // Of the decoder's linears; embeddings, head and norms of k-bit models stay in 16 bits.
 enum class BasePrecision : uint8_t { kFp32, kFp16, kBf16, kInt8, kInt4, kFp4, kNf4 };
+constexpr bool IsKBit(BasePrecision precision) { return precision >= BasePrecision::kInt8; }
+// The engine holds weights so.
+constexpr bool IsOfEngine(BasePrecision precision) { return precision >= BasePrecision::kBf16; }
 
 // Which sums.
 enum class MemoryAccount : uint8_t {
@@ -110,6 +117,9 @@ absl::StatusOr<MemoryPlan> MakeMemoryPlan(const MemoryRequest& request);
 
 // kInvalidArgument as MakeMemoryPlan gives it.
 absl::Status Validate(const MemoryRequest& request);
+
+// Of adapters, of the whole model, or none. REQUIRES: Validate(request).
+int64_t TrainedParameters(const MemoryRequest& request);
 
 // 4-bit formats, int8, or none.
 QuantSpec QuantOf(const MemoryRequest& request);

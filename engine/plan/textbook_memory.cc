@@ -21,7 +21,8 @@ class Textbook {
       : request_(request),
         model_(request.model),
         value_bytes_(request.precision == BasePrecision::kFp32 ? 4 : 2),
-        tokens_(request.batch * request.sequence) {}
+        tokens_(request.batch * request.sequence),
+        trained_(TrainedParameters(request)) {}
 
   MemoryPlan Fixed() {
     plan_ = {};
@@ -31,14 +32,12 @@ class Textbook {
         Set(Kind::kKvCache, model_.num_layers * tokens_ * 2 * model_.kv_features() * value_bytes_);
         break;
       case PlanMode::kFull:
-        plan_.trained_parameters = ParameterCount(model_);
-        Set(Kind::kGradients, plan_.trained_parameters * value_bytes_);
+        Set(Kind::kGradients, trained_ * value_bytes_);
         break;
       case PlanMode::kLora:
       case PlanMode::kQlora:
-        plan_.trained_parameters = AdapterParameters();
-        Set(Kind::kAdapters, plan_.trained_parameters * kAdapterBytes);
-        Set(Kind::kGradients, plan_.trained_parameters * kAdapterBytes);
+        Set(Kind::kAdapters, trained_ * kAdapterBytes);
+        Set(Kind::kGradients, trained_ * kAdapterBytes);
         break;
     }
     Moments();
@@ -63,7 +62,7 @@ class Textbook {
     set(Kind::kSoftmax, scores);
     set(Kind::kProjection, model_.q_features());
     set(Kind::kMlp, h + 2 * model_.intermediate_size);
-    if (IsLora()) {
+    if (TrainsAdapters(request_.mode)) {
       int64_t ranks = 0;
       for (const int64_t rank : request_.ranks) ranks += rank;
       set(Kind::kLoraInputs, ranks);
@@ -74,9 +73,6 @@ class Textbook {
 
  private:
   void Set(Kind kind, int64_t bytes) { plan_.bytes[static_cast<int>(kind)] = bytes; }
-  bool IsLora() const {
-    return request_.mode == PlanMode::kLora || request_.mode == PlanMode::kQlora;
-  }
 
   void Weights() {
     const QuantSpec quant = QuantOf(request_);
@@ -90,28 +86,21 @@ class Textbook {
   }
 
   void Moments() {
-    const int64_t trained = plan_.trained_parameters;
     // A byte each, and a fp32 scale for each 256.
-    const int64_t bytes = IsEightBit(request_.optimizer) ? 2 * (trained + 4 * CeilDiv(trained, 256))
-                                                         : trained * kMomentBytes;
+    const int64_t bytes = IsEightBit(request_.optimizer)
+                              ? 2 * (trained_ + 4 * CeilDiv(trained_, 256))
+                              : trained_ * kMomentBytes;
     if (IsPaged(request_.optimizer))
       plan_.pinned_bytes = bytes;
     else
       Set(Kind::kMoments, bytes);
   }
 
-  int64_t AdapterParameters() const {
-    int64_t layer = 0;
-    for (const Projection p : kAllProjections)
-      layer +=
-          request_.ranks[static_cast<int>(p)] * (InFeatures(model_, p) + OutFeatures(model_, p));
-    return model_.num_layers * layer;
-  }
-
   const MemoryRequest& request_;
   const ModelConfig& model_;
   const int64_t value_bytes_;
   const int64_t tokens_;
+  const int64_t trained_;
   MemoryPlan plan_;
 };
 

@@ -68,11 +68,6 @@ absl::StatusOr<TrainingShape> TrainingOf(const MemoryRequest& plan) {
   return shape;
 }
 
-// The engine runs 16 bits and less.
-bool IsWide(BasePrecision precision) {
-  return precision == BasePrecision::kFp32 || precision == BasePrecision::kFp16;
-}
-
 // Adds an account of `tokens` tokens.
 void Add(FlopAccount::Rules rules, FlopAccount::Work work, int64_t tokens, const FlopCount& count,
          v1::CountFlopsResponse& response) {
@@ -103,7 +98,7 @@ absl::Status AddTraining(const MemoryRequest& plan, const AdaptedModel& model,
   const MicroBatchShape& batch = shape.micro_batches[0];
   const int64_t tokens = batch.count * batch.tokens();
   Add(FlopAccount::RULES_TEXTBOOK, FlopAccount::WORK_STEP, tokens, textbook, response);
-  if (full || IsWide(plan.precision)) return absl::OkStatus();
+  if (full || !IsOfEngine(plan.precision)) return absl::OkStatus();
   ASSIGN_OR_RETURN(const FlopCount engine, CountTrainingStep(model, shape));
   Add(FlopAccount::RULES_ENGINE, FlopAccount::WORK_STEP, tokens, engine, response);
   return absl::OkStatus();
@@ -115,7 +110,7 @@ absl::Status AddInference(const MemoryRequest& plan, const AdaptedModel& model,
   const PrefillShape prompts{.prompt_tokens = group.length, .prompts = group.count};
   const int64_t tokens = group.count * group.length;
   const auto contexts = absl::MakeConstSpan(&group, 1);
-  const bool engine_has = !IsWide(plan.precision);
+  const bool engine_has = IsOfEngine(plan.precision);
   ASSIGN_OR_RETURN(const FlopCount textbook_prefill, CountTextbookPrefill(model, prompts));
   Add(FlopAccount::RULES_TEXTBOOK, FlopAccount::WORK_PREFILL, tokens, textbook_prefill, response);
   if (engine_has) {

@@ -70,9 +70,7 @@ absl::StatusOr<PlanRanks> RanksOf(const v1::PlanSpec& spec) {
 
 // The engine trains adapters over weights in 16 or fewer bits.
 bool EngineHas(const MemoryRequest& request) {
-  const bool trains = request.mode == PlanMode::kLora || request.mode == PlanMode::kQlora;
-  return trains && request.precision != BasePrecision::kFp32 &&
-         request.precision != BasePrecision::kFp16;
+  return TrainsAdapters(request.mode) && IsOfEngine(request.precision);
 }
 
 }  // namespace
@@ -86,7 +84,7 @@ absl::StatusOr<MemoryRequest> RequestOf(const v1::PlanSpec& spec) {
                    Parse("precision", Or(spec.precision(), precision), kPrecisions));
   request.quant_block = static_cast<int32_t>(Or(spec.quant_block(), 64));
   request.double_quant = !spec.has_double_quant() || spec.double_quant();
-  if (request.mode == PlanMode::kLora || request.mode == PlanMode::kQlora) {
+  if (TrainsAdapters(request.mode)) {
     ASSIGN_OR_RETURN(request.ranks, RanksOf(spec));
     request.dropout = spec.dropout();
   }
@@ -113,7 +111,7 @@ v1::PlanSpec Filled(const v1::PlanSpec& spec, const MemoryRequest& request) {
   filled.clear_model();
   filled.set_mode(NameOf(request.mode, kModes));
   filled.set_precision(NameOf(request.precision, kPrecisions));
-  if (request.precision >= BasePrecision::kInt8) {
+  if (IsKBit(request.precision)) {
     filled.set_quant_block(request.quant_block);
     filled.set_double_quant(request.double_quant);
   }
