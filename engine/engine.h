@@ -15,12 +15,12 @@
 #include "absl/time/time.h"
 #include "engine/core/quant_spec.h"
 #include "engine/device/memory.h"
+#include "engine/engine_observer.h"
 #include "engine/infer/request.h"
 #include "engine/train/spec.h"
 
 namespace lorad {
 
-class EngineObserver;
 class Tokenizer;  // engine/io/tokenizer.h
 
 struct EngineConfig {
@@ -100,32 +100,6 @@ struct EngineStats {
   bool training = false;
   double training_share = 0;  // of the last seconds, 0 to 1
   bool healthy = true;  // false: a device error has poisoned the engine; the process must restart
-};
-
-struct TokenTimes {  // of one finished request
-  bool adapter = false;
-  double queue_seconds = 0, time_to_first_token_seconds = 0, total_seconds = 0;
-  int32_t prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0;
-  FinishReason finish_reason = FinishReason::kStop;
-};
-
-// Receives measurements on the engine thread: must return at once. Implemented by server/metrics.
-class EngineObserver {
- public:
-  virtual ~EngineObserver() = default;
-  virtual void OnFirstToken(bool adapter, double seconds) = 0;
-  virtual void OnInterToken(bool adapter, double seconds) = 0;
-  virtual void OnRequestFinished(const TokenTimes& times) = 0;
-  virtual void OnServingStep(bool prefill, int32_t rows, double seconds) = 0;
-  // One slice of training, with its time on the device.
-  virtual void OnTrainingSlice(SlicePhase, double /*seconds*/) {}
-  // Running requests waited longer for a token than itl_target_ms.
-  virtual void OnItlTargetMissed() {}
-  // source: "disk", "host" or "training"; the device copy is included.
-  virtual void OnAdapterLoad(const char* source, const absl::Status& status, double seconds) = 0;
-  virtual void OnAdapterEviction() = 0;
-  // A load was begun before the request that wants it could run.
-  virtual void OnAdapterPrefetch() = 0;
 };
 
 using RequestId = uint64_t;
