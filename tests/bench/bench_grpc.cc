@@ -67,17 +67,10 @@ class Bench {
   absl::StatusOr<bool> Run() {
     ASSIGN_OR_RETURN(connection_, client::Connection::Open(connect_));
     ASSIGN_OR_RETURN(server_, client::AdminClient(connection_).GetServerInfo());
-    bool all = true;
-    for (const GrpcCase& one : options_.cases) {
-      Json json = CaseJson(one, server_);
-      if (const absl::Status status = Measure(one, json); !status.ok()) {
-        json["error"] = status.ToString();
-        all = false;
-      }
-      json["command_line"] = command_line_;
-      RETURN_IF_ERROR(PrintLine(json, options_.output));
-    }
-    return all;
+    return RunCases(
+        options_.cases, options_.output, command_line_,
+        [&](const GrpcCase& one) { return CaseJson(one, server_); },
+        [&](const GrpcCase& one, Json& json) { return Measure(one, json); });
   }
 
  private:

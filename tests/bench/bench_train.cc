@@ -109,17 +109,10 @@ class Bench {
           device_.gpu >= 0
               ? kHopperTflops
               : MeasureFmaFlops(static_cast<int>(std::thread::hardware_concurrency())) / 1e12;
-    bool all = true;
-    for (const TrainCase& one : options_.cases) {
-      Json json = CaseJson(one, backend_->info().name);
-      if (const absl::Status status = Measure(one, json); !status.ok()) {
-        json["error"] = status.ToString();
-        all = false;
-      }
-      json["command_line"] = command_line_;
-      RETURN_IF_ERROR(PrintLine(json, options_.output));
-    }
-    return all;
+    return RunCases(
+        options_.cases, options_.output, command_line_,
+        [&](const TrainCase& one) { return CaseJson(one, backend_->info().name); },
+        [&](const TrainCase& one, Json& json) { return Measure(one, json); });
   }
 
  private:

@@ -62,17 +62,10 @@ class Reproduction {
   // False: a run failed.
   absl::StatusOr<bool> Run() {
     ASSIGN_OR_RETURN(const std::unique_ptr<const Tokenizer> tokenizer, Tokenizer::Load(kModel));
-    bool all = true;
-    for (const LoraCell& cell : MakeCells(options_)) {
-      Json json = CellJson(cell, options_);
-      if (const absl::Status status = Measure(cell, *tokenizer, json); !status.ok()) {
-        json["error"] = status.ToString();
-        all = false;
-      }
-      json["command_line"] = command_line_;
-      RETURN_IF_ERROR(PrintLine(json, options_.output));
-    }
-    return all;
+    return RunCases(
+        MakeCells(options_), options_.output, command_line_,
+        [&](const LoraCell& one) { return CellJson(one, options_); },
+        [&](const LoraCell& one, Json& json) { return Measure(one, *tokenizer, json); });
   }
 
  private:
