@@ -18,6 +18,16 @@ namespace lorad {
 // where 4-bit codes are packed two to a byte, the high nibble first (bitsandbytes' order), and
 //   absmax(b) = scales[b]                                                          single
 //   absmax(b) = nested_code[scales_u8[b]] * nested_scales[b / kNestedBlock] + nested_offset double
+//
+// `tiled`: the codes and scales_u8 are not in that order but in the one that a device's kernels
+// stream (Ops::ArrangeWeight); everything above still says what an element is worth. It exists for
+// 4-bit codes in blocks of 64 with double quantisation, out % 16 == 0 and in % 256 == 0. Sixteen
+// rows are a strip, 16 rows x 64 columns a tile of 512 bytes, tiles follow one another along the
+// columns and then along the strips. With lane = 4 g + t, g in [0, 8), t in [0, 4): bytes
+// [16 lane, 16 lane + 8) of a tile are columns [16 t, 16 t + 16) of row g, the next eight bytes
+// those of row g + 8, each byte as it was. Scales: for each strip and each four blocks of its
+// columns 64 bytes, of which bytes [8 g, 8 g + 4) are the four blocks of row g and [8 g + 4,
+// 8 g + 8) those of row g + 8. nested_scales stay where they were.
 struct WeightView {
   QuantSpec spec{.format = QuantFormat::kNone, .block = 64, .double_quant = false};
   int64_t out_features = 0;
@@ -31,6 +41,7 @@ struct WeightView {
   ConstTensorView nested_scales;  // kF32 [ceil(num_blocks / kNestedBlock)]
   ConstTensorView nested_code;    // kF32 [256]
   float nested_offset = 0;
+  bool tiled = false;
 
   int64_t num_elements() const { return out_features * in_features; }
   int64_t num_blocks() const { return (num_elements() + spec.block - 1) / spec.block; }

@@ -29,6 +29,7 @@ struct PackedWeight {
   int64_t rows = 0;
   int64_t columns = 0;
   int64_t row_offset = 0;
+  bool tiled = false;  // codes and scales_u8 in the order that engine/ops/weight.h describes
 };
 
 inline PackedWeight ToPackedWeight(const WeightView& weight, int64_t row_offset) {
@@ -52,6 +53,7 @@ inline PackedWeight ToPackedWeight(const WeightView& weight, int64_t row_offset)
   packed.nested_scales = weight.nested_scales.as<float>();
   packed.nested_code = weight.nested_code.as<float>();
   packed.nested_offset = weight.nested_offset;
+  packed.tiled = weight.tiled;
   return packed;
 }
 
