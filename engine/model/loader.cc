@@ -42,6 +42,7 @@ class ModelLoader {
     const Model& model = loader.builder_.model();
     std::string identity = digest.Finish(model.config(), model.quant());
     for (const SafetensorsFile& file : checkpoint.files()) RETURN_IF_ERROR(file.CheckUnchanged());
+    RETURN_IF_ERROR(loader.builder_.Arrange());
     return loader.builder_.Finish(std::move(identity));
   }
 

@@ -1,9 +1,11 @@
 #include "engine/model/model_builder.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "engine/core/checked_math.h"
 #include "engine/core/status_macros.h"
+#include "engine/ops/ops.h"
 
 namespace lorad {
 namespace {
@@ -126,6 +128,26 @@ absl::Status ModelBuilder::Upload(const ConstTensorView& from, const ConstTensor
 
 absl::Status ModelBuilder::Upload(const std::vector<float>& from, const ConstTensorView& to) {
   return Upload(ConstTensorView(from.data(), DType::kF32, {static_cast<int64_t>(from.size())}), to);
+}
+
+absl::Status ModelBuilder::Arrange() {
+  Ops& ops = backend_.ops();
+  int64_t bytes = 0;
+  for (const LayerWeights& layer : model_->layers_) {
+    for (const LinearWeights& linear : layer.linear)
+      bytes = std::max(bytes, ops.ArrangeScratchBytes(linear.weight));
+  }
+  if (bytes == 0) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const DeviceBuffer scratch,
+                   backend_.allocator().Allocate(bytes, MemoryTag::kWorkspace));
+  for (LayerWeights& layer : model_->layers_) {
+    for (LinearWeights& linear : layer.linear) {
+      if (ops.ArrangeScratchBytes(linear.weight) == 0) continue;
+      RETURN_IF_ERROR(ops.ArrangeWeight(
+          {.weight = &linear.weight, .scratch = scratch.View(DType::kU8, {bytes})}, stream_));
+    }
+  }
+  return stream_.Synchronize();
 }
 
 std::shared_ptr<const Model> ModelBuilder::Finish(std::string digest) {

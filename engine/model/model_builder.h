@@ -47,6 +47,10 @@ class ModelBuilder {
   absl::Status Upload(const ConstTensorView& from, const ConstTensorView& to);
   absl::Status Upload(const std::vector<float>& from, const ConstTensorView& to);
 
+  // Puts the linears of all layers, which are written by now, into the order that the backend's
+  // kernels stream. Waits for the stream. Takes the memory of the largest of them meanwhile.
+  absl::Status Arrange();
+
   // The finished model; this is empty afterwards.
   std::shared_ptr<const Model> Finish(std::string digest);
 

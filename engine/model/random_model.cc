@@ -248,6 +248,7 @@ absl::StatusOr<std::shared_ptr<const Model>> RandomModel(const ModelConfig& conf
   const absl::Status copied = stream->Synchronize();
   RETURN_IF_ERROR(written);
   RETURN_IF_ERROR(copied);
+  RETURN_IF_ERROR(builder.Arrange());
   return builder.Finish(absl::StrCat("random ", seed));
 }
 

@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "engine/device/backend.h"
+#include "engine/ops/arrange_weight.h"
 #include "engine/ops/attention.h"
 #include "engine/ops/cross_entropy.h"
 #include "engine/ops/dequantize.h"
@@ -33,10 +34,13 @@ class InferenceOps {
   virtual absl::Status PagedAttention(const PagedAttentionArgs& args, Stream& stream) = 0;
   virtual absl::Status Sample(const SampleArgs& args, Stream& stream) = 0;
   virtual absl::Status Dequantize(const DequantizeArgs& args, Stream& stream) = 0;
+  virtual absl::Status ArrangeWeight(const ArrangeWeightArgs& args, Stream& stream) = 0;
 
   virtual LinearLayout PreferredLinearLayout() const = 0;
   // Scratch that the op needs for these arguments; their data pointers are not read.
   virtual int64_t LinearWorkspaceBytes(const LinearArgs& args) const = 0;
+  // 0: the weight stays as it is.
+  virtual int64_t ArrangeScratchBytes(const WeightView& weight) const = 0;
 };
 
 class TrainingOps {

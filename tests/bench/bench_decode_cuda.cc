@@ -99,7 +99,7 @@ void Bench::Products(const std::string& name, const std::vector<int64_t>& outs, 
         cuda::PackedWeight& weight = terms[i].weight;
         weight.codes = codes.at<uint8_t>(s) + row * columns / 2;
         weight.code_book = weight.nested_code = books.at<float>(0);
-        weight.bits = 4, weight.block = kBlock;
+        weight.bits = 4, weight.block = kBlock, weight.tiled = true;
         weight.rows = outs[i], weight.columns = columns;
         weight.scales_u8 = scales_u8.at<uint8_t>(s) + block;
         weight.nested_scales = scales.at<float>(s) + block / kNested;

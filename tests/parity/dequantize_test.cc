@@ -115,6 +115,35 @@ TEST_F(DequantizeTest, EveryFormatAndBlockHasTheBitsOfTheDefinition) {
   }
 }
 
+// What a loaded model's 4-bit weights look like: one strip, several, more than a thread block has,
+// neighbours in one output, and rows from the middle of a weight.
+TEST_F(DequantizeTest, TiledWeightsHaveTheBitsOfTheDefinition) {
+  for (const QuantFormat format : {QuantFormat::kNf4, QuantFormat::kInt4}) {
+    const QuantSpec spec = {format, 64, true};
+    for (const auto& [out, in] :
+         std::vector<std::pair<int64_t, int64_t>>{{16, 256}, {48, 768}, {160, 2304}}) {
+      SCOPED_TRACE(testing::Message() << FormatName(format) << ", " << out << " x " << in);
+      const Weight weight = MakeParityWeight(spec, out, in, 11);
+      ASSERT_TRUE(weight.cuda().tiled);
+      CheckOp<BFloat16>(weight);
+      CheckOp<float>(weight);
+    }
+    std::vector<Weight> weights;
+    for (const int64_t out : {64, 16, 32}) weights.push_back(MakeParityWeight(spec, out, 512, 12));
+    CheckPlaced(weights, 3, 520, 0);
+    CheckPlaced(weights, 0, 515, 1);  // not aligned: element by element
+  }
+}
+
+TEST_F(DequantizeTest, WhatIsNotInWholeTilesStaysAsItIs) {
+  const QuantSpec nf4 = {QuantFormat::kNf4, 64, true};
+  EXPECT_FALSE(MakeParityWeight(nf4, 24, 256, 1).cuda().tiled);
+  EXPECT_FALSE(MakeParityWeight(nf4, 16, 320, 1).cuda().tiled);
+  EXPECT_FALSE(MakeParityWeight({QuantFormat::kNf4, 128, true}, 16, 256, 1).cuda().tiled);
+  EXPECT_FALSE(MakeParityWeight({QuantFormat::kNf4, 64, false}, 16, 256, 1).cuda().tiled);
+  EXPECT_FALSE(MakeParityWeight({QuantFormat::kInt8, 64, true}, 16, 256, 1).cuda().tiled);
+}
+
 TEST_F(DequantizeTest, WiderTypesHoldTheSameValues) {
   for (const QuantFormat format : kFormats) {
     for (const bool double_quant : {false, true}) {

@@ -176,7 +176,9 @@ class ParityTest : public testing::Test {
     const WeightView& cpu() const { return host->view; }
     const WeightView& cuda() const { return device; }
   };
-  Weight MakeParityWeight(const QuantSpec& spec, int64_t out, int64_t in, uint32_t seed) {
+  // `arranged`: on the device as a loaded model has it; otherwise as the definition has it.
+  Weight MakeParityWeight(const QuantSpec& spec, int64_t out, int64_t in, uint32_t seed,
+                          bool arranged = true) {
     Weight weight{MakeWeight(spec, out, in, seed), {}, {}};
     weight.device = weight.host->view;
     for (ConstTensorView* view :
@@ -187,6 +189,13 @@ class ParityTest : public testing::Test {
       weight.parts.push_back(Upload(view->data, view->size_bytes()));
       view->data = weight.parts.back().data();
     }
+    const int64_t scratch_bytes = cuda().ops().ArrangeScratchBytes(weight.device);
+    if (!arranged || scratch_bytes == 0) return weight;
+    const DeviceBuffer scratch = Allocate(scratch_bytes);
+    EXPECT_OK(cuda().ops().ArrangeWeight(
+        {.weight = &weight.device, .scratch = scratch.View(DType::kU8, {scratch_bytes})},
+        stream()));
+    EXPECT_OK(stream().Synchronize());
     return weight;
   }
 

@@ -341,6 +341,33 @@ TEST_F(RowLinearTest, RowsAreIndependent) {
   }
 }
 
+// The order in which a loaded model's codes lie does not show, nor which kernel took how many rows.
+TEST_F(RowLinearTest, TilesDoNotShow) {
+  const QuantSpec nf4 = {QuantFormat::kNf4, 64, true};
+  for (const int64_t in : {256, 1536, 2304, 4096}) {
+    Layer tiled, rows;
+    tiled.in = rows.in = in;
+    uint32_t seed = 1;
+    for (const int64_t out : {512, 16, 336}) {
+      tiled.terms.push_back(MakeTerm(nf4, out, in, seed += 10));
+      rows.terms.push_back(MakeTerm(nf4, out, in, seed));
+      rows.terms.back().weight = MakeParityWeight(nf4, out, in, seed, /*arranged=*/false);
+      tiled.terms.back().weight = MakeParityWeight(nf4, out, in, seed);
+      ASSERT_TRUE(tiled.terms.back().weight.cuda().tiled);
+    }
+    for (const int64_t count : {1, 2, 8, 9, 16, 17, 32, 33, 64, 100, 200}) {
+      SCOPED_TRACE(testing::Message() << in << " columns, " << count << " rows");
+      const Slices x = RandomSlices({{count, in}}, 0, seed + 5);
+      const Slices y = UnwrittenSlices(tiled.OutputShapes(count), 0);
+      const Slices expected = UnwrittenSlices(tiled.OutputShapes(count), 0);
+      RunCuda(tiled, x, y, 0, count);
+      RunCuda(rows, x, expected, 0, count);
+      for (size_t i = 0; i < tiled.terms.size(); ++i)
+        ASSERT_EQ(FetchSlice(y, i), FetchSlice(expected, i)) << "term " << i;
+    }
+  }
+}
+
 // Neither the alignment of x nor that of the codes shows: the slow kernel sums as the fast one.
 TEST_F(RowLinearTest, AlignmentDoesNotShow) {
   constexpr int64_t kRows = 19, kOut = 35;

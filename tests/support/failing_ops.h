@@ -67,6 +67,9 @@ class FailingOps final : public Ops {
   absl::Status Dequantize(const DequantizeArgs& args, Stream& stream) override {
     return gate_.Do([&] { return base_.Dequantize(args, stream); });
   }
+  absl::Status ArrangeWeight(const ArrangeWeightArgs& args, Stream& stream) override {
+    return gate_.Do([&] { return base_.ArrangeWeight(args, stream); });
+  }
   absl::Status RmsNormBackward(const RmsNormBackwardArgs& args, Stream& stream) override {
     return gate_.Do([&] { return base_.RmsNormBackward(args, stream); });
   }
@@ -95,6 +98,9 @@ class FailingOps final : public Ops {
   LinearLayout PreferredLinearLayout() const override { return base_.PreferredLinearLayout(); }
   int64_t LinearWorkspaceBytes(const LinearArgs& args) const override {
     return base_.LinearWorkspaceBytes(args);
+  }
+  int64_t ArrangeScratchBytes(const WeightView& weight) const override {
+    return base_.ArrangeScratchBytes(weight);
   }
   int64_t AttentionWorkspaceBytes(const AttentionArgs& args) const override {
     return base_.AttentionWorkspaceBytes(args);

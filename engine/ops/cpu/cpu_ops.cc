@@ -154,7 +154,12 @@ class CpuOps final : public Ops {
     return absl::OkStatus();
   }
 
+  absl::Status ArrangeWeight(const ArrangeWeightArgs& args, Stream&) override {
+    return Validate(args);
+  }
+
   LinearLayout PreferredLinearLayout() const override { return {}; }
+  int64_t ArrangeScratchBytes(const WeightView&) const override { return 0; }
   int64_t AttentionWorkspaceBytes(const AttentionArgs&) const override { return 0; }
   int64_t AttentionBackwardWorkspaceBytes(const AttentionBackwardArgs&) const override { return 0; }
   int64_t LinearWorkspaceBytes(const LinearArgs& args) const override {

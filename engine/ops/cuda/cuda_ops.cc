@@ -9,6 +9,7 @@
 #include "engine/core/status_macros.h"
 #include "engine/device/cuda/cuda_error.h"
 #include "engine/device/cuda/cuda_stream.h"
+#include "engine/ops/cuda/arrange_weight.h"
 #include "engine/ops/cuda/dequantize.h"
 #include "engine/ops/cuda/elementwise.h"
 #include "engine/ops/cuda/linear.h"
@@ -176,6 +177,21 @@ class CudaOps final : public Ops {
         return ToStatus(LaunchDequantize(weight, args.out.as<double>(), ld, handle), "dequantize");
     }
   }
+  // The views are const for the model's users; who arranges owns the memory.
+  absl::Status ArrangeWeight(const ArrangeWeightArgs& args, Stream& stream) override {
+    RETURN_IF_ERROR(Validate(args));
+    WeightView& weight = *args.weight;
+    const int64_t needed = ArrangeScratchBytes(weight);
+    if (needed == 0) return absl::OkStatus();
+    RETURN_IF_ERROR(CheckWorkspace("arrange_weight", args.scratch, needed));
+    RETURN_IF_ERROR(ToStatus(
+        LaunchArrangeWeight(ToPackedWeight(weight, 0), const_cast<void*>(weight.codes.data),
+                            static_cast<uint8_t*>(const_cast<void*>(weight.scales_u8.data)),
+                            args.scratch.data, Handle(stream)),
+        "arrange weight"));
+    weight.tiled = true;
+    return absl::OkStatus();
+  }
   absl::Status LinearCrossEntropy(const LinearCrossEntropyArgs& args, Stream& stream) override {
     RETURN_IF_ERROR(Validate(args));
     RETURN_IF_ERROR(CheckBFloat16("linear_cross_entropy", "hidden", args.hidden));
@@ -195,6 +211,9 @@ class CudaOps final : public Ops {
   }
 
   LinearLayout PreferredLinearLayout() const override { return kLinearLayout; }
+  int64_t ArrangeScratchBytes(const WeightView& weight) const override {
+    return cuda::ArrangeScratchBytes(ToPackedWeight(weight, 0));
+  }
   int64_t AttentionWorkspaceBytes(const AttentionArgs& args) const override {
     return attention_->ForwardWorkspaceBytes(args);
   }

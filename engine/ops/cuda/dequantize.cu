@@ -12,6 +12,9 @@
 // shared memory, one bank per lane, so that no two lanes ever conflict. A block belongs to one
 // weight; the weights of a batch follow one another in the grid. Blocks live shortly: a persistent
 // grid was slower.
+// Tiled kernel (WeightView::tiled): a warp takes 16 rows x 256 columns, 2 KB of codes in four loads
+// of 16 bytes a lane. A lane has 16 columns of two rows; neighbours exchange half of them, so that
+// every store fills sectors of 32 bytes.
 // Element kernel (odd shapes, wider outputs): a thread an element, a row in gridDim.x. Weights that
 // are bf16 already are copied row by row.
 //
@@ -48,12 +51,13 @@ Divisor MakeDivisor(uint32_t divisor) {
   return {divisor, static_cast<uint32_t>(magic), shift};
 }
 
+// Units are words of 8 weights; of a tiled weight, groups of 16 rows x 256 columns.
 struct Source {
   PackedWeight weight;
   uint32_t first_block = 0;  // of the grid
-  uint32_t words = 0;
+  uint32_t units = 0;
   int32_t block_shift = 0;  // log2(words of a quantisation block)
-  Divisor words_per_row;
+  Divisor units_per_row;    // or per strip
 };
 
 struct Batch {
@@ -63,15 +67,19 @@ struct Batch {
   int64_t ld = 0;
 };
 
+__device__ __forceinline__ const Source& SourceOfBlock(const Batch& batch) {
+  int index = 0;
+  while (index + 1 < batch.count && blockIdx.x >= batch.sources[index + 1].first_block) ++index;
+  return batch.sources[index];
+}
+
 template <int kBits>
 __global__ void __launch_bounds__(kThreads) DequantizeKernel(const __grid_constant__ Batch batch) {
   using Word = std::conditional_t<kBits == 4, uint32_t, uint2>;
   // 4 bits: entry e of lane l at e * kBookLanes + l.
   __shared__ float book[kBits == 4 ? 16 * kBookLanes : 256];
   __shared__ float nested_code[256];
-  int index = 0;
-  while (index + 1 < batch.count && blockIdx.x >= batch.sources[index + 1].first_block) ++index;
-  const Source& source = batch.sources[index];
+  const Source& source = SourceOfBlock(batch);
   const PackedWeight& weight = source.weight;
   const bool nested = weight.scales_u8 != nullptr;
   const Word* words_in = static_cast<const Word*>(weight.codes);
@@ -86,7 +94,7 @@ __global__ void __launch_bounds__(kThreads) DequantizeKernel(const __grid_consta
     words[u] = Word{};
     scales[u] = 0;
     scale_codes[u] = 0;
-    if (i >= source.words) continue;
+    if (i >= source.units) continue;
     const uint32_t block = i >> source.block_shift;
     words[u] = __ldg(words_in + i);
     if (nested) {
@@ -111,17 +119,89 @@ __global__ void __launch_bounds__(kThreads) DequantizeKernel(const __grid_consta
 #pragma unroll
   for (int u = 0; u < kWords; ++u) {
     const uint32_t i = first + u * kThreads;
-    if (i >= source.words) break;
+    if (i >= source.units) break;
     const float scale =
         nested ? NestedScale(nested_code[scale_codes[u]], scales[u], weight.nested_offset)
                : scales[u];
-    const uint32_t row = source.words_per_row.Divide(i);
-    const uint32_t column = (i - row * source.words_per_row.divisor) * kWordWeights;
+    const uint32_t row = source.units_per_row.Divide(i);
+    const uint32_t column = (i - row * source.units_per_row.divisor) * kWordWeights;
     __nv_bfloat16* to = batch.out + (weight.row_offset + row) * batch.ld + column;
     *reinterpret_cast<uint4*>(to) = DecodeEight(words[u], lane_book, scale);
   }
 }
 static_assert(kThreads == 256, "a thread fills one entry of the tables of 256");
+
+// Of two lanes the even one keeps its first eight columns and takes its neighbour's first eight,
+// the odd one likewise with the second: then both store 16 bytes of one sector twice.
+__device__ __forceinline__ void Exchange(uint4& first, uint4& second) {
+  const bool odd = threadIdx.x % 2 != 0;
+  uint32_t* const a[4] = {&first.x, &first.y, &first.z, &first.w};
+  uint32_t* const b[4] = {&second.x, &second.y, &second.z, &second.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const uint32_t got = __shfl_xor_sync(0xffffffffu, odd ? *a[i] : *b[i], 1);
+    (odd ? *a[i] : *b[i]) = got;
+  }
+}
+
+constexpr int kTileBlocks = 4;  // of a group
+constexpr int kTileGroup = kTileBlocks * kTileColumns;
+constexpr int kWarps = kThreads / 32;
+
+__global__ void __launch_bounds__(kThreads)
+    TiledDequantizeKernel(const __grid_constant__ Batch batch) {
+  __shared__ float book[16 * kBookLanes];
+  __shared__ float nested_code[256];
+  const Source& source = SourceOfBlock(batch);
+  const PackedWeight& weight = source.weight;
+  const uint32_t unit = (blockIdx.x - source.first_block) * kWarps + threadIdx.x / 32;
+  const bool inside = unit < source.units;  // the same for all lanes of a warp
+  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  const uint32_t groups = source.units_per_row.divisor;
+  const uint32_t strip = source.units_per_row.Divide(unit), group = unit - strip * groups;
+
+  uint4 codes[kTileBlocks];
+  uint2 scale_codes;
+  float nested_scales[2];
+  if (inside) {
+    const uint4* from = static_cast<const uint4*>(weight.codes) + int64_t{unit} * kTileBlocks * 32;
+#pragma unroll
+    for (int b = 0; b < kTileBlocks; ++b) codes[b] = __ldg(from + b * 32 + lane);
+    scale_codes = __ldg(reinterpret_cast<const uint2*>(weight.scales_u8) + int64_t{unit} * 8 + g);
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int64_t row = int64_t{strip} * kStripRows + g + 8 * r;
+      nested_scales[r] = __ldg(weight.nested_scales +
+                               ((row * groups + group) * kTileBlocks >> kNestedShift));
+    }
+  }
+  for (int i = threadIdx.x; i < 16 * kBookLanes; i += kThreads)
+    book[i] = __ldg(weight.code_book + i / kBookLanes);
+  nested_code[threadIdx.x] = __ldg(weight.nested_code + threadIdx.x);
+  __syncthreads();
+  if (!inside) return;
+
+  const float* lane_book = book + lane;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int64_t row = int64_t{strip} * kStripRows + g + 8 * r;
+    __nv_bfloat16* to = batch.out + (weight.row_offset + row) * batch.ld + group * kTileGroup +
+                        t / 2 * 32 + t % 2 * 8;
+    const uint32_t row_scales = r == 0 ? scale_codes.x : scale_codes.y;
+#pragma unroll
+    for (int b = 0; b < kTileBlocks; ++b) {
+      const float scale = NestedScale(nested_code[row_scales >> 8 * b & 255], nested_scales[r],
+                                      weight.nested_offset);
+      uint4 first = DecodeEight(r == 0 ? codes[b].x : codes[b].z, lane_book, scale);
+      uint4 second = DecodeEight(r == 0 ? codes[b].y : codes[b].w, lane_book, scale);
+      Exchange(first, second);
+      // Even lanes now have columns [0, 8) and [16, 24) of the pair's 32, odd ones the others.
+      uint4* at = reinterpret_cast<uint4*>(to + b * kTileColumns);
+      at[0] = first;
+      at[2] = second;
+    }
+  }
+}
 
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
@@ -156,8 +236,9 @@ bool Aligned(const void* pointer, uintptr_t bytes) {
 bool IsFast(const PackedWeight& weight, const BFloat16* out, int64_t ld) {
   if (weight.bits != 4 && weight.bits != 8) return false;
   // A word is as many bytes as a code has bits. Words are counted in 31 bits.
+  if (weight.tiled && !Aligned(weight.scales_u8, 8)) return false;
   return weight.columns % kWordWeights == 0 && ld % kWordWeights == 0 && Aligned(out, 16) &&
-         Aligned(weight.codes, weight.bits) &&
+         Aligned(weight.codes, weight.tiled ? 16 : weight.bits) &&
          weight.rows * weight.columns / kWordWeights <= INT32_MAX - kThreads * kWords;
 }
 
@@ -169,18 +250,23 @@ cudaError_t LaunchFast(const PackedWeight* weights, int count, BFloat16* out, in
   int64_t blocks = 0;
   for (int i = 0; i < count; ++i) {
     const PackedWeight& weight = weights[i];
-    const int64_t words = weight.rows * weight.columns / kWordWeights;
-    if (words == 0) continue;
+    const bool tiled = weight.tiled;
+    const int64_t units =
+        weight.rows * weight.columns / (tiled ? kStripRows * kTileGroup : kWordWeights);
+    if (units == 0) continue;
     Source& source = batch.sources[batch.count++];
     source.weight = weight;
     source.first_block = static_cast<uint32_t>(blocks);
-    source.words = static_cast<uint32_t>(words);
+    source.units = static_cast<uint32_t>(units);
     source.block_shift = std::countr_zero(static_cast<uint32_t>(weight.block / kWordWeights));
-    source.words_per_row = MakeDivisor(static_cast<uint32_t>(weight.columns / kWordWeights));
-    blocks += CeilDiv(words, kThreads * kWords);
+    source.units_per_row = MakeDivisor(
+        static_cast<uint32_t>(weight.columns / (tiled ? kTileGroup : kWordWeights)));
+    blocks += CeilDiv(units, tiled ? kWarps : kThreads * kWords);
   }
   if (blocks == 0) return cudaSuccess;
-  const auto kernel = weights[0].bits == 4 ? DequantizeKernel<4> : DequantizeKernel<8>;
+  const auto kernel = weights[0].tiled       ? TiledDequantizeKernel
+                      : weights[0].bits == 4 ? DequantizeKernel<4>
+                                             : DequantizeKernel<8>;
   kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(batch);
   return cudaGetLastError();
 }
@@ -202,7 +288,8 @@ cudaError_t LaunchDequantize(const PackedWeight* weights, int count, BFloat16* o
   if (count > kMaxDequantizeWeights) return cudaErrorInvalidValue;
   bool together = true;
   for (int i = 0; i < count; ++i) {
-    together &= IsFast(weights[i], out, ld) && weights[i].bits == weights[0].bits;
+    together &= IsFast(weights[i], out, ld) && weights[i].bits == weights[0].bits &&
+                weights[i].tiled == weights[0].tiled;
   }
   if (together) return LaunchFast(weights, count, out, ld, stream);
   for (int i = 0; i < count; ++i) {

@@ -49,7 +49,8 @@ int64_t ChunkRows(const WeightView& weight, const LinearLimits& limits) {
   const int64_t fit = limits.weight_bytes / (WeightStride(in) * kElementBytes);
   if (fit >= out) return out;
   const int64_t block = int64_t{weight.spec.block} * kNestedBlock;
-  const int64_t align = block / std::gcd(in, block);
+  // Rows of whole nested blocks, and of whole strips.
+  const int64_t align = std::lcm(block / std::gcd(in, block), weight.tiled ? int64_t{16} : 1);
   return std::min(std::max(fit / align * align, align), out);
 }
 

@@ -254,7 +254,8 @@ cudaError_t LaunchBlockScaled(bool aligned, RowProductArgs& args, const RowProdu
                               cudaStream_t stream) {
   if (!aligned || !HasRoom()) return Launch<BlockScaledVariant>(args, stream);
   if (args.rows > kNarrowRows) return LaunchWideRowProduct(args, scratch, stream);
-  return LaunchNarrowRowProduct(args, stream);
+  return args.entries[0].term.weight.tiled ? LaunchNarrowRowProduct(args, stream)
+                                           : Launch<BlockScaledVariant>(args, stream);
 }
 
 bool IsAligned(const PackedWeight& weight, const BFloat16* x, int64_t x_stride) {
@@ -308,7 +309,7 @@ cudaError_t LaunchRowProduct(const BFloat16* x, int64_t x_stride, int64_t rows,
       return cudaErrorInvalidValue;
     together &= weight.bits == head.bits && weight.code_book == head.code_book &&
                 weight.nested_code == head.nested_code &&
-                IsBlockScaled(weight) == IsBlockScaled(head) &&
+                weight.tiled == head.tiled && IsBlockScaled(weight) == IsBlockScaled(head) &&
                 IsAligned(weight, x, x_stride) == IsAligned(head, x, x_stride);
   }
   if (together) return LaunchTogether(x, x_stride, rows, terms, count, scratch, stream);

@@ -81,15 +81,20 @@ class BlockScaledRows {
   __device__ __forceinline__ void Load(int column, int t, BlockScaled::Lane& lane) const {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const char* codes = static_cast<const char*>(weight_->codes) +
-                          row_[r] * (weight_->columns / 2) + (column / 2 + t * 8);
+      const char* codes = static_cast<const char*>(weight_->codes);
 #pragma unroll
       for (int b = 0; b < BlockScaled::kBlocks; ++b) {
-        const char* from = codes + b * (BlockScaled::kBlock / 2);
+        const int c = column + b * BlockScaled::kBlock + t * 2 * kChunk;
+        const char* from =
+            codes + (weight_->tiled ? TiledCodes(weight_->columns, row_[r], c)
+                                    : row_[r] * (weight_->columns / 2) + c / 2);
         lane.codes[r][b] = make_uint2(LoadBytes(from), LoadBytes(from + 4));
       }
       const int64_t block = BlockScaled::FirstBlock(*weight_, row_[r], column);
-      lane.scale_codes[r] = LoadBytes(reinterpret_cast<const char*>(weight_->scales_u8 + block));
+      const int64_t place =
+          weight_->tiled ? TiledScale(weight_->columns, row_[r], column / BlockScaled::kBlock)
+                         : block;
+      lane.scale_codes[r] = LoadBytes(reinterpret_cast<const char*>(weight_->scales_u8 + place));
       lane.nested_scales[r] = __ldg(weight_->nested_scales + (block >> kNestedShift));
     }
   }
@@ -128,61 +133,69 @@ __device__ __forceinline__ uint4 LookUp(uint32_t codes, const BlockScaled::Table
   return make_uint4(at(codes << 7), at(codes >> 1), at(codes >> 9), at(codes >> 17));
 }
 
-// sums += products of one group. codes(o, r, b) gives the lane's 16 columns of block b of output
+// sums += products of block b of a group. codes(o, r, b) gives the lane's 16 columns of output
 // 16 o + g + 8 r, scale(o, r, b) that block's absmax, load_x(n, i) chunk i of row fragment n.
+template <int kOutTiles, int kRowTiles, typename Codes, typename Scale, typename LoadX>
+__device__ __forceinline__ void MultiplyBlock(int b, const Codes& codes, const Scale& scale,
+                                              const LoadX& load_x,
+                                              const BlockScaled::Tables& tables,
+                                              float (&sums)[kOutTiles][kRowTiles][4]) {
+  constexpr int kTogether =
+      kRowTiles < 4 ? kRowTiles : 4;  // chains that do not wait for each other
+  WeightFragments weights[kOutTiles][2];
+  float scales[kOutTiles][2];
+#pragma unroll
+  for (int o = 0; o < kOutTiles; ++o) {
+    const uint2 low = codes(o, 0, b), high = codes(o, 1, b);
+    weights[o][0] = Fragments(LookUp(low.x, tables), LookUp(high.x, tables));
+    weights[o][1] = Fragments(LookUp(low.y, tables), LookUp(high.y, tables));
+    scales[o][0] = scale(o, 0, b);
+    scales[o][1] = scale(o, 1, b);
+  }
+#pragma unroll
+  for (int first = 0; first < kRowTiles; first += kTogether) {
+    float block[kOutTiles][kTogether][4] = {};
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      uint4 x[kTogether];
+#pragma unroll
+      for (int n = 0; n < kTogether; ++n) x[n] = load_x(first + n, 2 * b + half);
+#pragma unroll
+      for (int n = 0; n < kTogether; ++n) {
+#pragma unroll
+        for (int o = 0; o < kOutTiles; ++o)
+          MultiplyAdd(block[o][n], weights[o][half].first, x[n].x, x[n].y);
+      }
+#pragma unroll
+      for (int n = 0; n < kTogether; ++n) {
+#pragma unroll
+        for (int o = 0; o < kOutTiles; ++o)
+          MultiplyAdd(block[o][n], weights[o][half].second, x[n].z, x[n].w);
+      }
+    }
+#pragma unroll
+    for (int n = 0; n < kTogether; ++n) {
+#pragma unroll
+      for (int o = 0; o < kOutTiles; ++o) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          float& sum = sums[o][first + n][i];
+          sum = __fmaf_rn(scales[o][i / 2], block[o][n][i], sum);
+        }
+      }
+    }
+  }
+}
+
+// sums += products of one group.
 template <int kOutTiles, int kRowTiles, typename Codes, typename Scale, typename LoadX>
 __device__ __forceinline__ void MultiplyBlocks(const Codes& codes, const Scale& scale,
                                                const LoadX& load_x,
                                                const BlockScaled::Tables& tables,
                                                float (&sums)[kOutTiles][kRowTiles][4]) {
-  constexpr int kTogether =
-      kRowTiles < 4 ? kRowTiles : 4;  // chains that do not wait for each other
 #pragma unroll
-  for (int b = 0; b < BlockScaled::kBlocks; ++b) {
-    WeightFragments weights[kOutTiles][2];
-    float scales[kOutTiles][2];
-#pragma unroll
-    for (int o = 0; o < kOutTiles; ++o) {
-      const uint2 low = codes(o, 0, b), high = codes(o, 1, b);
-      weights[o][0] = Fragments(LookUp(low.x, tables), LookUp(high.x, tables));
-      weights[o][1] = Fragments(LookUp(low.y, tables), LookUp(high.y, tables));
-      scales[o][0] = scale(o, 0, b);
-      scales[o][1] = scale(o, 1, b);
-    }
-#pragma unroll
-    for (int first = 0; first < kRowTiles; first += kTogether) {
-      float block[kOutTiles][kTogether][4] = {};
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        uint4 x[kTogether];
-#pragma unroll
-        for (int n = 0; n < kTogether; ++n) x[n] = load_x(first + n, 2 * b + half);
-#pragma unroll
-        for (int n = 0; n < kTogether; ++n) {
-#pragma unroll
-          for (int o = 0; o < kOutTiles; ++o)
-            MultiplyAdd(block[o][n], weights[o][half].first, x[n].x, x[n].y);
-        }
-#pragma unroll
-        for (int n = 0; n < kTogether; ++n) {
-#pragma unroll
-          for (int o = 0; o < kOutTiles; ++o)
-            MultiplyAdd(block[o][n], weights[o][half].second, x[n].z, x[n].w);
-        }
-      }
-#pragma unroll
-      for (int n = 0; n < kTogether; ++n) {
-#pragma unroll
-        for (int o = 0; o < kOutTiles; ++o) {
-#pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            float& sum = sums[o][first + n][i];
-            sum = __fmaf_rn(scales[o][i / 2], block[o][n][i], sum);
-          }
-        }
-      }
-    }
-  }
+  for (int b = 0; b < BlockScaled::kBlocks; ++b)
+    MultiplyBlock<kOutTiles, kRowTiles>(b, codes, scale, load_x, tables, sums);
 }
 
 }  // namespace lorad::cuda

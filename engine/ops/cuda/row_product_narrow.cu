@@ -1,141 +1,167 @@
-// The product of row_product.cu for up to 16 rows over 4-bit weights in whole blocks: decoding. The
-// same sums in the same order.
+// The product of row_product.cu for up to 16 rows over tiled 4-bit weights: decoding. The same sums
+// in the same order.
 //
 // It streams weights, so what counts is how many bytes are on their way and that nothing else takes
-// longer than they do. A block of 24 warps has a multiprocessor for itself: three teams of 8 warps,
-// each on its own tile of 16 outputs, share one table of pairs. Every warp has a ring of three
-// groups of columns in shared memory, 2 KB each, that asynchronous copies fill, two groups ahead,
-// over the border of tiles, and the first ones before the kernel that computes x has ended.
+// longer than they do. A team of 8 warps is a block; it has strips of 16 outputs, of which warp s
+// takes the groups s, s + 8, ... of 256 columns. A group of a strip is 2 KB in the order in which
+// lanes want them (WeightView::tiled): four loads of 16 bytes a lane, straight to registers, each
+// issued as soon as the registers of the block before it are free, over the border of strips, the
+// first ones before the kernel that computes x has ended. Blocks are small so that those of the
+// next kernel come in as these end, one by one.
 //
-// Bound by shared memory's path: per 4,096 weights a warp has 64 wavefronts of look-ups, 16 of
-// codes in and 16 out, 20 of scales, a word a line, and 8 of x and more with more rows. Measured in
-// tests/bench/results/decode_cuda.md.
+// Bound by shared memory's path, the first-level cache's as well: per 4,096 weights a warp has 64
+// wavefronts of look-ups, 16 of codes, 8 of x and 2 of scales, and more of x with more rows.
+// Measured in tests/bench/results/decode_cuda.md.
 #include <algorithm>
 
 #include "engine/core/checked_math.h"
 #include "engine/ops/cuda/chained_launch.cuh"
 #include "engine/ops/cuda/row_product_block_scaled.cuh"
-#include "engine/ops/cuda/row_product_stage.cuh"
 #include "engine/ops/cuda/row_product_tile.cuh"
 
 namespace lorad::cuda {
 namespace {
 
-constexpr int kTeams = 3;
-constexpr int kTeamThreads = kRowProductThreads;
-constexpr int kTeamWarps = kTeamThreads / 32;
-static_assert(kTeamWarps == kSums, "a warp takes the columns of one sum");
-constexpr int kThreads = kTeams * kTeamThreads;
+constexpr int kThreads = kRowProductThreads;
 constexpr int kWarps = kThreads / 32;
-constexpr int kStages = 3;
+static_assert(kWarps == kSums, "a warp takes the columns of one sum");
 constexpr int kPartialStride = kTileOuts + 4;  // no bank conflicts between rows
+constexpr int kGroupBytes = BlockScaled::kBlocks * kTileBytes;
+constexpr int kGroupScales = BlockScaled::kBlocks * kStripRows;  // bytes
 
-using TileStage = Stage<kTileOuts, /*kHasNestedScales=*/true>;
+// Teams that share a multiprocessor.
+constexpr int Teams(int row_tiles) { return row_tiles == 1 ? 4 : 3; }
 
 template <int kRowTiles>
 struct Shared {
   BlockScaled::Tables tables;
-  TileStage stages[kWarps][kStages];
-  float partial[kTeams][kTeamWarps][kRowTiles * kTileRows][kPartialStride];
+  float partial[2][kWarps][kRowTiles * kTileRows][kPartialStride];  // of every other strip
 };
 
-static_assert(sizeof(Shared<kNarrowRows / kTileRows>) <= kMostSharedBytes);
-
-struct Tile {
-  int entry;
-  int64_t out;
-};
-__device__ __forceinline__ Tile Locate(const RowProductArgs& args, uint32_t index) {
-  const int entry = EntryOf(args, index);
-  return {entry, int64_t{index - args.entries[entry].first_tile} * kTileOuts};
-}
-
-// The groups of columns of one warp, tile after tile, as they are copied.
-class Copies {
+// The groups of one warp, strip after strip, in the order in which they are loaded.
+class GroupWalk {
  public:
-  __device__ Copies(const RowProductArgs& args, uint32_t tile, uint32_t tile_step, int begin)
-      : args_(args), tile_(tile), tile_step_(tile_step), begin_(begin), column_(begin) {
+  __device__ __forceinline__ GroupWalk(const RowProductArgs& args, int begin)
+      : args_(args),
+        begin_(begin),
+        groups_(static_cast<int>(args.entries[0].term.weight.columns) / BlockScaled::kGroup),
+        strip_(blockIdx.x),
+        group_(begin) {
     Find();
   }
 
-  // Starts the copies of the next group, if there is one, and counts as one in any case.
-  __device__ __forceinline__ void Start(TileStage& stage) {
-    if (tile_ < args_.tiles && begin_ < columns()) {
-      stage.StartCopies(args_.entries[entry_].term.weight, out_, column_);
-      column_ += kSums * BlockScaled::kGroup;
-      if (column_ >= columns()) {
-        column_ = begin_;
-        tile_ += tile_step_;
-        Find();
-      }
+  // False: there is no group any more.
+  __device__ __forceinline__ bool valid() const { return codes_ != nullptr; }
+  __device__ __forceinline__ const uint4* codes() const { return codes_; }
+  __device__ __forceinline__ const uint2* scales() const { return scales_; }
+  // Of row g + 8 r of the strip.
+  __device__ __forceinline__ const float* nested_scale(int r) const {
+    return nested_ + ((first_block_ + r * 8 * blocks_per_row()) >> kNestedShift);
+  }
+  __device__ __forceinline__ void Next() {
+    group_ += kSums;
+    if (group_ < groups_) {
+      codes_ += kSums * kGroupBytes / sizeof(uint4);
+      scales_ += kSums * kGroupScales / sizeof(uint2);
+      first_block_ += kSums * BlockScaled::kBlocks;
+      return;
     }
-    CommitCopies();
+    group_ = begin_;
+    strip_ += gridDim.x;
+    Find();
   }
 
  private:
-  __device__ int columns() const { return static_cast<int>(args_.entries[0].term.weight.columns); }
-  __device__ void Find() {
-    if (tile_ >= args_.tiles) return;
-    const Tile tile = Locate(args_, tile_);
-    entry_ = tile.entry;
-    out_ = tile.out;
+  __device__ __forceinline__ uint32_t blocks_per_row() const {
+    return static_cast<uint32_t>(groups_) * BlockScaled::kBlocks;
+  }
+  __device__ __forceinline__ void Find() {
+    codes_ = nullptr;
+    if (strip_ >= args_.tiles || group_ >= groups_) return;
+    const int lane = threadIdx.x % 32;
+    const int entry = EntryOf(args_, strip_);
+    const PackedWeight& weight = args_.entries[entry].term.weight;
+    const uint32_t strip = strip_ - args_.entries[entry].first_tile;
+    const int64_t first = int64_t{strip} * groups_ + group_;
+    codes_ = reinterpret_cast<const uint4*>(static_cast<const char*>(weight.codes) +
+                                            first * kGroupBytes) +
+             lane;
+    scales_ = reinterpret_cast<const uint2*>(weight.scales_u8 + first * kGroupScales) + lane / 4;
+    nested_ = weight.nested_scales;
+    first_block_ =
+        (strip * kStripRows + lane / 4) * blocks_per_row() + group_ * BlockScaled::kBlocks;
   }
 
   const RowProductArgs& args_;
-  uint32_t tile_;
-  const uint32_t tile_step_;
-  const int begin_;
-  int column_;
-  int entry_ = 0;
-  int64_t out_ = 0;
+  const int begin_, groups_;
+  uint32_t strip_;
+  int group_;
+  const uint4* codes_;
+  const uint2* scales_;
+  const float* nested_;
+  uint32_t first_block_;  // of row g of the strip, in this group
 };
 
-__device__ __forceinline__ void SyncTeam(int team) {
-  asm volatile("bar.sync %0, %1;\n" ::"r"(team + 1), "n"(kTeamThreads) : "memory");
-}
+// What a lane holds of a group; a block's codes make room for those of the group after it.
+struct Held {
+  uint4 codes[BlockScaled::kBlocks];  // rows g and g + 8
+  uint2 scales;
+  float nested_scales[2];
+
+  __device__ __forceinline__ void LoadScales(const GroupWalk& walk) {
+    scales = __ldg(walk.scales());
+#pragma unroll
+    for (int r = 0; r < 2; ++r) nested_scales[r] = __ldg(walk.nested_scale(r));
+  }
+  __device__ __forceinline__ void LoadBlock(const GroupWalk& walk, int b) {
+    codes[b] = LoadOnce16(walk.codes() + b * (kTileBytes / sizeof(uint4)));
+  }
+};
 
 // Adds the warps' sums of 16 outputs and writes them.
 template <int kRowTiles>
-__device__ __forceinline__ void Finish(const RowProductArgs& args, const Tile& tile, int team,
-                                       const float (&sums)[kRowTiles][4],
-                                       Shared<kRowTiles>& shared) {
+__device__ __forceinline__ void Finish(
+    const RowProductArgs& args, uint32_t strip, const float (&sums)[kRowTiles][4],
+    float (&partial)[kWarps][kRowTiles * kTileRows][kPartialStride]) {
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  const int thread = threadIdx.x % kTeamThreads;
-  const RowProductTerm& term = args.entries[tile.entry].term;
-  auto& partial = shared.partial[team];
 #pragma unroll
   for (int n = 0; n < kRowTiles; ++n) {
 #pragma unroll
     for (int i = 0; i < 4; ++i)
-      partial[thread / 32][n * kTileRows + 2 * t + i % 2][g + i / 2 * 8] = sums[n][i];
+      partial[threadIdx.x / 32][n * kTileRows + 2 * t + i % 2][g + i / 2 * 8] = sums[n][i];
   }
-  SyncTeam(team);
-  for (int i = thread; i < kTileOuts * kRowTiles * kTileRows; i += kTeamThreads) {
+  __syncthreads();
+  const int entry = EntryOf(args, strip);
+  const RowProductTerm& term = args.entries[entry].term;
+  const int64_t out = int64_t{strip - args.entries[entry].first_tile} * kTileOuts;
+  for (int i = threadIdx.x; i < kTileOuts * kRowTiles * kTileRows; i += kThreads) {
     const int o = i % kTileOuts, r = i / kTileOuts;
-    if (r >= args.rows || tile.out + o >= term.weight.rows) continue;
+    if (r >= args.rows) break;
     float sum = partial[0][r][o];
 #pragma unroll
-    for (int w = 1; w < kTeamWarps; ++w) sum += partial[w][r][o];
-    StoreResult(term, r, tile.out + o, Completed(term, r, tile.out + o, sum));
+    for (int w = 1; w < kWarps; ++w) sum += partial[w][r][o];
+    StoreResult(term, r, out + o, Completed(term, r, out + o, sum));
   }
-  SyncTeam(team);
 }
 
 template <int kRowTiles>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kThreads, Teams(kRowTiles))
     NarrowRowProductKernel(const __grid_constant__ RowProductArgs args) {
   extern __shared__ __align__(128) unsigned char dynamic_shared[];
   auto& shared = *reinterpret_cast<Shared<kRowTiles>*>(dynamic_shared);
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, warp = threadIdx.x / 32;
-  const int team = warp / kTeamWarps, begin = warp % kTeamWarps * BlockScaled::kGroup;
-  const int columns = static_cast<int>(args.entries[0].term.weight.columns);
-  const uint32_t first = team * gridDim.x + blockIdx.x, step = kTeams * gridDim.x;
-  auto& stages = shared.stages[warp];
+  const int groups =
+      static_cast<int>(args.entries[0].term.weight.columns) / BlockScaled::kGroup;
   LetNextKernelBegin();
 
-  Copies copies(args, first, step, begin);
+  GroupWalk walk(args, warp);
+  Held held = {};
+  if (walk.valid()) {
+    held.LoadScales(walk);
 #pragma unroll
-  for (int s = 0; s + 1 < kStages; ++s) copies.Start(stages[s]);
+    for (int b = 0; b < BlockScaled::kBlocks; ++b) held.LoadBlock(walk, b);
+    walk.Next();
+  }
   FillTables(args.entries[0].term.weight, shared.tables);
   WaitForEarlierKernels();
   __syncthreads();
@@ -144,44 +170,59 @@ __global__ void __launch_bounds__(kThreads, 1)
 #pragma unroll
   for (int n = 0; n < kRowTiles; ++n) {
     const int64_t r = g + n * kTileRows;
-    x[n] = args.x + (r < args.rows ? r : args.rows - 1) * args.x_stride;
+    x[n] = args.x + (r < args.rows ? r : args.rows - 1) * args.x_stride + t * (2 * kChunk);
   }
-  int stage = 0;
-  for (uint32_t index = first; index < args.tiles; index += step) {
-    const Tile tile = Locate(args, index);
-    const PackedWeight& weight = args.entries[tile.entry].term.weight;
+  int parity = 0;
+  for (uint32_t strip = blockIdx.x; strip < args.tiles; strip += gridDim.x) {
+    const float nested_offset = args.entries[EntryOf(args, strip)].term.weight.nested_offset;
     float sums[1][kRowTiles][4] = {};
-    for (int group = begin; group < columns; group += kSums * BlockScaled::kGroup) {
-      WaitForCopies<kStages - 2>();
-      __syncwarp();  // this group is there for all lanes, and the stage before is done with
-      copies.Start(stages[stage == 0 ? kStages - 1 : stage - 1]);
-      const auto load_x = [&](int n, int i) {
-        return *reinterpret_cast<const uint4*>(x[n] + group + BlockScaled::OfChunk(i, t));
+    for (int group = warp; group < groups; group += kSums) {
+      const uint2 scale_codes = held.scales;
+      const float nested_scales[2] = {held.nested_scales[0], held.nested_scales[1]};
+      const bool more = walk.valid();
+      if (more) held.LoadScales(walk);
+      const auto scale = [&](int, int r, int b) {
+        return ScaleOf(r == 0 ? scale_codes.x : scale_codes.y, b, nested_scales[r], nested_offset,
+                       shared.tables);
       };
-      MultiplyStage<1, kRowTiles>(stages[stage], weight, tile.out, group, g, t, load_x,
-                                  shared.tables, sums);
-      stage = stage + 1 == kStages ? 0 : stage + 1;
+      const auto load_x = [&](int n, int i) {
+        return *reinterpret_cast<const uint4*>(x[n] + group * BlockScaled::kGroup +
+                                               BlockScaled::OfChunk(i, 0));
+      };
+#pragma unroll
+      for (int b = 0; b < BlockScaled::kBlocks; ++b) {
+        const uint4 block = held.codes[b];
+        if (more) held.LoadBlock(walk, b);
+        const auto codes = [&](int, int r, int) {
+          return r == 0 ? make_uint2(block.x, block.y) : make_uint2(block.z, block.w);
+        };
+        MultiplyBlock<1, kRowTiles>(b, codes, scale, load_x, shared.tables, sums);
+      }
+      if (more) walk.Next();
     }
-    Finish<kRowTiles>(args, tile, team, sums[0], shared);
+    Finish<kRowTiles>(args, strip, sums[0], shared.partial[parity]);
+    parity ^= 1;
   }
 }
 
 template <int kRowTiles>
 cudaError_t Launch(const RowProductArgs& args, cudaStream_t stream) {
-  static const cudaError_t has_room =
-      cudaFuncSetAttribute(NarrowRowProductKernel<kRowTiles>,
-                           cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(Shared<kRowTiles>));
+  static const cudaError_t has_room = cudaFuncSetAttribute(
+      NarrowRowProductKernel<kRowTiles>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+      sizeof(Shared<kRowTiles>));
   if (has_room != cudaSuccess) return has_room;
-  const unsigned blocks = std::min(args.tiles, static_cast<uint32_t>(Multiprocessors()));
-  return LaunchChained(NarrowRowProductKernel<kRowTiles>, dim3(blocks), kThreads,
-                       sizeof(Shared<kRowTiles>), args, stream);
+  const int64_t resident = int64_t{Teams(kRowTiles)} * Multiprocessors();
+  return LaunchChained(NarrowRowProductKernel<kRowTiles>,
+                       dim3(static_cast<unsigned>(std::min<int64_t>(args.tiles, resident))),
+                       kThreads, sizeof(Shared<kRowTiles>), args, stream);
 }
 
 }  // namespace
 
 cudaError_t LaunchNarrowRowProduct(RowProductArgs& args, cudaStream_t stream) {
   if (!LayOutTiles(kTileOuts, kNarrowRows, args)) return cudaErrorInvalidValue;
-  return args.rows <= kTileRows ? Launch<1>(args, stream) : Launch<2>(args, stream);
+  return args.rows <= kTileRows ? Launch<1>(args, stream)
+                                : Launch<kNarrowRows / kTileRows>(args, stream);
 }
 
 }  // namespace lorad::cuda

@@ -15,6 +15,26 @@ inline constexpr int kBookLanes = 32;   // copies of the 4-bit book: a bank for 
 inline constexpr int kNestedShift = 8;  // log2(kNestedBlock)
 static_assert(1 << kNestedShift == kNestedBlock);
 
+// Where things of a tiled weight of so many columns lie (WeightView::tiled in engine/ops/weight.h),
+// in bytes from the start of its codes or scales_u8: the byte of (row, column), whose neighbours up
+// to the next multiple of 16 columns follow it; the scale of a row's block, likewise up to the next
+// multiple of 4 blocks.
+inline constexpr int kStripRows = 16;
+inline constexpr int kTileColumns = 64;
+inline constexpr int kTileBytes = kStripRows * kTileColumns / 2;
+__host__ __device__ __forceinline__ int64_t TiledCodes(int64_t columns, int64_t row,
+                                                       int64_t column) {
+  const int64_t tile = row / kStripRows * (columns / kTileColumns) + column / kTileColumns;
+  const int r = static_cast<int>(row % kStripRows), c = static_cast<int>(column % kTileColumns);
+  return tile * kTileBytes + (r % 8 * 4 + c / 16) * 16 + r / 8 * 8 + c % 16 / 2;
+}
+__host__ __device__ __forceinline__ int64_t TiledScale(int64_t columns, int64_t row,
+                                                       int64_t block) {
+  const int64_t group = row / kStripRows * (columns / (4 * kTileColumns)) + block / 4;
+  const int r = static_cast<int>(row % kStripRows);
+  return group * (4 * kStripRows) + r % 8 * 8 + r / 8 * 4 + block % 4;
+}
+
 // absmax of a block that is quantised itself; the product is rounded before the sum.
 __device__ __forceinline__ float NestedScale(float code, float scale, float offset) {
   return __fadd_rn(__fmul_rn(code, scale), offset);
@@ -59,8 +79,12 @@ __device__ __forceinline__ uint32_t ElementBits(const PackedWeight& weight, int6
   if (weight.scales_u8 == nullptr) {
     scale = __ldg(weight.scales + block);
   } else {
+    const int64_t place =
+        weight.tiled ? TiledScale(weight.columns, i / weight.columns,
+                                  i % weight.columns / kTileColumns)
+                     : block;
     scale =
-        NestedScale(__ldg(weight.nested_code + __ldg(weight.scales_u8 + block)),
+        NestedScale(__ldg(weight.nested_code + __ldg(weight.scales_u8 + place)),
                     __ldg(weight.nested_scales + (block >> kNestedShift)), weight.nested_offset);
   }
   const uint8_t* codes = static_cast<const uint8_t*>(weight.codes);
@@ -68,7 +92,9 @@ __device__ __forceinline__ uint32_t ElementBits(const PackedWeight& weight, int6
   if (weight.bits == 8) {
     code = __ldg(codes + i);
   } else {
-    const uint32_t byte = __ldg(codes + i / 2);
+    const int64_t place =
+        weight.tiled ? TiledCodes(weight.columns, i / weight.columns, i % weight.columns) : i / 2;
+    const uint32_t byte = __ldg(codes + place);
     code = i % 2 == 0 ? byte >> 4 : byte & 15;
   }
   const float value = __fmul_rn(__ldg(weight.code_book + code), scale);
