@@ -48,14 +48,15 @@ class LayerRun {
     return term;
   }
 
-  // `residual` empty: none.
+  // `residual`, `swiglu` empty: none.
   absl::Status Linear(LinearGroup group, const TensorView& x, absl::Span<LinearTerm> terms,
-                      const TensorView& residual) const {
+                      const TensorView& residual, const TensorView& swiglu = {}) const {
     return ops_.Linear({.x = Flat(x),
                         .terms = terms,
                         .row_invariant = context_.row_invariant,
                         .workspace = LinearWorkspace(context_, group),
-                        .residual = residual},
+                        .residual = residual,
+                        .swiglu = swiglu},
                        stream_);
   }
 
@@ -128,16 +129,18 @@ absl::Status OutputForward(int64_t layer, const LayerRun& run, LayerAttention& a
   return run.Linear(LinearGroup::kOutput, act.o, absl::MakeSpan(o), /*residual=*/act.x);
 }
 
-absl::Status GateUpForward(const LayerRun& run, LayerActivations& act, const TensorView& h) {
+// `act` stays unwritten where no down projection follows: a layer that is computed again.
+absl::Status GateUpForward(const LayerRun& run, LayerActivations& act, const TensorView& h,
+                           bool down_follows) {
   RETURN_IF_ERROR(run.Norm(h, run.weights().post_attention_norm, act.norm, act.inv_rms2));
   std::array<LinearTerm, 2> gate_up = {run.Term(P::kGate, act.gate), run.Term(P::kUp, act.up)};
-  return run.Linear(LinearGroup::kGateUp, act.norm, absl::MakeSpan(gate_up), {});
+  return run.Linear(LinearGroup::kGateUp, act.norm, absl::MakeSpan(gate_up), /*residual=*/{},
+                    /*swiglu=*/down_follows ? act.act : TensorView{});
 }
 
 absl::Status DownForward(const LayerRun& run, LayerActivations& act, const TensorView& h,
-                         const TensorView& y, Stream& stream) {
+                         const TensorView& y) {
   if (y.empty()) return absl::OkStatus();
-  RETURN_IF_ERROR(run.ops().SwiGlu({act.gate, act.up, act.act}, stream));
   std::array<LinearTerm, 1> down = {run.Term(P::kDown, y)};
   return run.Linear(LinearGroup::kDown, act.act, absl::MakeSpan(down), /*residual=*/h);
 }
@@ -240,9 +243,9 @@ absl::Status LayerForwardPart(LinearGroup part, int64_t layer, const LayerContex
     case LinearGroup::kOutput:
       return OutputForward(layer, run, attention, act, h, stream);
     case LinearGroup::kGateUp:
-      return GateUpForward(run, act, h);
+      return GateUpForward(run, act, h, /*down_follows=*/!y.empty());
     case LinearGroup::kDown:
-      return DownForward(run, act, h, y, stream);
+      return DownForward(run, act, h, y);
   }
   return absl::OkStatus();
 }

@@ -58,6 +58,14 @@ absl::Status Validate(const LinearArgs& args) {
         ops::CheckThat(!args.accumulate, "linear", "accumulate with a residual", 1, "false"));
     RETURN_IF_ERROR(ops::CheckLike("linear", "residual", args.residual, args.terms[0].y));
   }
+  if (!args.swiglu.empty()) {
+    RETURN_IF_ERROR(ops::CheckThat(args.terms.size() == 2, "linear", "terms with swiglu",
+                                   static_cast<double>(args.terms.size()), "2"));
+    RETURN_IF_ERROR(ops::CheckThat(!args.accumulate, "linear", "accumulate with swiglu", 1,
+                                   "false"));
+    for (const LinearTerm& term : args.terms)
+      RETURN_IF_ERROR(ops::CheckLike("linear", "swiglu", args.swiglu, term.y));
+  }
   for (const LinearTerm& term : args.terms) {
     RETURN_IF_ERROR(ops::ValidateWeight("linear", term.weight));
     RETURN_IF_ERROR(ops::CheckShape("linear", "x", args.x, {num_tokens, term.weight.in_features}));

@@ -87,6 +87,10 @@ struct LinearArgs {
   // Like y of the only term, which it may be; not with accumulate. y = residual + ...: a residual
   // connection without a copy. Empty: none.
   ConstTensorView residual = {};
+  // Like y of the two terms, gate and up: silu(gate) * up (engine/ops/swiglu.h), of their values as
+  // y holds them. Not with accumulate or residual. With row_invariant the terms' y may be left
+  // unwritten. Empty: none.
+  TensorView swiglu = {};
 };
 absl::Status Validate(const LinearArgs& args);
 

@@ -130,7 +130,7 @@ class RowLinearTest : public ParityTest {
 
   // Rows [begin, end) of the batch as a batch of their own.
   void RunCuda(Layer& layer, const Slices& x, const Slices& y, int64_t begin, int64_t end,
-               bool accumulate = false, bool lora = true) {
+               bool accumulate = false, bool lora = true, const TensorView& swiglu = {}) {
     std::vector<std::vector<LoraSegment>> segments(layer.terms.size());
     std::vector<LinearTerm> terms(layer.terms.size());
     for (size_t i = 0; i < terms.size(); ++i) {
@@ -158,6 +158,7 @@ class RowLinearTest : public ParityTest {
     args.terms = absl::MakeSpan(terms);
     args.accumulate = accumulate;
     args.row_invariant = true;
+    args.swiglu = swiglu;
     const int64_t bytes = cuda().ops().LinearWorkspaceBytes(args);
     if (bytes > 0) args.workspace = Workspace(bytes);
     ASSERT_OK(cuda().ops().Linear(args, stream()));
@@ -364,6 +365,35 @@ TEST_F(RowLinearTest, TilesDoNotShow) {
       RunCuda(rows, x, expected, 0, count);
       for (size_t i = 0; i < tiled.terms.size(); ++i)
         ASSERT_EQ(FetchSlice(y, i), FetchSlice(expected, i)) << "term " << i;
+    }
+  }
+}
+
+// Products that end in SwiGLU give the bits of two ops, with adapters and without, in few rows and
+// in more than one kernel takes, into a tensor of its own and into gate's.
+TEST_F(RowLinearTest, SwiGluEndsTheProducts) {
+  constexpr int64_t kIn = 2304, kOut = 336;
+  const QuantSpec nf4 = {QuantFormat::kNf4, 64, true};
+  for (const bool adapted : {false, true}) {
+    const std::vector<Rank> ranks = {{0, 1, 8}};
+    Layer layer;
+    layer.in = kIn;
+    for (uint32_t seed : {10, 20})
+      layer.terms.push_back(
+          MakeTerm(nf4, kOut, kIn, seed, true, adapted ? ranks : std::vector<Rank>{}));
+    for (const int64_t rows : {1, 8, 9, 16, 17, 64}) {
+      SCOPED_TRACE(testing::Message() << rows << " rows, adapters " << adapted);
+      const Slices x = RandomSlices({{rows, kIn}}, 0, static_cast<uint32_t>(rows));
+      const Slices apart = UnwrittenSlices(layer.OutputShapes(rows), 0);
+      const Slices together = UnwrittenSlices(layer.OutputShapes(rows), 0);
+      const Slices expected = UnwrittenSlices({{rows, kOut}}, 0);
+      const Slices out = UnwrittenSlices({{rows, kOut}}, 0);
+      RunCuda(layer, x, apart, 0, rows);
+      ASSERT_OK(cuda().ops().SwiGlu({apart.cuda(0), apart.cuda(1), expected.cuda(0)}, stream()));
+      RunCuda(layer, x, together, 0, rows, false, true, out.cuda(0));
+      EXPECT_EQ(FetchSlice(out, 0), FetchSlice(expected, 0));
+      RunCuda(layer, x, together, 0, rows, false, true, together.cuda(0));
+      EXPECT_EQ(FetchSlice(together, 0), FetchSlice(expected, 0));
     }
   }
 }

@@ -57,13 +57,14 @@ class CpuOps final : public Ops {
     cpu::Rope<T>(args, rope_table_, pool_, flops_);
     return absl::OkStatus();
   }
-  absl::Status Linear(const LinearArgs& args, Stream&) override {
+  absl::Status Linear(const LinearArgs& args, Stream& stream) override {
     RETURN_IF_ERROR(Validate(args));
     RETURN_IF_ERROR(CheckIs<T>("linear", "x", args.x));
     if (!args.residual.empty()) RETURN_IF_ERROR(CheckIs<T>("linear", "residual", args.residual));
     RETURN_IF_ERROR(CheckWorkspace("linear", args.workspace, LinearWorkspaceBytes(args)));
     cpu::Linear<T>(args, pool_, flops_);
-    return absl::OkStatus();
+    if (args.swiglu.empty()) return absl::OkStatus();
+    return SwiGlu({args.terms[0].y, args.terms[1].y, args.swiglu}, stream);
   }
   absl::Status LinearBackward(const LinearBackwardArgs& args, Stream&) override {
     RETURN_IF_ERROR(Validate(args));

@@ -59,8 +59,8 @@ inline PackedWeight ToPackedWeight(const WeightView& weight, int64_t row_offset)
 
 // out[row_offset + r, c] = value(r, c) for each weight; rows of `out` are `ld` elements apart.
 // Elements of `out` outside the weights' rows and columns are not touched. At most
-// kMaxDequantizeWeights weights; one launch when all of them are of 4 bits, all tiled, or of 8, with
-// columns and `ld` in multiples of 8 and `out` on 16 bytes.
+// kMaxDequantizeWeights weights; one launch when all of them are of 4 bits, all tiled, or of 8,
+// with columns and `ld` in multiples of 8 and `out` on 16 bytes.
 cudaError_t LaunchDequantize(const PackedWeight* weights, int count, BFloat16* out, int64_t ld,
                              cudaStream_t stream);
 // The same values in wider types, where tests and exports ask for them.

@@ -182,7 +182,8 @@ absl::Status Linear(Matmul& matmul, const LinearArgs& args, const LinearScratch&
                     const LinearLimits& limits) {
   if (args.row_invariant) return RowInvariantLinear(args, scratch);
   if (args.x.shape[0] == 0) return absl::OkStatus();
-  return Forward(matmul, args, scratch, limits).Run();
+  RETURN_IF_ERROR(Forward(matmul, args, scratch, limits).Run());
+  return args.swiglu.empty() ? absl::OkStatus() : SwiGluOfTerms(args, scratch.stream);
 }
 
 int64_t LinearWorkspaceBytes(const LinearArgs& args, const LinearLimits& limits) {

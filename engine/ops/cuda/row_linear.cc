@@ -7,6 +7,7 @@
 #include "engine/core/status_macros.h"
 #include "engine/device/cuda/cuda_error.h"
 #include "engine/ops/cuda/dropout.h"
+#include "engine/ops/cuda/elementwise.h"
 #include "engine/ops/cuda/row_lora.h"
 #include "engine/ops/cuda/row_product.h"
 
@@ -17,7 +18,14 @@ bool HasDropout(const LinearTerm& term) {
   return term.dropout.probability > 0 && !term.lora.empty();
 }
 
-absl::Status MultiplyWeights(const LinearArgs& args, const LinearScratch& scratch) {
+bool HasLora(const LinearArgs& args) {
+  return std::any_of(args.terms.begin(), args.terms.end(),
+                     [](const LinearTerm& term) { return !term.lora.empty(); });
+}
+
+// `swiglu_done`: whether the products ended in it.
+absl::Status MultiplyWeights(const LinearArgs& args, const LinearScratch& scratch,
+                             bool& swiglu_done) {
   const RowProductScratch partial = {
       scratch.lt_workspace, static_cast<int64_t>(scratch.lt_workspace_bytes), scratch.counters};
   std::array<RowProductTerm, kMaxRowProductTerms> products;
@@ -34,10 +42,15 @@ absl::Status MultiplyWeights(const LinearArgs& args, const LinearScratch& scratc
       product.residual = residual.empty() ? nullptr : residual.as<BFloat16>();
       product.residual_stride = residual.empty() ? 0 : residual.stride();
     }
-    RETURN_IF_ERROR(ToStatus(
-        LaunchRowProduct(args.x.as<BFloat16>(), args.x.stride(), args.x.shape[0], products.data(),
-                         static_cast<int>(terms.size()), partial, scratch.stream),
-        "row product"));
+    const BFloat16* const x = args.x.as<BFloat16>();
+    const auto count = static_cast<int>(terms.size());
+    RowProductSwiGlu swiglu;
+    swiglu_done = !args.swiglu.empty() && !HasLora(args) &&
+                  CanEndInSwiGlu(x, args.x.stride(), args.x.shape[0], products.data(), count);
+    if (swiglu_done) swiglu = {args.swiglu.as<BFloat16>(), args.swiglu.stride()};
+    RETURN_IF_ERROR(ToStatus(LaunchRowProduct(x, args.x.stride(), args.x.shape[0], products.data(),
+                                              count, partial, scratch.stream, swiglu),
+                             "row product"));
   }
   return absl::OkStatus();
 }
@@ -89,6 +102,14 @@ absl::Status AddDropped(const LinearTerm& term, const LinearArgs& args, cudaStre
 
 }  // namespace
 
+absl::Status SwiGluOfTerms(const LinearArgs& args, cudaStream_t stream) {
+  const TensorView &gate = args.terms[0].y, &up = args.terms[1].y, &out = args.swiglu;
+  return ToStatus(
+      LaunchSwiGlu(gate.as<BFloat16>(), gate.stride(), up.as<BFloat16>(), up.stride(),
+                   out.as<BFloat16>(), out.stride(), out.shape[0], out.shape[1], stream),
+      "swiglu");
+}
+
 int64_t RowInvariantLinearWorkspaceBytes(const LinearArgs& args) {
   int64_t widest = 0;
   for (const LinearTerm& term : args.terms) {
@@ -103,7 +124,8 @@ absl::Status RowInvariantLinear(const LinearArgs& args, const LinearScratch& scr
   if (given < RowInvariantLinearWorkspaceBytes(args)) {
     return absl::InvalidArgumentError("linear: the workspace is too small for dropout");
   }
-  RETURN_IF_ERROR(MultiplyWeights(args, scratch));
+  bool swiglu_done = false;
+  RETURN_IF_ERROR(MultiplyWeights(args, scratch, swiglu_done));
   std::vector<RowLoraSegment> segments;
   for (const LinearTerm& term : args.terms) {
     if (HasDropout(term)) {
@@ -112,7 +134,9 @@ absl::Status RowInvariantLinear(const LinearArgs& args, const LinearScratch& scr
       AppendSegments(term, args.x.as<BFloat16>(), args.x.stride(), segments);
     }
   }
-  return AddSegments(segments, scratch.stream);
+  RETURN_IF_ERROR(AddSegments(segments, scratch.stream));
+  return args.swiglu.empty() || swiglu_done ? absl::OkStatus()
+                                            : SwiGluOfTerms(args, scratch.stream);
 }
 
 }  // namespace lorad::cuda

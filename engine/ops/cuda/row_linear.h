@@ -17,6 +17,9 @@ namespace lorad::cuda {
 // row_product.h.
 absl::Status RowInvariantLinear(const LinearArgs& args, const LinearScratch& scratch);
 
+// args.swiglu of what y holds.
+absl::Status SwiGluOfTerms(const LinearArgs& args, cudaStream_t stream);
+
 // Only dropout needs scratch.
 int64_t RowInvariantLinearWorkspaceBytes(const LinearArgs& args);
 

@@ -219,7 +219,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
             return ScaleOf(lanes[0].scale_codes[r], b, lanes[0].nested_scales[r],
                            weight.nested_offset, shared.tables);
           };
-          MultiplyBlocks<1, 1>(codes, scale, load_x, shared.tables, sums);
+          MultiplyBlocks<1, 1>(codes, scale, load_x, PairTable(shared.tables), sums);
         } else {
           MultiplyGroup<V::Form::kBits, 1, V::kRowTiles>(lanes, shared.tables, load_x, sums);
         }
@@ -253,9 +253,10 @@ cudaError_t LaunchExact(bool aligned, RowProductArgs& args, const RowProductScra
 cudaError_t LaunchBlockScaled(bool aligned, RowProductArgs& args, const RowProductScratch& scratch,
                               cudaStream_t stream) {
   if (!aligned || !HasRoom()) return Launch<BlockScaledVariant>(args, stream);
-  if (args.rows > kNarrowRows) return LaunchWideRowProduct(args, scratch, stream);
-  return args.entries[0].term.weight.tiled ? LaunchNarrowRowProduct(args, stream)
-                                           : Launch<BlockScaledVariant>(args, stream);
+  const bool tiled = args.entries[0].term.weight.tiled;
+  if (tiled && args.rows <= kNarrowRows) return LaunchNarrowRowProduct(args, stream);
+  if (!tiled && args.rows > kNarrowRows) return LaunchWideRowProduct(args, scratch, stream);
+  return Launch<BlockScaledVariant>(args, stream);
 }
 
 bool IsAligned(const PackedWeight& weight, const BFloat16* x, int64_t x_stride) {
@@ -266,10 +267,17 @@ bool IsAligned(const PackedWeight& weight, const BFloat16* x, int64_t x_stride) 
          aligned(weight.codes) && aligned(weight.scales_u8);
 }
 
+// Whether a kernel for one weight is a kernel for the other.
+bool AreAlike(const PackedWeight& a, const PackedWeight& b) {
+  return a.bits == b.bits && a.code_book == b.code_book && a.nested_code == b.nested_code &&
+         a.tiled == b.tiled && IsBlockScaled(a) == IsBlockScaled(b);
+}
+
 cudaError_t LaunchTogether(const BFloat16* x, int64_t x_stride, int64_t rows,
                            const RowProductTerm* terms, int count, const RowProductScratch& scratch,
-                           cudaStream_t stream) {
+                           cudaStream_t stream, const RowProductSwiGlu& swiglu) {
   RowProductArgs args;
+  args.swiglu = swiglu;
   for (int i = 0; i < count; ++i) {
     const PackedWeight& weight = terms[i].weight;
     if (weight.rows == 0) continue;
@@ -297,24 +305,33 @@ cudaError_t LaunchTogether(const BFloat16* x, int64_t x_stride, int64_t rows,
 
 }  // namespace
 
+bool CanEndInSwiGlu(const BFloat16* x, int64_t x_stride, int64_t rows, const RowProductTerm* terms,
+                    int count) {
+  if (count != 2 || rows > kNarrowRows || !HasRoom()) return false;
+  const PackedWeight &gate = terms[0].weight, &up = terms[1].weight;
+  return gate.tiled && up.tiled && gate.rows == up.rows && gate.columns == up.columns &&
+         IsAligned(gate, x, x_stride) && IsAligned(up, x, x_stride) && AreAlike(gate, up);
+}
+
 cudaError_t LaunchRowProduct(const BFloat16* x, int64_t x_stride, int64_t rows,
                              const RowProductTerm* terms, int count,
-                             const RowProductScratch& scratch, cudaStream_t stream) {
+                             const RowProductScratch& scratch, cudaStream_t stream,
+                             const RowProductSwiGlu& swiglu) {
   if (count < 0 || count > kMaxRowProductTerms) return cudaErrorInvalidValue;
   if (rows == 0 || count == 0) return cudaSuccess;
+  if (swiglu.out != nullptr && !CanEndInSwiGlu(x, x_stride, rows, terms, count))
+    return cudaErrorInvalidValue;
   bool together = true;
   for (int i = 0; i < count; ++i) {
     const PackedWeight &weight = terms[i].weight, &head = terms[0].weight;
     if (weight.columns != head.columns || weight.columns > kMaxColumns)
       return cudaErrorInvalidValue;
-    together &= weight.bits == head.bits && weight.code_book == head.code_book &&
-                weight.nested_code == head.nested_code &&
-                weight.tiled == head.tiled && IsBlockScaled(weight) == IsBlockScaled(head) &&
-                IsAligned(weight, x, x_stride) == IsAligned(head, x, x_stride);
+    together &=
+        AreAlike(weight, head) && IsAligned(weight, x, x_stride) == IsAligned(head, x, x_stride);
   }
-  if (together) return LaunchTogether(x, x_stride, rows, terms, count, scratch, stream);
+  if (together) return LaunchTogether(x, x_stride, rows, terms, count, scratch, stream, swiglu);
   for (int i = 0; i < count; ++i) {
-    const cudaError_t error = LaunchTogether(x, x_stride, rows, terms + i, 1, scratch, stream);
+    const cudaError_t error = LaunchTogether(x, x_stride, rows, terms + i, 1, scratch, stream, {});
     if (error != cudaSuccess) return error;
   }
   return cudaSuccess;

@@ -31,16 +31,27 @@ struct RowProductScratch {
 };
 inline constexpr int kRowProductCounters = 256;
 
+// silu(y of the first term) * y of the second, as if both had been written and read again.
+struct RowProductSwiGlu {
+  BFloat16* out = nullptr;  // [rows, weight.rows], like y; null: none
+  int64_t stride = 0;
+};
+// Whether LaunchRowProduct can end in it: two tiled weights of one size, x aligned, few rows.
+bool CanEndInSwiGlu(const BFloat16* x, int64_t x_stride, int64_t rows, const RowProductTerm* terms,
+                    int count);
+
 // y[t, :] = residual[t, :] + x[t, :] W^T + bias for each term and each of `rows` rows, x [rows,
 // columns of the weights, at most 2^24]. At most kMaxRowProductTerms terms, all with the same
 // number of columns; one launch where their formats agree. Row t of y is a function of row t of x
 // and of the weight alone: the same bits whatever `rows`, the other rows, the other terms, strides,
 // alignments and scratch are. Fast where columns are a multiple of 32, the stride of x a multiple
 // of 8, and x and the codes (or dense weights) aligned to 16 bytes; anything else is correct, and
-// slow. y overlaps no input but its residual.
+// slow. y overlaps no input but its residual. With `swiglu`, which CanEndInSwiGlu must allow, the
+// terms' y are not written.
 cudaError_t LaunchRowProduct(const BFloat16* x, int64_t x_stride, int64_t rows,
                              const RowProductTerm* terms, int count,
-                             const RowProductScratch& scratch, cudaStream_t stream);
+                             const RowProductScratch& scratch, cudaStream_t stream,
+                             const RowProductSwiGlu& swiglu = {});
 
 }  // namespace lorad::cuda
 

@@ -85,9 +85,8 @@ class BlockScaledRows {
 #pragma unroll
       for (int b = 0; b < BlockScaled::kBlocks; ++b) {
         const int c = column + b * BlockScaled::kBlock + t * 2 * kChunk;
-        const char* from =
-            codes + (weight_->tiled ? TiledCodes(weight_->columns, row_[r], c)
-                                    : row_[r] * (weight_->columns / 2) + c / 2);
+        const char* from = codes + (weight_->tiled ? TiledCodes(weight_->columns, row_[r], c)
+                                                   : row_[r] * (weight_->columns / 2) + c / 2);
         lane.codes[r][b] = make_uint2(LoadBytes(from), LoadBytes(from + 4));
       }
       const int64_t block = BlockScaled::FirstBlock(*weight_, row_[r], column);
@@ -114,31 +113,47 @@ class BlockScaledRows {
 // absmax of block b, to a rounding, from the codes of a group's blocks.
 __device__ __forceinline__ float ScaleOf(uint32_t codes, int b, float nested_scale,
                                          float nested_offset, const BlockScaled::Tables& tables) {
-  const uint32_t offset = (b == 0 ? codes << 2 : codes >> (8 * b - 2)) & 255 * sizeof(float);
+  const uint32_t offset = (codes >> 8 * b & 255) * sizeof(float);
   const float code =
       *reinterpret_cast<const float*>(reinterpret_cast<const char*>(tables.nested_code) + offset);
   return __fmaf_rn(code, nested_scale, nested_offset);
 }
 
-// Eight neighbouring codes as bf16, the first in the high half of the lowest byte. A byte is cut
-// out, made an offset into the table and joined with the lane's column in two instructions.
-__device__ __forceinline__ uint4 LookUp(uint32_t codes, const BlockScaled::Tables& tables) {
-  constexpr uint32_t kMask = 255 * sizeof(tables.pairs[0]);
-  static_assert(sizeof(tables.pairs[0]) == 128);
-  const uint32_t column = threadIdx.x % 32 * sizeof(uint32_t);
-  const auto at = [&](uint32_t offset) {
-    return *reinterpret_cast<const uint32_t*>(reinterpret_cast<const char*>(tables.pairs) +
-                                              ((offset & kMask) | column));
-  };
-  return make_uint4(at(codes << 7), at(codes >> 1), at(codes >> 9), at(codes >> 17));
-}
+// The table of pairs as one lane looks into it. A look-up is three instructions that keep three
+// pipes busy: a byte is cut out, multiplied and added to the lane's column, and loaded.
+class PairTable {
+ public:
+  __device__ __forceinline__ explicit PairTable(const BlockScaled::Tables& tables)
+      : column_(static_cast<uint32_t>(__cvta_generic_to_shared(tables.pairs)) +
+                threadIdx.x % 32 * static_cast<uint32_t>(sizeof(uint32_t))) {
+    // Not a constant to the compiler, which would shift and add in two instructions.
+    asm volatile("mov.u32 %0, %1;\n" : "=r"(row_bytes_) : "n"(sizeof(tables.pairs[0])));
+  }
+  // Eight neighbouring codes as bf16, the first in the high half of the lowest byte.
+  __device__ __forceinline__ uint4 LookUp(uint32_t codes) const {
+    return make_uint4(At<0>(codes), At<1>(codes), At<2>(codes), At<3>(codes));
+  }
+
+ private:
+  // Not volatile: codes come from memory that is read after the tables' barrier.
+  template <int kByte>
+  __device__ __forceinline__ uint32_t At(uint32_t codes) const {
+    uint32_t address, pair;
+    asm("mad.lo.u32 %0, %1, %2, %3;\n"
+        : "=r"(address)
+        : "r"(__byte_perm(codes, 0, 0x4440 | kByte)), "r"(row_bytes_), "r"(column_));
+    asm("ld.shared.u32 %0, [%1];\n" : "=r"(pair) : "r"(address));
+    return pair;
+  }
+
+  uint32_t column_, row_bytes_;
+};
 
 // sums += products of block b of a group. codes(o, r, b) gives the lane's 16 columns of output
 // 16 o + g + 8 r, scale(o, r, b) that block's absmax, load_x(n, i) chunk i of row fragment n.
 template <int kOutTiles, int kRowTiles, typename Codes, typename Scale, typename LoadX>
 __device__ __forceinline__ void MultiplyBlock(int b, const Codes& codes, const Scale& scale,
-                                              const LoadX& load_x,
-                                              const BlockScaled::Tables& tables,
+                                              const LoadX& load_x, const PairTable& table,
                                               float (&sums)[kOutTiles][kRowTiles][4]) {
   constexpr int kTogether =
       kRowTiles < 4 ? kRowTiles : 4;  // chains that do not wait for each other
@@ -147,8 +162,8 @@ __device__ __forceinline__ void MultiplyBlock(int b, const Codes& codes, const S
 #pragma unroll
   for (int o = 0; o < kOutTiles; ++o) {
     const uint2 low = codes(o, 0, b), high = codes(o, 1, b);
-    weights[o][0] = Fragments(LookUp(low.x, tables), LookUp(high.x, tables));
-    weights[o][1] = Fragments(LookUp(low.y, tables), LookUp(high.y, tables));
+    weights[o][0] = Fragments(table.LookUp(low.x), table.LookUp(high.x));
+    weights[o][1] = Fragments(table.LookUp(low.y), table.LookUp(high.y));
     scales[o][0] = scale(o, 0, b);
     scales[o][1] = scale(o, 1, b);
   }
@@ -190,12 +205,11 @@ __device__ __forceinline__ void MultiplyBlock(int b, const Codes& codes, const S
 // sums += products of one group.
 template <int kOutTiles, int kRowTiles, typename Codes, typename Scale, typename LoadX>
 __device__ __forceinline__ void MultiplyBlocks(const Codes& codes, const Scale& scale,
-                                               const LoadX& load_x,
-                                               const BlockScaled::Tables& tables,
+                                               const LoadX& load_x, const PairTable& table,
                                                float (&sums)[kOutTiles][kRowTiles][4]) {
 #pragma unroll
   for (int b = 0; b < BlockScaled::kBlocks; ++b)
-    MultiplyBlock<kOutTiles, kRowTiles>(b, codes, scale, load_x, tables, sums);
+    MultiplyBlock<kOutTiles, kRowTiles>(b, codes, scale, load_x, table, sums);
 }
 
 }  // namespace lorad::cuda

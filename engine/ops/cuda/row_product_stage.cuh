@@ -107,7 +107,7 @@ __device__ __forceinline__ void MultiplyStage(const Stage<16 * kOutTiles, kHasNe
   const auto scale = [&](int o, int r, int b) {
     return ScaleOf(scale_codes[o][r], b, nested_scales[o][r], weight.nested_offset, tables);
   };
-  MultiplyBlocks<kOutTiles, kRowTiles>(codes, scale, load_x, tables, sums);
+  MultiplyBlocks<kOutTiles, kRowTiles>(codes, scale, load_x, PairTable(tables), sums);
 }
 
 }  // namespace lorad::cuda

@@ -10,6 +10,7 @@
 #include "engine/core/checked_math.h"
 #include "engine/ops/cuda/attention_mma.cuh"
 #include "engine/ops/cuda/row_product.h"
+#include "engine/ops/cuda/swiglu.cuh"
 
 namespace lorad::cuda {
 
@@ -36,7 +37,8 @@ struct RowProductArgs {
   const __nv_bfloat16* x = nullptr;
   int64_t x_stride = 0;
   int64_t rows = 0;
-  uint32_t passes = 0;  // over the rows
+  RowProductSwiGlu swiglu;  // of entries 0 and 1, which have the same number of tiles
+  uint32_t passes = 0;      // over the rows
   uint32_t tiles = 0;
 };
 
@@ -133,6 +135,14 @@ __device__ __forceinline__ float Completed(const RowProductTerm& term, int64_t r
 __device__ __forceinline__ void StoreResult(const RowProductTerm& term, int64_t row, int64_t out,
                                             float value) {
   reinterpret_cast<__nv_bfloat16*>(term.y)[row * term.y_stride + out] = __float2bfloat16_rn(value);
+}
+
+// Of two results that are rounded as if they had been stored.
+__device__ __forceinline__ void StoreSwiGlu(const RowProductSwiGlu& swiglu, int64_t row,
+                                            int64_t out, float gate, float up) {
+  const auto rounded = [](float value) { return __bfloat162float(__float2bfloat16_rn(value)); };
+  reinterpret_cast<__nv_bfloat16*>(swiglu.out)[row * swiglu.stride + out] =
+      __float2bfloat16_rn(SwiGlu(rounded(gate), rounded(up)));
 }
 
 }  // namespace lorad::cuda

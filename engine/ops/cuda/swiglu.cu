@@ -14,6 +14,7 @@
 // Shazeer, "GLU Variants Improve Transformer", 2020.
 #include "engine/ops/cuda/chained_launch.cuh"
 #include "engine/ops/cuda/elementwise.h"
+#include "engine/ops/cuda/swiglu.cuh"
 #include "engine/ops/cuda/vector_access.cuh"
 
 namespace lorad::cuda {
@@ -45,12 +46,6 @@ struct Backward {
   int64_t n;
 };
 
-// Error below 8 roundoffs of fp32, but for results below 2^-126, which become 0: exp(-x) beyond
-// 2^126 divides to 0.
-__device__ __forceinline__ float Sigmoid(float x) {
-  return __fdividef(1.0f, __fadd_rn(1.0f, expf(-x)));
-}
-
 template <int kWidth>
 __global__ void __launch_bounds__(256) SwiGluKernel(const Forward p) {
   LetNextKernelBegin();
@@ -62,7 +57,7 @@ __global__ void __launch_bounds__(256) SwiGluKernel(const Forward p) {
     LoadValues(p.gate + row * p.gate_stride + column, gate);
     LoadValues(p.up + row * p.up_stride + column, up);
 #pragma unroll
-    for (int i = 0; i < kWidth; ++i) gate[i] = gate[i] * Sigmoid(gate[i]) * up[i];
+    for (int i = 0; i < kWidth; ++i) gate[i] = SwiGlu(gate[i], up[i]);
     StoreRounded(gate, p.out + row * p.out_stride + column);
   }
 }

@@ -1,0 +1,62 @@
+// Bulk copies into shared memory and the barriers that say when they have come: one instruction of
+// one thread moves kilobytes past registers and the first-level cache. Compute capability 9.0;
+// nothing here may run below it. PTX ISA, "cp.async.bulk" and "mbarrier".
+#ifndef LORAD_ENGINE_OPS_CUDA_BULK_COPY_CUH_
+#define LORAD_ENGINE_OPS_CUDA_BULK_COPY_CUH_
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+namespace lorad::cuda {
+
+// Counts bytes that have come to shared memory, round after round. One thread calls Init, before a
+// barrier of all; Expect opens a round, the copies that name this barrier end it.
+class CopyBarrier {
+ public:
+  __device__ __forceinline__ void Init() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;\n" ::"r"(address()) : "memory");
+    asm volatile("fence.mbarrier_init.release.cluster;\n" ::: "memory");
+#endif
+  }
+  __device__ __forceinline__ void Expect(uint32_t bytes) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\n" ::"r"(address()),
+                 "r"(bytes)
+                 : "memory");
+#endif
+  }
+  // Starts a copy that counts towards the round. `to`, `from` and `bytes`: multiples of 16.
+  __device__ __forceinline__ void Copy(void* to, const void* from, uint32_t bytes) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];\n"
+        ::"r"(static_cast<uint32_t>(__cvta_generic_to_shared(to))),
+        "l"(from), "r"(bytes), "r"(address())
+        : "memory");
+#endif
+  }
+  // Until the round of this parity (0 for the first, 1 for the second, ...) is over.
+  __device__ __forceinline__ void Wait(uint32_t parity) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile(
+        "{\n.reg .pred done;\n"
+        "again:\n"
+        "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+        "@!done bra again;\n}\n" ::"r"(address()),
+        "r"(parity)
+        : "memory");
+#endif
+  }
+
+ private:
+  __device__ __forceinline__ uint32_t address() {
+    return static_cast<uint32_t>(__cvta_generic_to_shared(&word_));
+  }
+  alignas(8) uint64_t word_;
+};
+
+}  // namespace lorad::cuda
+
+#endif  // LORAD_ENGINE_OPS_CUDA_BULK_COPY_CUH_
