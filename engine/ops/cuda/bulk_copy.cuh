@@ -10,16 +10,24 @@
 
 namespace lorad::cuda {
 
-// Counts bytes that have come to shared memory, round after round. One thread calls Init, before a
-// barrier of all; Expect opens a round, the copies that name this barrier end it.
-class CopyBarrier {
+// Rounds of arrivals, and of bytes that have come to shared memory. One thread calls Init, before a
+// barrier of all who use it. A round is over when all arrivals, and the bytes that Expect announced,
+// are there; what was written before an arrival is seen after Wait.
+class SharedBarrier {
  public:
-  __device__ __forceinline__ void Init() {
+  __device__ __forceinline__ void Init(uint32_t arrivals) {
 #if __CUDA_ARCH__ >= 900
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;\n" ::"r"(address()) : "memory");
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;\n" ::"r"(address()), "r"(arrivals)
+                 : "memory");
     asm volatile("fence.mbarrier_init.release.cluster;\n" ::: "memory");
 #endif
   }
+  __device__ __forceinline__ void Arrive() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];\n" ::"r"(address()) : "memory");
+#endif
+  }
+  // Arrives, too.
   __device__ __forceinline__ void Expect(uint32_t bytes) {
 #if __CUDA_ARCH__ >= 900
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\n" ::"r"(address()),

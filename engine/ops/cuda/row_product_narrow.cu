@@ -2,16 +2,16 @@
 // in the same order.
 //
 // It streams weights, so what counts is how many bytes are on their way and that nothing else takes
-// longer than they do. A team of 8 warps is a block; it has strips of 16 outputs, of which warp s
-// takes the groups s, s + 8, ... of 256 columns. A group of a strip is 2 KB in the order in which
+// longer than they do. A block of 8 warps has strips of 16 outputs, of which warp s takes the
+// groups s, s + 8, ... of 256 columns. The warps do not wait for each other: they leave their sums,
+// and in turn one of them adds them up. A group of a strip is 2 KB in the order in which
 // lanes want them (WeightView::tiled), and 64 bytes of scales: two bulk copies into the warp's ring
 // in shared memory, over the border of strips, the first ones before the kernel that computes x has
 // ended. Blocks are small so that those of the next kernel come in as these end, one by one.
 //
 // Bound by shared memory's path, the first-level cache's as well: per 4,096 weights a warp has 64
 // wavefronts of look-ups, 16 of codes in and 16 out, 8 of x and 3 of scales, and more of x with
-// more rows.
-// Measured in tests/bench/results/decode_cuda.md.
+// more rows. Measured in tests/bench/results/decode_cuda.md.
 #include <algorithm>
 
 #include "engine/core/checked_math.h"
@@ -23,24 +23,18 @@
 namespace lorad::cuda {
 namespace {
 
-constexpr int kTeamThreads = kRowProductThreads;
-constexpr int kWarps = kTeamThreads / 32;
+constexpr int kThreads = kRowProductThreads;
+constexpr int kWarps = kThreads / 32;
 static_assert(kWarps == kSums, "a warp takes the columns of one sum");
 constexpr int kPartialStride = kTileOuts + 1;
 constexpr int kGroupBytes = BlockScaled::kBlocks * kTileBytes;
 constexpr int kGroupScales = BlockScaled::kBlocks * kStripRows;  // bytes
 
-#ifndef NT
-#define NT 2
-#define NS 2
-#define UNR 2
-#define TB 1
-#endif
-constexpr int kUnroll = UNR;
-constexpr int kBlocks = NT;  // share a multiprocessor
-constexpr int kTeams = TB;   // of a block, which share its tables
-constexpr int kThreads = kTeams * kTeamThreads;
-constexpr int kStages = NS;
+constexpr int kBlocksPerProcessor = 2;  // three would spill registers, and were slower
+constexpr int kStages = 2;
+constexpr int kBuffers = 2;  // for sums of strips
+// Blocks of 64 columns whose loads are in flight together. With two row fragments four spill.
+constexpr int Unroll(int row_tiles) { return row_tiles == 1 ? 4 : 2; }
 
 struct Stage {
   uint4 codes[BlockScaled::kBlocks][32];  // of each lane, rows g and g + 8
@@ -50,9 +44,10 @@ struct Stage {
 template <int kRowTiles>
 struct Shared {
   BlockScaled::Tables tables;
-  Stage stages[kTeams * kWarps][kStages];
-  CopyBarrier barriers[kTeams * kWarps][kStages];
-  float partial[kTeams][kWarps][kRowTiles * kTileRows][kPartialStride];
+  Stage stages[kWarps][kStages];
+  SharedBarrier barriers[kWarps][kStages];
+  SharedBarrier full[kBuffers], empty[kBuffers];
+  float partial[kBuffers][kWarps][kRowTiles * kTileRows][kPartialStride];
 };
 
 // The strips of one team: every so many, and where products end in SwiGLU each strip of gate
@@ -70,7 +65,7 @@ class StripWalk {
   __device__ __forceinline__ bool is_up() const { return kSwiGlu && up_; }
   __device__ __forceinline__ void Next() {
     if (kSwiGlu) up_ = !up_;
-    if (!kSwiGlu || !up_) strip_ += kTeams * gridDim.x;
+    if (!kSwiGlu || !up_) strip_ += gridDim.x;
   }
 
  private:
@@ -95,7 +90,7 @@ class GroupWalk {
   // False: there is no group any more.
   __device__ __forceinline__ bool valid() const { return codes_ != nullptr; }
   // One lane starts the copies of the group.
-  __device__ __forceinline__ void Copy(Stage& stage, CopyBarrier& barrier) const {
+  __device__ __forceinline__ void Copy(Stage& stage, SharedBarrier& barrier) const {
     if (threadIdx.x % 32 != 0) return;
     barrier.Expect(kGroupBytes + kGroupScales);
     barrier.Copy(stage.codes, codes_, kGroupBytes);
@@ -132,65 +127,75 @@ class GroupWalk {
   const uint8_t* scales_;
 };
 
-__device__ __forceinline__ void SyncTeam(int team) {
-  asm volatile("bar.sync %0, %1;\n" ::"r"(team + 1), "n"(kTeamThreads) : "memory");
-}
-
-// Adds the warps' sums of 16 outputs and writes them, an output and row a thread; of gate it is
-// kept in `gate` until that of up is there.
+// What one warp, a different one for each strip (or pair of gate and up), makes of the team's sums,
+// while the others go on: lane 16 h + o has output o of rows h, h + 2, ...
 template <int kRowTiles, bool kSwiGlu>
-__device__ __forceinline__ void Finish(
-    const RowProductArgs& args, const StripWalk<kSwiGlu>& strips, int team,
-    const float (&sums)[kRowTiles][4],
-    float (&partial)[kWarps][kRowTiles * kTileRows][kPartialStride], float& gate) {
-  static_assert(kTileOuts * kRowTiles * kTileRows <= kTeamThreads);
-  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  const int thread = threadIdx.x % kTeamThreads;
-#pragma unroll
-  for (int n = 0; n < kRowTiles; ++n) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i)
-      partial[thread / 32][n * kTileRows + 2 * t + i % 2][g + i / 2 * 8] = sums[n][i];
-  }
-  SyncTeam(team);
-  const RowProductEntry& entry = args.entries[EntryOf(args, strips.strip())];
-  const int o = thread % kTileOuts, r = thread / kTileOuts;
-  if (r < args.rows && r < kRowTiles * kTileRows) {
+class Finisher {
+ public:
+  static constexpr int kItems = kRowTiles * kTileRows * kTileOuts / 32;
+  using Partial = float[kWarps][kRowTiles * kTileRows][kPartialStride];
+
+  // `full` says when `partial` is written; afterwards it is free.
+  __device__ __forceinline__ void Finish(const RowProductArgs& args,
+                                         const StripWalk<kSwiGlu>& strips, const Partial& partial,
+                                         SharedBarrier& full, uint32_t parity,
+                                         SharedBarrier& empty) {
+    const int lane = threadIdx.x % 32, o = lane % kTileOuts, half = lane / kTileOuts;
+    const RowProductEntry& entry = args.entries[EntryOf(args, strips.strip())];
     const int64_t out = int64_t{strips.strip() - entry.first_tile} * kTileOuts + o;
-    float sum = partial[0][r][o];
+    float residuals[kItems];
 #pragma unroll
-    for (int w = 1; w < kWarps; ++w) sum += partial[w][r][o];
-    sum = Completed(entry.term, r, out, sum);
-    if constexpr (!kSwiGlu) {
-      StoreResult(entry.term, r, out, sum);
-    } else if (!strips.is_up()) {
-      gate = sum;
-    } else {
-      StoreSwiGlu(args.swiglu, r, out, gate, sum);
+    for (int i = 0; i < kItems; ++i) {  // on their way before the sums are there
+      const int row = 2 * i + half;
+      residuals[i] = row < args.rows ? ResidualOf(entry.term, row, out) : 0;
     }
+    full.Wait(parity);
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) {
+      const int row = 2 * i + half;
+      if (row >= args.rows) break;
+      float sum = partial[0][row][o];
+#pragma unroll
+      for (int w = 1; w < kWarps; ++w) sum += partial[w][row][o];
+      sum = Completed(entry.term, out, sum, residuals[i]);
+      if constexpr (!kSwiGlu) {
+        StoreResult(entry.term, row, out, sum);
+      } else if (!strips.is_up()) {
+        gate_[i] = sum;
+      } else {
+        StoreSwiGlu(args.swiglu, row, out, gate_[i], sum);
+      }
+    }
+    __syncwarp();
+    if (lane == 0) empty.Arrive();
   }
-  SyncTeam(team);  // the sums have been read
-}
+
+ private:
+  float gate_[kSwiGlu ? kItems : 1] = {};
+};
 
 template <int kRowTiles, bool kSwiGlu>
-__global__ void __launch_bounds__(kThreads, kBlocks)
+__global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     NarrowRowProductKernel(const __grid_constant__ RowProductArgs args) {
   extern __shared__ __align__(128) unsigned char dynamic_shared[];
   auto& shared = *reinterpret_cast<Shared<kRowTiles>*>(dynamic_shared);
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  const int team = threadIdx.x / kTeamThreads, warp = threadIdx.x / 32 % kWarps;
-  const uint32_t first_strip = team * gridDim.x + blockIdx.x;
+  const int warp = threadIdx.x / 32;
   const int groups = static_cast<int>(args.entries[0].term.weight.columns) / BlockScaled::kGroup;
   LetNextKernelBegin();
 
-  Stage(&stages)[kStages] = shared.stages[threadIdx.x / 32];
-  CopyBarrier(&barriers)[kStages] = shared.barriers[threadIdx.x / 32];
+  Stage(&stages)[kStages] = shared.stages[warp];
+  SharedBarrier(&barriers)[kStages] = shared.barriers[warp];
   if (lane == 0) {
 #pragma unroll
-    for (int s = 0; s < kStages; ++s) barriers[s].Init();
+    for (int s = 0; s < kStages; ++s) barriers[s].Init(1);
+  }
+  if (threadIdx.x < kBuffers) {
+    shared.full[threadIdx.x].Init(kWarps);
+    shared.empty[threadIdx.x].Init(1);
   }
   __syncwarp();
-  GroupWalk<kSwiGlu> walk(args, first_strip, warp);
+  GroupWalk<kSwiGlu> walk(args, blockIdx.x, warp);
 #pragma unroll
   for (int s = 0; s < kStages; ++s) {
     if (!walk.valid()) break;
@@ -210,8 +215,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
     asm volatile("" : "+l"(x[n]));  // computed here, not again for every group
   }
   int stage = 0, parity = 0;
-  float gate = 0;
-  for (StripWalk<kSwiGlu> strips(args, first_strip); !strips.done(); strips.Next()) {
+  Finisher<kRowTiles, kSwiGlu> finisher;
+  int finishing = 0, buffer = 0;  // the warp that finishes, and where it finds the sums
+  uint32_t round = 0;             // how often all buffers have been used
+  for (StripWalk<kSwiGlu> strips(args, blockIdx.x); !strips.done(); strips.Next()) {
     const uint32_t strip = strips.strip();
     const RowProductEntry& entry = args.entries[EntryOf(args, strip)];
     const uint32_t blocks_per_row = static_cast<uint32_t>(groups) * BlockScaled::kBlocks;
@@ -235,7 +242,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
         return ScaleOf(r == 0 ? scale_codes.x : scale_codes.y, b, nested_scales[r], nested_offset,
                        shared.tables);
       };
-#pragma unroll kUnroll
+#pragma unroll Unroll(kRowTiles)
       for (int b = 0; b < BlockScaled::kBlocks; ++b) {
         const uint4 block = now.codes[b][lane];
         const auto codes = [&](int, int r, int) {
@@ -250,7 +257,21 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
       }
       if (++stage == kStages) stage = 0, parity ^= 1;
     }
-    Finish<kRowTiles, kSwiGlu>(args, strips, team, sums[0], shared.partial[team], gate);
+    if (round > 0) shared.empty[buffer].Wait((round - 1) & 1);
+#pragma unroll
+    for (int n = 0; n < kRowTiles; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        shared.partial[buffer][warp][n * kTileRows + 2 * t + i % 2][g + i / 2 * 8] = sums[0][n][i];
+    }
+    __syncwarp();
+    if (lane == 0) shared.full[buffer].Arrive();
+    if (warp == finishing) {
+      finisher.Finish(args, strips, shared.partial[buffer], shared.full[buffer], round & 1,
+                      shared.empty[buffer]);
+    }
+    if (!kSwiGlu || strips.is_up()) finishing = (finishing + 1) % kWarps;
+    if (++buffer == kBuffers) buffer = 0, ++round;
   }
 }
 
@@ -261,11 +282,10 @@ cudaError_t Launch(const RowProductArgs& args, cudaStream_t stream) {
                            cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(Shared<kRowTiles>));
   if (has_room != cudaSuccess) return has_room;
   const int64_t strips = kSwiGlu ? args.entries[1].first_tile : args.tiles;
-  const int64_t resident = int64_t{kBlocks} * Multiprocessors();
-  return LaunchChained(
-      NarrowRowProductKernel<kRowTiles, kSwiGlu>,
-      dim3(static_cast<unsigned>(std::min(resident, CeilDiv(strips, int64_t{kTeams})))), kThreads,
-      sizeof(Shared<kRowTiles>), args, stream);
+  const int64_t resident = int64_t{kBlocksPerProcessor} * Multiprocessors();
+  return LaunchChained(NarrowRowProductKernel<kRowTiles, kSwiGlu>,
+                       dim3(static_cast<unsigned>(std::min(resident, strips))), kThreads,
+                       sizeof(Shared<kRowTiles>), args, stream);
 }
 
 template <int kRowTiles>

@@ -122,15 +122,22 @@ __device__ __forceinline__ WeightFragments Fragments(const uint4& w0, const uint
   return {{w0.x, w1.x, w0.y, w1.y}, {w0.z, w1.z, w0.w, w1.w}};
 }
 
+// The residual of a result; 0: none.
+__device__ __forceinline__ float ResidualOf(const RowProductTerm& term, int64_t row, int64_t out) {
+  if (term.residual == nullptr) return 0;
+  return __bfloat162float(
+      reinterpret_cast<const __nv_bfloat16*>(term.residual)[row * term.residual_stride + out]);
+}
 // One result with its bias and residual, in fp32.
+__device__ __forceinline__ float Completed(const RowProductTerm& term, int64_t out, float sum,
+                                           float residual) {
+  if (term.bias != nullptr) sum += __ldg(term.bias + out);
+  if (term.residual != nullptr) sum += residual;
+  return sum;
+}
 __device__ __forceinline__ float Completed(const RowProductTerm& term, int64_t row, int64_t out,
                                            float sum) {
-  if (term.bias != nullptr) sum += __ldg(term.bias + out);
-  if (term.residual != nullptr) {
-    sum += __bfloat162float(
-        reinterpret_cast<const __nv_bfloat16*>(term.residual)[row * term.residual_stride + out]);
-  }
-  return sum;
+  return Completed(term, out, sum, ResidualOf(term, row, out));
 }
 __device__ __forceinline__ void StoreResult(const RowProductTerm& term, int64_t row, int64_t out,
                                             float value) {

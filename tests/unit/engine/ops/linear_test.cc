@@ -55,6 +55,28 @@ TEST(LinearTest, AResidualIsWhatYWouldHaveHeld) {
   }
 }
 
+TEST(LinearTest, SwiGluIsOfWhatYHolds) {
+  for (const bool row_invariant : {false, true}) {
+    Layer<float> gate(kNf4, 9, 33, 64, /*with_bias=*/true, {{1, 8, 4, 0.5f}}, /*dropout=*/0, 5);
+    Layer<float> up(kNf4, 9, 33, 64, /*with_bias=*/false, {}, /*dropout=*/0, 6);
+    const Tensor<float> x = Random<float>({9, 64}, 1);
+    Tensor<float> expected({9, 33}), out({9, 33});
+    OpRunner<float> run;
+    std::vector<LinearTerm> terms = {gate.Term(), up.Term()};
+    LinearArgs args = {
+        .x = x.View(), .terms = absl::MakeSpan(terms), .row_invariant = row_invariant};
+    gate.y.data.assign(9 * 33, NAN), up.y.data.assign(9 * 33, NAN);
+    ASSERT_OK(run.Linear(args));
+    ASSERT_OK(run.ops().SwiGlu({gate.y.View(), up.y.View(), expected.View()}, run.stream()));
+    args.swiglu = out.View();
+    ASSERT_OK(run.Linear(args));
+    EXPECT_EQ(out.data, expected.data);
+    args.swiglu = terms[0].y;  // into gate itself
+    ASSERT_OK(run.Linear(args));
+    EXPECT_EQ(gate.y.data, expected.data);
+  }
+}
+
 struct Case {
   const char* name;
   QuantSpec spec;

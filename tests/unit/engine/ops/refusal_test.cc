@@ -180,6 +180,16 @@ TEST(RefusalTest, Linear) {
   connected.accumulate = false;
   connected.terms = absl::MakeSpan(two);
   ExpectRefused(Validate(connected), "terms with a residual is 2, must be 1");
+  LinearArgs gated = args;
+  gated.swiglu = term.y;
+  ExpectRefused(Validate(gated), "terms with swiglu is 1, must be 2");
+  gated.terms = absl::MakeSpan(two);
+  ASSERT_OK(Validate(gated));
+  gated.swiglu.shape = {5, 7};
+  ExpectRefused(Validate(gated), "linear: swiglu is [5, 7]");
+  gated.swiglu = term.y;
+  gated.accumulate = true;
+  ExpectRefused(Validate(gated), "accumulate with swiglu");
   with([&] { term.y.shape = {5, 7}; }, "linear: y is [5, 7]");
   with([&] { term.y.dtype = DType::kF64; }, "y is F64");
   with([&] { term.bias.shape = {6}; }, "bias is [6]");
