@@ -181,13 +181,13 @@ TEST(RefusalTest, Linear) {
   connected.terms = absl::MakeSpan(two);
   ExpectRefused(Validate(connected), "terms with a residual is 2, must be 1");
   LinearArgs gated = args;
-  gated.swiglu = term.y;
+  gated.swiglu = Given(DType::kF32, {5, 8});
   ExpectRefused(Validate(gated), "terms with swiglu is 1, must be 2");
   gated.terms = absl::MakeSpan(two);
   ASSERT_OK(Validate(gated));
-  gated.swiglu.shape = {5, 7};
+  gated.swiglu = Given(DType::kF32, {5, 7});
   ExpectRefused(Validate(gated), "linear: swiglu is [5, 7]");
-  gated.swiglu = term.y;
+  gated.swiglu = Given(DType::kF32, {5, 8});
   gated.accumulate = true;
   ExpectRefused(Validate(gated), "accumulate with swiglu");
   with([&] { term.y.shape = {5, 7}; }, "linear: y is [5, 7]");
