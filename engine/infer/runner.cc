@@ -16,25 +16,28 @@ namespace lorad {
 namespace {
 
 // Attention of the serving pass: the new keys and values go to their pages, then every row reads
-// its own sequence.
+// its own sequence. One op with the rotation before it, which decoding runs as one kernel.
 class PagedLayerAttention final : public LayerAttention {
  public:
-  PagedLayerAttention(Backend& backend, KvCache& cache, const PassTensors& tensors, float scale)
-      : backend_(backend), cache_(cache), tensors_(tensors), scale_(scale) {}
+  PagedLayerAttention(Backend& backend, KvCache& cache, const PassTensors& tensors,
+                      ConstTensorView inv_freq, float scale)
+      : backend_(backend), cache_(cache), tensors_(tensors), inv_freq_(inv_freq), scale_(scale) {}
 
-  absl::Status Attend(int64_t layer, ConstTensorView q, ConstTensorView k, ConstTensorView v,
-                      TensorView o, Stream& stream) override {
-    const TensorView keys = cache_.keys(layer), values = cache_.values(layer);
-    RETURN_IF_ERROR(backend_.ops().KvWrite({k, v, tensors_.slots, keys, values}, stream));
-    return backend_.ops().PagedAttention({q, keys, values, tensors_.page_table,
-                                          tensors_.context_lens, tensors_.cu_seqlens, o, scale_},
-                                         stream);
+  bool rotates() const override { return true; }
+  absl::Status Attend(int64_t layer, TensorView q, TensorView k, ConstTensorView v, TensorView o,
+                      Stream& stream) override {
+    const PassTensors& t = tensors_;
+    return backend_.ops().RopePagedAttention(
+        {q, k, v, t.positions, inv_freq_, t.slots, cache_.keys(layer), cache_.values(layer),
+         t.page_table, t.context_lens, t.cu_seqlens, o, scale_},
+        stream);
   }
 
  private:
   Backend& backend_;
   KvCache& cache_;
   const PassTensors& tensors_;
+  const ConstTensorView inv_freq_;
   const float scale_;
 };
 
@@ -186,7 +189,7 @@ absl::StatusOr<Runner::Pass> Runner::RunLayers(absl::Span<const SequenceRows> ba
   RETURN_IF_ERROR(Upload(pass, wanted));
   RETURN_IF_ERROR(backend_.ops().Embedding({t.ids, model_->embedding(), t.x}, *stream_));
 
-  PagedLayerAttention attention(backend_, cache_, t,
+  PagedLayerAttention attention(backend_, cache_, t, model_->rope_inv_freq(),
                                 static_cast<float>(1 / std::sqrt(double(config.head_dim))));
   const LayerContext context = {.model = *model_,
                                 .backend = backend_,

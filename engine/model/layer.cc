@@ -114,11 +114,13 @@ class LayerRun {
   Stream& stream_;
 };
 
-absl::Status QkvForward(const LayerRun& run, LayerActivations& act) {
+absl::Status QkvForward(const LayerRun& run, const LayerAttention& attention,
+                        LayerActivations& act) {
   RETURN_IF_ERROR(run.Norm(act.x, run.weights().input_norm, act.norm, act.inv_rms1));
   std::array<LinearTerm, 3> qkv = {run.Term(P::kQ, act.q), run.Term(P::kK, act.k),
                                    run.Term(P::kV, act.v)};
   RETURN_IF_ERROR(run.Linear(LinearGroup::kQkv, act.norm, absl::MakeSpan(qkv), {}));
+  if (attention.rotates()) return absl::OkStatus();
   return run.RopeBoth(act.q, act.k, /*inverse=*/false);
 }
 
@@ -239,7 +241,7 @@ absl::Status LayerForwardPart(LinearGroup part, int64_t layer, const LayerContex
   const TensorView h = act.h.empty() ? y : act.h;
   switch (part) {
     case LinearGroup::kQkv:
-      return QkvForward(run, act);
+      return QkvForward(run, attention, act);
     case LinearGroup::kOutput:
       return OutputForward(layer, run, attention, act, h, stream);
     case LinearGroup::kGateUp:

@@ -34,9 +34,11 @@ class LayerLora {
 class LayerAttention {
  public:
   virtual ~LayerAttention() = default;
-  // o = attention(q, k, v) of layer `layer`; q and k are rotated.
-  virtual absl::Status Attend(int64_t layer, ConstTensorView q, ConstTensorView k,
-                              ConstTensorView v, TensorView o, Stream& stream) = 0;
+  // Whether Attend rotates q and k itself, which then hold anything afterwards.
+  virtual bool rotates() const { return false; }
+  // o = attention(q, k, v) of layer `layer`; q and k are rotated, unless rotates().
+  virtual absl::Status Attend(int64_t layer, TensorView q, TensorView k, ConstTensorView v,
+                              TensorView o, Stream& stream) = 0;
 };
 
 // AttentionArgs::scale of a model: 1 / sqrt(head_dim).

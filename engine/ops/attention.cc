@@ -103,4 +103,15 @@ absl::Status Validate(const KvWriteArgs& args) {
   return ops::CheckLike("kv_write", "v_cache", args.v_cache, args.k_cache);
 }
 
+absl::Status Validate(const RopePagedAttentionArgs& args) {
+  RETURN_IF_ERROR(Validate(args.RopeOfQ()));
+  RETURN_IF_ERROR(Validate(args.RopeOfK()));
+  RETURN_IF_ERROR(Validate(args.Write()));
+  RETURN_IF_ERROR(Validate(args.Attention()));
+  RETURN_IF_ERROR(ops::CheckDType("rope_paged_attention", "k", args.k, args.q.dtype));
+  const int64_t sequences = args.context_lens.shape[0];
+  return ops::CheckThat(sequences <= args.q.shape[0], "rope_paged_attention", "sequences",
+                        static_cast<double>(sequences), "at most the new rows");
+}
+
 }  // namespace lorad

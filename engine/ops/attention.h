@@ -3,6 +3,7 @@
 
 #include "absl/status/status.h"
 #include "engine/core/tensor_view.h"
+#include "engine/ops/rope.h"
 
 namespace lorad {
 
@@ -64,6 +65,36 @@ struct KvWriteArgs {
   TensorView v_cache;     // like k_cache
 };
 absl::Status Validate(const KvWriteArgs& args);
+
+// Rope of q and of k, KvWrite, PagedAttention, one after the other: what a layer does with the new
+// rows of serving. To the bit as those ops, but that q and k hold anything afterwards. Every
+// sequence has new rows; slots[t] is where the page table has the position of row t, and no row
+// sees what another sequence's row writes. A GPU may read all indices, and the keys and values of
+// positions before the new rows, before earlier work on the stream has ended, back to the last copy
+// there: a pass begins with one, and writes to no earlier position.
+struct RopePagedAttentionArgs {
+  TensorView q;               // activation dtype [num_tokens, num_heads, head_dim]
+  TensorView k;               // activation dtype [num_tokens, num_kv_heads, head_dim]
+  ConstTensorView v;          // like k
+  ConstTensorView positions;  // as in RopeArgs
+  ConstTensorView inv_freq;
+  ConstTensorView slots;  // as in KvWriteArgs
+  TensorView k_cache;
+  TensorView v_cache;
+  ConstTensorView page_table;  // as in PagedAttentionArgs
+  ConstTensorView context_lens;
+  ConstTensorView cu_seqlens;
+  TensorView o;
+  float scale = 0;
+
+  RopeArgs RopeOfQ() const { return {q, positions, inv_freq}; }
+  RopeArgs RopeOfK() const { return {k, positions, inv_freq}; }
+  KvWriteArgs Write() const { return {k, v, slots, k_cache, v_cache}; }
+  PagedAttentionArgs Attention() const {
+    return {q, k_cache, v_cache, page_table, context_lens, cu_seqlens, o, scale};
+  }
+};
+absl::Status Validate(const RopePagedAttentionArgs& args);
 
 }  // namespace lorad
 

@@ -32,6 +32,7 @@ class InferenceOps {
   virtual absl::Status SwiGlu(const SwiGluArgs& args, Stream& stream) = 0;
   virtual absl::Status KvWrite(const KvWriteArgs& args, Stream& stream) = 0;
   virtual absl::Status PagedAttention(const PagedAttentionArgs& args, Stream& stream) = 0;
+  virtual absl::Status RopePagedAttention(const RopePagedAttentionArgs& args, Stream& stream) = 0;
   virtual absl::Status Sample(const SampleArgs& args, Stream& stream) = 0;
   virtual absl::Status Dequantize(const DequantizeArgs& args, Stream& stream) = 0;
   virtual absl::Status ArrangeWeight(const ArrangeWeightArgs& args, Stream& stream) = 0;

@@ -18,8 +18,8 @@ class PackedAttention final : public LayerAttention {
                   TensorView workspace)
       : ops_(ops), sequences_(sequences), lse_(lse), scale_(scale), workspace_(workspace) {}
 
-  absl::Status Attend(int64_t, ConstTensorView q, ConstTensorView k, ConstTensorView v,
-                      TensorView o, Stream& stream) override {
+  absl::Status Attend(int64_t, TensorView q, TensorView k, ConstTensorView v, TensorView o,
+                      Stream& stream) override {
     return ops_.Attention({.q = q,
                            .k = k,
                            .v = v,

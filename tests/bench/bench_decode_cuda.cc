@@ -11,7 +11,9 @@
 #include <string>
 #include <vector>
 
+#include "engine/ops/cuda/decode_attention.h"
 #include "engine/ops/cuda/dequantize.h"
+#include "engine/ops/cuda/elementwise.h"
 #include "engine/ops/cuda/paged_attention.h"
 #include "engine/ops/cuda/row_lora.h"
 #include "engine/ops/cuda/row_product.h"
@@ -191,25 +193,55 @@ void Bench::Attention(int64_t rows, int64_t context) {
   std::shuffle(page.begin(), page.end(), std::mt19937(1));
   for (int64_t r = 0; r <= rows; ++r) bound.push_back(static_cast<int32_t>(r));
   table.Set(0, page), lens.Set(0, len), bounds.Set(0, bound);
-  const int64_t scratch_bytes =
-      cuda::PagedAttentionWorkspaceBytes(rows, kQHeads, kKvHeads, kHeadDim, context);
-  const Memory scratch(scratch_bytes + 1, 1);
-  Measure("attention_" + std::to_string(rows) + "x" + std::to_string(context), bytes, sets,
-          [&](int s) {
-            cuda::PagedAttentionParams p;
-            p.q = q.at<BFloat16>(0), p.o = o.at<BFloat16>(0);
-            p.k_cache = keys.at<BFloat16>(s), p.v_cache = values.at<BFloat16>(s);
-            p.page_table = table.at<int32_t>(0), p.context_lens = lens.at<int32_t>(0);
-            p.cu_seqlens = bounds.at<int32_t>(0);
-            p.num_tokens = p.num_sequences = rows;
-            p.num_heads = kQHeads, p.num_kv_heads = kKvHeads, p.head_dim = kHeadDim;
-            p.page_tokens = kPageTokens, p.max_pages = p.page_table_stride = pages;
-            p.q_stride = p.o_stride = kQ;
-            p.k_page_stride = p.v_page_stride = kPageTokens * width;
-            p.scale = 0.088f;
-            p.workspace = scratch.at<void>(0), p.workspace_bytes = scratch_bytes;
-            return cuda::LaunchPagedAttention(p, stream());
-          });
+  const Memory k(2 * rows * width, 1), v(2 * rows * width, 1), freq(2 * kHeadDim, 1);
+  Memory positions(4 * rows, 1), slots(8 * rows, 1);
+  std::vector<int64_t> slot;
+  for (int64_t r = 0; r < rows; ++r)
+    slot.push_back(page[(r + 1) * pages - 1] * kPageTokens + kPageTokens - 1);
+  positions.Set(0, std::vector<int32_t>(rows, static_cast<int32_t>(context - 1)));
+  slots.Set(0, slot);
+  const auto params = [&](int s) {
+    cuda::PagedAttentionParams p;
+    p.q = q.at<BFloat16>(0), p.o = o.at<BFloat16>(0);
+    p.k_cache = keys.at<BFloat16>(s), p.v_cache = values.at<BFloat16>(s);
+    p.page_table = table.at<int32_t>(0), p.context_lens = lens.at<int32_t>(0);
+    p.cu_seqlens = bounds.at<int32_t>(0);
+    p.num_tokens = p.num_sequences = rows;
+    p.num_heads = kQHeads, p.num_kv_heads = kKvHeads, p.head_dim = kHeadDim;
+    p.page_tokens = kPageTokens, p.max_pages = p.page_table_stride = pages;
+    p.q_stride = p.o_stride = kQ;
+    p.k_page_stride = p.v_page_stride = kPageTokens * width;
+    p.scale = 0.088f;
+    p.workspace = partial_sums_.at<void>(0), p.workspace_bytes = kPartialBytes;
+    return p;
+  };
+  const std::string shape = std::to_string(rows) + "x" + std::to_string(context);
+  Measure("attention_" + shape, bytes, sets,
+          [&](int s) { return cuda::LaunchPagedAttention(params(s), stream()); });
+  // With the rotation of q and k and the write to the cache: three kernels and one.
+  Measure("rope_write_attention_" + shape, bytes, sets, [&](int s) {
+    const cuda::PagedAttentionParams p = params(s);
+    cuda::LaunchRope(q.at<BFloat16>(0), kQ, positions.at<int32_t>(0), freq.at<float>(0), rows,
+                     kQHeads, kHeadDim, /*inverse=*/false, stream());
+    cuda::KvWriteParams write;
+    write.k = k.at<BFloat16>(0), write.v = v.at<BFloat16>(0), write.slots = slots.at<int64_t>(0);
+    write.k_cache = keys.at<BFloat16>(s), write.v_cache = values.at<BFloat16>(s);
+    write.num_tokens = rows, write.width = write.k_stride = write.v_stride = width;
+    write.page_tokens = kPageTokens;
+    write.k_page_stride = write.v_page_stride = kPageTokens * width;
+    cuda::LaunchKvWrite(write, stream());
+    return cuda::LaunchPagedAttention(p, stream());
+  });
+  Measure("decode_attention_" + shape, bytes, sets, [&](int s) {
+    cuda::DecodeAttentionParams p;
+    p.attention = params(s);
+    p.k = k.at<BFloat16>(0), p.v = v.at<BFloat16>(0), p.k_stride = p.v_stride = width;
+    p.positions = positions.at<int32_t>(0), p.inv_freq = freq.at<float>(0);
+    p.slots = slots.at<int64_t>(0);
+    p.k_cache = keys.at<BFloat16>(s), p.v_cache = values.at<BFloat16>(s);
+    p.counters = counters_.at<uint32_t>(0), p.num_counters = cuda::kRowProductCounters;
+    return cuda::LaunchDecodeAttention(p, stream());
+  });
 }
 
 }  // namespace

@@ -9,7 +9,9 @@
 
 #include "engine/device/cuda/cuda_stream.h"
 #include "engine/ops/attention.h"
+#include "engine/ops/cuda/decode_attention.h"
 #include "engine/ops/cuda/paged_attention_ops.h"
+#include "engine/ops/cuda/row_product.h"
 #include "tests/parity/parity_fixture.h"
 
 namespace lorad {
@@ -120,6 +122,7 @@ class PagedAttentionTest : public ParityTest {
   };
   void ExpectAgreement(const Case& c, int64_t sequences, int64_t tokens,
                        const std::vector<Rows>& rows, uint32_t seed);
+  void ExpectFusedAgrees(const Case& c, const std::vector<int64_t>& contexts);
 };
 
 TEST_F(PagedAttentionTest, KvWritePutsRowsWhereSlotsSay) {
@@ -324,6 +327,115 @@ TEST_F(PagedAttentionTest, ScratchDoesNotShow) {
     EXPECT_EQ(results[0], results[2]);
     EXPECT_EQ(results[0], results[1]);
   }
+}
+
+// A decoding step over sequences of these contexts, in one kernel and in three, with scratch and
+// without: the same bits in o and in the cache.
+void PagedAttentionTest::ExpectFusedAgrees(const Case& c, const std::vector<int64_t>& contexts) {
+  SCOPED_TRACE(testing::Message() << c.heads << " heads, " << c.kv_heads << " of kv, dim " << c.dim
+                                  << ", pages of " << c.page_tokens << ", " << contexts.size()
+                                  << " rows, the first of " << contexts[0]);
+  const auto n = static_cast<int64_t>(contexts.size());
+  const int64_t most = *std::max_element(contexts.begin(), contexts.end());
+  Cache cache = MakeCache(n, most, c.page_tokens, c.kv_heads, c.dim);
+  uint32_t state = 1;
+  std::vector<Rows> rows;
+  std::vector<int32_t> positions;
+  std::vector<int64_t> slots;
+  for (int64_t s = 0; s < n; ++s) {
+    for (int64_t position = 0; position + 1 < contexts[s]; ++position) {
+      for (int64_t i = 0; i < c.kv_heads * c.dim; ++i) {
+        const int64_t at = cache.Slot(s, position) * c.kv_heads * c.dim + i;
+        for (Both<BFloat16>* side : {&cache.k, &cache.v}) {  // 2^-7 to 2 and its negative
+          state = state * 1664525 + 1013904223;
+          side->host[at].bits = static_cast<uint16_t>((state >> 16 & 0x83ff) + 0x3c00);
+        }
+      }
+    }
+    rows.push_back({s, contexts[s], 1});
+    positions.push_back(static_cast<int32_t>(contexts[s]) - 1);
+    slots.push_back(cache.Slot(s, contexts[s] - 1));
+  }
+  std::vector<float> inv_freq(c.dim / 2);
+  for (int64_t i = 0; i < c.dim / 2; ++i)
+    inv_freq[i] = std::pow(500000.0f, -2.0f * static_cast<float>(i) / static_cast<float>(c.dim));
+  const Batch batch = MakeBatch(cache, rows);
+  const Both<int32_t> position = Same<int32_t>({n}, positions);
+  const Both<int64_t> slot = Same<int64_t>({n}, slots);
+  const Both<float> freq = Same<float>({c.dim / 2}, inv_freq);
+  const Shape q_shape = {n, c.heads, c.dim}, k_shape = {n, c.kv_heads, c.dim};
+  struct Result {
+    std::vector<float> o;
+    std::vector<uint16_t> cache;
+    bool operator==(const Result&) const = default;
+  };
+  const auto run = [&](const auto& attend) {
+    const Both<BFloat16> k_cache = Same<BFloat16>(cache.k.shape, cache.k.host);
+    const Both<BFloat16> v_cache = Same<BFloat16>(cache.v.shape, cache.v.host);
+    const Slices qkv = RandomSlices({q_shape, k_shape, k_shape}, c.spare, 7, 2);
+    const Slices o = UnwrittenSlices({q_shape}, c.spare);
+    attend({qkv.cuda(0), qkv.cuda(1), qkv.cuda(2), position.cuda(), freq.cuda(), slot.cuda(),
+            k_cache.cuda(), v_cache.cuda(), batch.table.cuda(), batch.contexts.cuda(),
+            batch.cu.cuda(), o.cuda(0), 0.1f});
+    Result result = {FetchSlice(o, 0), {}};
+    for (const Both<BFloat16>* side : {&k_cache, &v_cache})
+      for (const BFloat16 value : Fetch(*side)) result.cache.push_back(value.bits);
+    return result;
+  };
+  const Result expected = run([&](const RopePagedAttentionArgs& args) {
+    ASSERT_OK(cuda().ops().Rope(args.RopeOfQ(), stream()));
+    ASSERT_OK(cuda().ops().Rope(args.RopeOfK(), stream()));
+    ASSERT_OK(cuda().ops().KvWrite(args.Write(), stream()));
+    ASSERT_OK(cuda().ops().PagedAttention(args.Attention(), stream()));
+  });
+  EXPECT_TRUE(std::none_of(expected.o.begin(), expected.o.end(), [](float o) { return o != o; }));
+  for (int time = 0; time < 2; ++time) {
+    EXPECT_TRUE(expected == run([&](const RopePagedAttentionArgs& args) {
+                  ASSERT_OK(cuda().ops().RopePagedAttention(args, stream()));
+                }))
+        << time;
+  }
+  // The workspace after which counters lie may be of any size. They end as they began.
+  const std::vector<uint32_t> zeros(cuda::kRowProductCounters);
+  for (const int64_t bytes : {int64_t{0}, int64_t{1} << 14, int64_t{32} << 20}) {
+    const DeviceBuffer scratch = Upload(std::vector<uint8_t>(bytes + 1, 0xff).data(), bytes + 1);
+    const Both<uint32_t> counters = Same<uint32_t>({cuda::kRowProductCounters}, zeros);
+    EXPECT_TRUE(expected == run([&](const RopePagedAttentionArgs& args) {
+                  ASSERT_OK(cuda::RopePagedAttention(
+                      args, {cuda::Handle(stream()), scratch.data(), static_cast<size_t>(bytes),
+                             static_cast<uint32_t*>(counters.device.data())}));
+                }))
+        << bytes;
+    EXPECT_EQ(Fetch(counters), zeros);
+  }
+}
+
+TEST_F(PagedAttentionTest, OneKernelOfADecodingStepEqualsThree) {
+  std::vector<int64_t> many, short_ones;
+  for (int64_t s = 0; s < 64; ++s) many.push_back(1 + s * 977 % 600);
+  for (int64_t s = 0; s < 300; ++s) short_ones.push_back(1 + s * 7 % 40);
+  const std::vector<std::vector<int64_t>> batches = {{1},    {255},          {256}, {257},
+                                                     {3000}, {2500, 1, 700}, many,  short_ones};
+  const Case cases[] = {{32, 8, 128, 64, 0}, {8, 2, 128, 32, 8}, {14, 2, 64, 64, 0},
+                        {16, 1, 96, 64, 0},  {4, 4, 64, 32, 0},  {9, 3, 80, 96, 16}};
+  for (const Case& c : cases) {
+    for (const std::vector<int64_t>& contexts : batches) {
+      if (c.kv_heads == 8 && contexts.size() > 3) continue;  // slow on the host
+      ExpectFusedAgrees(c, contexts);
+      if (HasFailure()) return;
+    }
+  }
+}
+
+TEST_F(PagedAttentionTest, OneKernelOfFewRowsEqualsThree) {
+  ExpectFusedAgrees({32, 8, 128, 64, 0}, {700, 1025, 1024, 1, 256, 257, 255, 1200});
+  // Shapes that are left to the three.
+  const Case others[] = {{8, 2, 128, 64, 1},
+                         {5, 1, 18, 17, 0},
+                         {40, 2, 32, 32, 0},
+                         {2, 1, 256, 64, 0},
+                         {8, 2, 128, 16, 0}};
+  for (const Case& c : others) ExpectFusedAgrees(c, {600, 3});
 }
 
 TEST_F(PagedAttentionTest, WorkspaceIsForFewRowsOverLongContexts) {

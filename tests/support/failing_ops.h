@@ -61,6 +61,9 @@ class FailingOps final : public Ops {
   absl::Status PagedAttention(const PagedAttentionArgs& args, Stream& stream) override {
     return gate_.Do([&] { return base_.PagedAttention(args, stream); });
   }
+  absl::Status RopePagedAttention(const RopePagedAttentionArgs& args, Stream& stream) override {
+    return gate_.Do([&] { return base_.RopePagedAttention(args, stream); });
+  }
   absl::Status Sample(const SampleArgs& args, Stream& stream) override {
     return gate_.Do([&] { return base_.Sample(args, stream); });
   }

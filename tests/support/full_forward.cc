@@ -20,8 +20,8 @@ class PackedAttention final : public LayerAttention {
  public:
   PackedAttention(Ops& ops, ConstTensorView cu_seqlens, TensorView lse, float scale)
       : ops_(ops), cu_seqlens_(cu_seqlens), lse_(lse), scale_(scale) {}
-  absl::Status Attend(int64_t, ConstTensorView q, ConstTensorView k, ConstTensorView v,
-                      TensorView o, Stream& stream) override {
+  absl::Status Attend(int64_t, TensorView q, TensorView k, ConstTensorView v, TensorView o,
+                      Stream& stream) override {
     return ops_.Attention({q, k, v, cu_seqlens_, o, lse_, scale_}, stream);
   }
 

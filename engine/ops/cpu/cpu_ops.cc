@@ -110,6 +110,13 @@ class CpuOps final : public Ops {
     cpu::PagedAttention<T>(args, pool_, flops_);
     return absl::OkStatus();
   }
+  absl::Status RopePagedAttention(const RopePagedAttentionArgs& args, Stream& stream) override {
+    RETURN_IF_ERROR(Validate(args));
+    RETURN_IF_ERROR(Rope(args.RopeOfQ(), stream));
+    RETURN_IF_ERROR(Rope(args.RopeOfK(), stream));
+    RETURN_IF_ERROR(KvWrite(args.Write(), stream));
+    return PagedAttention(args.Attention(), stream);
+  }
   absl::Status Sample(const SampleArgs& args, Stream&) override {
     RETURN_IF_ERROR(Validate(args));
     RETURN_IF_ERROR(CheckIs<T>("sample", "logits", args.logits));

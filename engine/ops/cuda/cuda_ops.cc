@@ -154,6 +154,12 @@ class CudaOps final : public Ops {
     return cuda::PagedAttention(args, scratch.stream, scratch.lt_workspace,
                                 static_cast<int64_t>(scratch.lt_workspace_bytes));
   }
+  absl::Status RopePagedAttention(const RopePagedAttentionArgs& args, Stream& stream) override {
+    RETURN_IF_ERROR(Validate(args));
+    RETURN_IF_ERROR(CheckBFloat16("rope_paged_attention", "q", args.q));
+    ASSIGN_OR_RETURN(const LinearScratch scratch, scratch_.For(AsCuda(stream)));
+    return cuda::RopePagedAttention(args, scratch);
+  }
   absl::Status Sample(const SampleArgs& args, Stream& stream) override {
     RETURN_IF_ERROR(Validate(args));
     RETURN_IF_ERROR(CheckBFloat16("sample", "logits", args.logits));

@@ -27,7 +27,7 @@ struct LinearScratch {
   cudaStream_t stream = nullptr;
   void* lt_workspace = nullptr;  // device memory, aligned to 256 bytes
   size_t lt_workspace_bytes = 0;
-  uint32_t* counters = nullptr;  // RowProductScratch's; null: none
+  uint32_t* counters = nullptr;  // [kRowProductCounters], zeros between kernels; null: none
 };
 
 // d = alpha * op(a) op(b) + beta * c, all row-major, in fp32. op(a) is [m, k], op(b) [k, n];

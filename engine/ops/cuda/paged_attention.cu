@@ -40,11 +40,9 @@
 namespace lorad::cuda {
 namespace {
 
-constexpr int kWarps = 4;
-constexpr int kThreads = 32 * kWarps;
-constexpr int kWarpKeys = 64;
-constexpr int kSplitKeys = kWarps * kWarpKeys;
-constexpr int kSlots = 16;
+constexpr int kWarps = kPagedWarps;
+constexpr int kThreads = kPagedThreads;
+constexpr int kSlots = kPagedSlots;
 constexpr int kMaxHeadDim = kMaxPagedHeadDim;
 constexpr int kKeyDims = 32;                    // of two score products
 constexpr int kValueDims = 64;                  // of eight value products

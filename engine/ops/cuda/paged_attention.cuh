@@ -1,5 +1,6 @@
-// What the two kernels of paged attention share: finding a row's sequence, the fold of splits,
-// loads. Private to paged_attention.cu, which explains them.
+// What the kernels of paged attention share: how a context is cut, finding a row's sequence, the
+// fold of splits, loads. Private to paged_attention.cu, which explains them, and
+// decode_attention.cu.
 #ifndef LORAD_ENGINE_OPS_CUDA_PAGED_ATTENTION_CUH_
 #define LORAD_ENGINE_OPS_CUDA_PAGED_ATTENTION_CUH_
 
@@ -12,6 +13,11 @@
 
 namespace lorad::cuda {
 
+inline constexpr int kPagedWarps = 4;  // of a block
+inline constexpr int kPagedThreads = 32 * kPagedWarps;
+inline constexpr int kWarpKeys = 64;  // of a split
+inline constexpr int kSplitKeys = kPagedWarps * kWarpKeys;
+inline constexpr int kPagedSlots = 16;    // rows of q that a product takes
 inline constexpr int kLineElements = 64;  // of a cache line
 
 struct PagedArgs {

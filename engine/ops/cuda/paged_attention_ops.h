@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "engine/ops/attention.h"
+#include "engine/ops/cuda/matmul.h"
 
 namespace lorad::cuda {
 
@@ -18,6 +19,10 @@ absl::Status KvWrite(const KvWriteArgs& args, cudaStream_t stream);
 // whole device where PagedAttentionWorkspaceBytes() fit into it. The bits do not depend on it.
 absl::Status PagedAttention(const PagedAttentionArgs& args, cudaStream_t stream,
                             void* scratch = nullptr, int64_t scratch_bytes = 0);
+
+// One kernel where each sequence has one new row and the kernel takes the shape, else one each for
+// rotation, write and attention. The same bits, whatever the scratch is.
+absl::Status RopePagedAttention(const RopePagedAttentionArgs& args, const LinearScratch& scratch);
 
 }  // namespace lorad::cuda
 

@@ -17,6 +17,7 @@
 // Su et al., "RoFormer: Enhanced Transformer with Rotary Position Embedding", 2021.
 #include "engine/ops/cuda/chained_launch.cuh"
 #include "engine/ops/cuda/elementwise.h"
+#include "engine/ops/cuda/rope.cuh"
 #include "engine/ops/cuda/vector_access.cuh"
 
 namespace lorad::cuda {
@@ -68,11 +69,7 @@ struct Batch {
       Unpack(first[b], low);
       Unpack(second[b], high);
 #pragma unroll
-      for (int i = 0; i < kWidth; ++i) {
-        const float rotated = low[i] * cosine[i] - high[i] * sine[i];
-        high[i] = high[i] * cosine[i] + low[i] * sine[i];
-        low[i] = rotated;
-      }
+      for (int i = 0; i < kWidth; ++i) Rotate(cosine[i], sine[i], low[i], high[i]);
       __nv_bfloat16* x = HeadAt(p, token, head) + column;
       StoreRounded(low, x);
       StoreRounded(high, x + p.half);
@@ -94,11 +91,9 @@ __global__ void __launch_bounds__(kMaxThreads) RopeKernel(const Rotation p) {
 
   const float position = static_cast<float>(p.positions[token]);
   for (int i = threadIdx.y * blockDim.x + threadIdx.x; i < p.half; i += blockDim.x * blockDim.y) {
-    float sine, cosine;
-    // Rounded on its own: fused into the reduction of sincosf it would be another angle.
-    sincosf(__fmul_rn(position, p.inv_freq[i]), &sine, &cosine);
-    angles[i] = cosine;
-    angles[p.half + i] = p.inverse ? -sine : sine;
+    const Angle angle = AngleAt(position, p.inv_freq[i]);
+    angles[i] = angle.cosine;
+    angles[p.half + i] = p.inverse ? -angle.sine : angle.sine;
   }
   __syncthreads();
   float cosine[kWidth], sine[kWidth];

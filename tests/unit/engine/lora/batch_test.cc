@@ -22,7 +22,7 @@ constexpr int64_t kHidden = 32, kRows = 7, kMaxRank = 9;
 class OwnTokenAttention final : public LayerAttention {
  public:
   explicit OwnTokenAttention(const ModelConfig& config) : config_(config) {}
-  absl::Status Attend(int64_t, ConstTensorView, ConstTensorView, ConstTensorView v, TensorView o,
+  absl::Status Attend(int64_t, TensorView, TensorView, ConstTensorView v, TensorView o,
                       Stream&) override {
     const int64_t group = config_.num_heads / config_.num_kv_heads;
     for (int64_t t = 0; t < v.shape[0]; ++t) {

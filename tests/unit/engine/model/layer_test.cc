@@ -20,8 +20,8 @@ class PackedAttention final : public LayerAttention {
  public:
   PackedAttention(Backend& backend, ConstTensorView cu_seqlens, TensorView lse, float scale)
       : backend_(backend), cu_seqlens_(cu_seqlens), lse_(lse), scale_(scale) {}
-  absl::Status Attend(int64_t, ConstTensorView q, ConstTensorView k, ConstTensorView v,
-                      TensorView o, Stream& stream) override {
+  absl::Status Attend(int64_t, TensorView q, TensorView k, ConstTensorView v, TensorView o,
+                      Stream& stream) override {
     return backend_.ops().Attention({q, k, v, cu_seqlens_, o, lse_, scale_}, stream);
   }
 

@@ -156,5 +156,43 @@ TYPED_TEST(PagedAttentionBitsTest, NeitherChunksNorBatchShow) {
   }
 }
 
+// Two sequences, with a chunk of a prompt and with one new row.
+TEST(RopePagedAttentionTest, IsRopeAndWriteAndAttention) {
+  const int64_t heads = 4, kv_heads = 2, dim = 8, rows = 4;
+  OpRunner<float> run;
+  Cache<float, BFloat16> one(kv_heads, dim), other(kv_heads, dim);
+  for (auto* cache : {&one, &other}) {
+    ASSERT_OK(cache->Write(run, 1, Random<float>({9, kv_heads, dim}, 1),
+                           Random<float>({9, kv_heads, dim}, 2)));
+  }
+  const Tensor<float> v = Random<float>({rows, kv_heads, dim}, 5);
+  Tensor<float> q = Random<float>({rows, heads, dim}, 3), k = Random<float>(v.shape, 4);
+  Tensor<float> q2 = q, k2 = k, o(q.shape), o2(q.shape);
+  const Tensor<float> inv_freq({dim / 2}, {1, 0.5f, 0.25f, 0.125f});
+  const Tensor<int32_t> positions({rows}, {0, 1, 2, 9}), cu({3}, {0, 3, 4}), contexts({2}, {3, 10});
+  Tensor<int32_t> table({2, 3});
+  Tensor<int64_t> slots({rows});
+  for (int64_t t = 0; t < rows; ++t)
+    slots.data[t] = Cache<float, BFloat16>::Slot(t / 3, positions.data[t]);
+  for (int64_t i = 0; i < 6; ++i) table.data[i] = Cache<float, BFloat16>::Page(i / 3, i % 3);
+
+  Ops& ops = run.ops();
+  ASSERT_OK(ops.Rope({q.View(), positions.View(), inv_freq.View()}, run.stream()));
+  ASSERT_OK(ops.Rope({k.View(), positions.View(), inv_freq.View()}, run.stream()));
+  ASSERT_OK(
+      ops.KvWrite({k.View(), v.View(), slots.View(), one.k.View(), one.v.View()}, run.stream()));
+  ASSERT_OK(ops.PagedAttention({q.View(), one.k.View(), one.v.View(), table.View(), contexts.View(),
+                                cu.View(), o.View(), 0.4f},
+                               run.stream()));
+  ASSERT_OK(ops.RopePagedAttention(
+      {q2.View(), k2.View(), v.View(), positions.View(), inv_freq.View(), slots.View(),
+       other.k.View(), other.v.View(), table.View(), contexts.View(), cu.View(), o2.View(), 0.4f},
+      run.stream()));
+  EXPECT_EQ(o2.data, o.data);
+  const auto same = [](BFloat16 a, BFloat16 b) { return a.bits == b.bits; };
+  EXPECT_TRUE(std::equal(one.k.data.begin(), one.k.data.end(), other.k.data.begin(), same));
+  EXPECT_TRUE(std::equal(one.v.data.begin(), one.v.data.end(), other.v.data.begin(), same));
+}
+
 }  // namespace
 }  // namespace lorad

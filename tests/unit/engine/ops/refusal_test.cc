@@ -306,6 +306,43 @@ TEST(RefusalTest, Attention) {
         a.k_cache.shape = {6, 16, 4, 8};
       },
       "k_cache is [6, 16, 4, 8]");
+  using R = RopePagedAttentionArgs;
+  const R fused = {F32({9, 4, 8}),
+                   F32({9, 2, 8}),
+                   F32({9, 2, 8}),
+                   I32({9}),
+                   F32({4}),
+                   V(DType::kI64, {9}),
+                   F32({6, 16, 2, 8}),
+                   F32({6, 16, 2, 8}),
+                   I32({2, 3}),
+                   I32({2}),
+                   I32({3}),
+                   F32({9, 4, 8}),
+                   0.5f};
+  ExpectRefused(
+      fused, [](R& a) { a.positions.shape = {8}; }, "rope: positions is [8]");
+  ExpectRefused(
+      fused, [](R& a) { a.slots.shape = {8}; }, "kv_write: slots is [8]");
+  ExpectRefused(
+      fused, [](R& a) { a.scale = 0; }, "paged_attention: scale is 0");
+  ExpectRefused(
+      fused,
+      [](R& a) {
+        a.k.dtype = DType::kBF16;
+        a.v.dtype = DType::kBF16;
+        a.k_cache.dtype = DType::kBF16;
+        a.v_cache.dtype = DType::kBF16;
+      },
+      "rope_paged_attention: k is BF16");
+  ExpectRefused(
+      fused,
+      [](R& a) {
+        a.context_lens.shape = {10};
+        a.cu_seqlens.shape = {11};
+        a.page_table.shape = {10, 3};
+      },
+      "rope_paged_attention: sequences is 10");
 }
 
 TEST(RefusalTest, Sample) {

@@ -1,0 +1,271 @@
+// The attention of a decoding step, where each sequence has one new row: q and k are rotated, k and
+// v written to the cache, and the row attends to its context, as rope.cu, kv_write.cu and
+// paged_attention.cu would do it one after the other, to the bit. Layouts, splits and fragments are
+// paged_attention.cu's.
+//
+// A step is bound by memory, so what counts is how many bytes are on their way, always. All splits
+// of all rows form one list, which is cut into equal ranges, as many as fill the device with a
+// block for each range and kv head. The warps of a block take 64 keys each of a split. A warp has a
+// ring of parts in shared memory, 32 keys or values each, that asynchronous copies fill over the
+// borders of splits and rows, the first ones before the kernel that computes q, k and v has ended:
+// what they read is older than the pass. The row's own key and value, which are not, go from the
+// product's output into the part by way of shared memory.
+//
+// A row whose splits are all in one range is folded in its blocks. Of others, which lie on the
+// borders of ranges, a block leaves (m, l, o) of its splits in the workspace, and the last one to
+// come for a row and kv head, which a counter tells, folds them in the order of positions. One such
+// row at most begins in a range: so many places the workspace has for each kv head. Where they do
+// not fit, ranges are cut between rows.
+#include <algorithm>
+
+#include "engine/core/checked_math.h"
+#include "engine/ops/cuda/chained_launch.cuh"
+#include "engine/ops/cuda/decode_attention.cuh"
+#include "engine/ops/cuda/decode_attention.h"
+#include "engine/ops/cuda/decode_attention_copies.cuh"
+#include "engine/ops/cuda/decode_attention_fold.cuh"
+#include "engine/ops/cuda/decode_attention_split.cuh"
+#include "engine/ops/cuda/rope.cuh"
+#include "engine/ops/cuda/vector_access.cuh"
+
+namespace lorad::cuda {
+namespace {
+
+constexpr int kWarps = kPagedWarps;
+constexpr int kThreads = kPagedThreads;
+constexpr int kSlots = kPagedSlots;
+constexpr int kMostDims = 128;
+
+// What a block works with. Behind Shared: sums of a split, [kWarps][group][kSumStride].
+template <int kDims, int kStages, int kHeads>
+constexpr int SharedBytes(int group) {
+  using S = Shared<kDims, kHeads>;
+  return kWarps * kStages * kPartKeys * kDims * static_cast<int>(sizeof(__nv_bfloat16)) +
+         static_cast<int>(sizeof(S)) +
+         group * kWarps * S::kSumStride * static_cast<int>(sizeof(float));
+}
+
+template <typename S>
+__device__ __forceinline__ void FindAngles(const DecodeArgs& args, int row, S& shared) {
+  const int i = threadIdx.x;
+  if (i >= args.dims / 2) return;
+  const Angle angle =
+      AngleAt(static_cast<float>(__ldg(args.p.positions + row)), __ldg(args.p.inv_freq + i));
+  shared.cosines[i] = angle.cosine;
+  shared.sines[i] = angle.sine;
+}
+
+// The row's own key and value, of one kv head, in the cache.
+struct NewPlace {
+  __nv_bfloat16 *k, *v;
+};
+__device__ __forceinline__ NewPlace FindNewPlace(const DecodeArgs& args, int row, int kv_head) {
+  const int64_t slot = __ldg(args.p.slots + row), page = slot / args.page_tokens;
+  const int64_t place =
+      ((slot - page * args.page_tokens) * args.kv_heads + kv_head) * int64_t{args.dims};
+  return {reinterpret_cast<__nv_bfloat16*>(args.p.k_cache) + page * args.p.attention.k_page_stride +
+              place,
+          reinterpret_cast<__nv_bfloat16*>(args.p.v_cache) + page * args.p.attention.v_page_stride +
+              place};
+}
+
+// q, k and v of a row and kv head: q and k rotated; k and v to the cache as well, with `write`.
+// Waits for the block. REQUIRES: the row's angles are there, or will be at this function's barrier.
+template <typename S>
+__device__ __forceinline__ void LoadRow(const DecodeArgs& args, int row, int kv_head, bool write,
+                                        S& shared) {
+  __syncthreads();  // the angles are there, and the row before is done with
+  if (threadIdx.x < args.group) {
+    shared.m[threadIdx.x] = -INFINITY;
+    shared.l[threadIdx.x] = 0;
+  }
+  const int half = args.dims / 2, packs = half / 8, rotated = (args.group + 1) * packs;
+  const int64_t head = int64_t{kv_head} * args.dims;
+  NewPlace place = {};
+  if (write) place = FindNewPlace(args, row, kv_head);
+  for (int i = threadIdx.x; i < rotated + args.dims / 8; i += kThreads) {
+    if (i >= rotated) {
+      const int dim = (i - rotated) * 8;
+      const Pack<8> v = Load<8>(reinterpret_cast<const __nv_bfloat16*>(args.p.v) +
+                                row * args.p.v_stride + head + dim);
+      Store<8>(v, shared.new_value + dim);
+      if (write) Store<8>(v, place.v + dim);
+      continue;
+    }
+    const int h = i / packs, dim = i % packs * 8;
+    const bool is_key = h == args.group;
+    const BFloat16* from = is_key ? args.p.k + row * args.p.k_stride + head
+                                  : args.p.attention.q + row * args.p.attention.q_stride +
+                                        head * args.group + h * args.dims;
+    float low[8], high[8];
+    LoadValues(reinterpret_cast<const __nv_bfloat16*>(from) + dim, low);
+    LoadValues(reinterpret_cast<const __nv_bfloat16*>(from) + dim + half, high);
+#pragma unroll
+    for (int j = 0; j < 8; ++j)
+      Rotate(shared.cosines[dim + j], shared.sines[dim + j], low[j], high[j]);
+    __nv_bfloat16* to = is_key ? shared.new_key : shared.q[h];
+    StoreRounded(low, to + dim);
+    StoreRounded(high, to + dim + half);
+    if (is_key && write) {
+      StoreRounded(low, place.k + dim);
+      StoreRounded(high, place.k + dim + half);
+    }
+  }
+  __syncthreads();
+}
+
+template <int kDims, int kStages, int kHeads>
+__global__ void __launch_bounds__(kThreads) DecodeKernel(const __grid_constant__ DecodeArgs args) {
+  using S = Shared<kDims, kHeads>;
+  constexpr int kWarpBytes = kStages * PartCopies<kDims, kStages>::kPartBytes;
+  extern __shared__ __align__(1024) unsigned char dynamic_shared_memory[];
+  auto& shared = *reinterpret_cast<S*>(dynamic_shared_memory + kWarps * kWarpBytes);
+  float* const split_sums = reinterpret_cast<float*>(&shared + 1);
+  LetNextKernelBegin();
+  const UnitRange range = FindRange(args, shared.search);
+  if (range.begin >= range.end) return;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int kv_head = static_cast<int>(blockIdx.x) % args.kv_heads;
+  PartCopies<kDims, kStages> copies(args, range, kv_head, warp,
+                                    DynamicSharedMemory() + warp * kWarpBytes);
+  for (int i = threadIdx.x; i < kHeads * S::kQueryStride / 2; i += kThreads)
+    reinterpret_cast<uint32_t*>(shared.q)[i] = 0;
+  FindAngles(args, range.first.row, shared);
+  WaitForEarlierKernels();  // q, k, v, and those that still use what this writes
+
+  BlockFold<kDims, kHeads> fold(args, shared, range, kv_head, split_sums);
+  SplitUnit unit = range.first;
+  for (int index = range.begin; index < range.end; ++index, unit.Advance(args)) {
+    if (unit.split == 0 || index == range.begin) {
+      fold.Begin(unit, index);
+      if (index != range.begin) FindAngles(args, unit.row, shared);
+      const bool has_last = index - unit.split + unit.splits() <= range.end;
+      LoadRow(args, unit.row, kv_head, /*write=*/has_last, shared);
+    }
+    const WarpSplit<kDims, kStages, kHeads> split = {
+        args,
+        shared,
+        copies,
+        warp,
+        lane / 4,
+        lane % 4,
+        unit.position - unit.split * kSplitKeys - warp * kWarpKeys};
+    float scores[8][4] = {};
+    split.Scores(scores);
+    float m[2];
+    split.SplitMax(scores, m);
+    fold.AddMaxima(unit);
+    uint32_t p[8][2] = {};
+    split.Weights(scores, m, p);
+    split.Values(p, split_sums);
+    __syncthreads();
+    fold.AddSums(unit);
+    if (unit.split + 1 == unit.splits() || index + 1 == range.end) fold.End(unit);
+  }
+}
+
+template <cudaDeviceAttr kAttribute>
+int Attribute() {
+  static const int value = [] {
+    int device = 0, found = 0;
+    cudaGetDevice(&device);
+    cudaDeviceGetAttribute(&found, kAttribute, device);
+    return found;
+  }();
+  return value;
+}
+
+struct Variant {
+  void (*kernel)(DecodeArgs);
+  int shared_bytes;
+  cudaError_t has_room;  // whether the kernel may have them
+};
+template <int kDims, int kStages, int kHeads>
+Variant VariantOf(int group) {
+  const auto kernel = DecodeKernel<kDims, kStages, kHeads>;
+  static const cudaError_t has_room =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                           Attribute<cudaDevAttrMaxSharedMemoryPerBlockOptin>());
+  return {kernel, SharedBytes<kDims, kStages, kHeads>(group), has_room};
+}
+template <int kDims, int kStages>
+Variant VariantOf(int group) {
+  return group <= kNarrowSlots ? VariantOf<kDims, kStages, kNarrowSlots>(group)
+                               : VariantOf<kDims, kStages, kSlots>(group);
+}
+
+// Blocks of the variant on a multiprocessor: 0, 1 or 2.
+int BlocksOf(const Variant& variant) {
+  constexpr int kReserved = 1024;  // of a block, by the driver
+  if (variant.shared_bytes > Attribute<cudaDevAttrMaxSharedMemoryPerBlockOptin>()) return 0;
+  return std::min(2, Attribute<cudaDevAttrMaxSharedMemoryPerMultiprocessor>() /
+                         (variant.shared_bytes + kReserved));
+}
+
+// A block alone has a ring that holds all parts of a unit but one; two side by side cover each
+// other's latencies: 66 us instead of 73 for 64 rows over 1,024 keys, but 8.4 instead of 7.7 for
+// one.
+Variant Choose(const PagedAttentionParams& p, int64_t units) {
+  const int group = static_cast<int>(p.num_heads / p.num_kv_heads);
+  if (p.head_dim <= 64) return VariantOf<64, 5>(group);
+  const Variant alone = VariantOf<128, 5>(group), side_by_side = VariantOf<128, 3>(group);
+  const bool many = units > Attribute<cudaDevAttrMultiProcessorCount>();
+  return BlocksOf(alone) > 0 && !(many && BlocksOf(side_by_side) == 2) ? alone : side_by_side;
+}
+
+// Blocks that the device holds and counters let be, in ranges of one for each kv head.
+int64_t MostRanges(const DecodeAttentionParams& params, const Variant& variant) {
+  const int64_t blocks = int64_t{BlocksOf(variant)} * Attribute<cudaDevAttrMultiProcessorCount>();
+  return std::min(blocks, params.num_counters) / params.attention.num_kv_heads;
+}
+
+int64_t MaxSplits(const PagedAttentionParams& p) {
+  return CeilDiv(p.max_pages * p.page_tokens, kSplitKeys);
+}
+
+}  // namespace
+
+bool CanDecodeAttention(const DecodeAttentionParams& params) {
+  const PagedAttentionParams& p = params.attention;
+  if (p.num_tokens != p.num_sequences || p.num_tokens > INT32_MAX || p.head_dim <= 0 ||
+      p.head_dim % 16 != 0 || p.head_dim > kMostDims || p.num_kv_heads <= 0 || p.num_heads <= 0 ||
+      p.num_heads % p.num_kv_heads != 0 || p.num_heads / p.num_kv_heads > kSlots ||
+      p.page_tokens <= 0 || p.page_tokens % kPartKeys != 0 ||
+      p.page_tokens * p.num_kv_heads * p.head_dim > INT32_MAX ||
+      p.max_pages * p.page_tokens > INT32_MAX - kSplitKeys ||
+      p.num_tokens * MaxSplits(p) > INT32_MAX) {
+    return false;
+  }
+  const void* const pointers[] = {p.q, params.k, params.v, params.k_cache, params.v_cache};
+  uintptr_t bits = 0;
+  for (const void* pointer : pointers) bits |= reinterpret_cast<uintptr_t>(pointer);
+  const int64_t strides =
+      p.q_stride | params.k_stride | params.v_stride | p.k_page_stride | p.v_page_stride;
+  return bits % 16 == 0 && strides % 8 == 0 && MostRanges(params, Choose(p, 0)) > 0;
+}
+
+cudaError_t LaunchDecodeAttention(const DecodeAttentionParams& params, cudaStream_t stream) {
+  const PagedAttentionParams& p = params.attention;
+  if (p.num_tokens == 0) return cudaSuccess;
+  if (!CanDecodeAttention(params)) return cudaErrorInvalidValue;
+  DecodeArgs args;
+  args.p = params;
+  args.rows = static_cast<int>(p.num_tokens);
+  args.kv_heads = static_cast<int>(p.num_kv_heads);
+  args.dims = static_cast<int>(p.head_dim);
+  args.page_tokens = static_cast<unsigned>(p.page_tokens);
+  args.group = static_cast<int>(p.num_heads / p.num_kv_heads);
+  args.max_splits = static_cast<int>(MaxSplits(p));
+  args.log2_scale = p.scale * 1.44269504088896340736f;
+  const int64_t units = p.num_tokens * args.max_splits;
+  const Variant variant = Choose(p, units * p.num_kv_heads);
+  if (variant.has_room != cudaSuccess) return variant.has_room;
+  const int64_t ranges = std::min(units, MostRanges(params, variant));
+  const int64_t wanted = std::min(p.num_tokens, ranges) * args.max_splits * p.num_heads *
+                         PartialElements(p.head_dim) * static_cast<int64_t>(sizeof(float));
+  args.whole_rows = p.workspace == nullptr || p.workspace_bytes < wanted;
+  return LaunchChained(variant.kernel, dim3(static_cast<unsigned>(ranges * p.num_kv_heads)),
+                       kThreads, static_cast<size_t>(variant.shared_bytes), args, stream);
+}
+
+}  // namespace lorad::cuda
