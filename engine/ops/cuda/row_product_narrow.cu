@@ -34,7 +34,8 @@ constexpr int kBlocksPerProcessor = 2;  // three would spill registers, and were
 constexpr int kStages = 2;
 constexpr int kBuffers = 2;  // for sums of strips
 // Blocks of 64 columns whose loads are in flight together. With two row fragments four spill.
-constexpr int Unroll(int row_tiles) { return row_tiles == 1 ? 4 : 2; }
+template <int kRowTiles>
+constexpr int kUnroll = kRowTiles == 1 ? 4 : 2;
 
 struct Stage {
   uint4 codes[BlockScaled::kBlocks][32];  // of each lane, rows g and g + 8
@@ -242,7 +243,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
         return ScaleOf(r == 0 ? scale_codes.x : scale_codes.y, b, nested_scales[r], nested_offset,
                        shared.tables);
       };
-#pragma unroll Unroll(kRowTiles)
+#pragma unroll kUnroll<kRowTiles>
       for (int b = 0; b < BlockScaled::kBlocks; ++b) {
         const uint4 block = now.codes[b][lane];
         const auto codes = [&](int, int r, int) {
