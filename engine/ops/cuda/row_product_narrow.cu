@@ -26,7 +26,7 @@ namespace {
 constexpr int kThreads = kRowProductThreads;
 constexpr int kWarps = kThreads / 32;
 static_assert(kWarps == kSums, "a warp takes the columns of one sum");
-constexpr int kPartialStride = kTileOuts + 1;
+constexpr int kPartialStride = kTileOuts + 4;  // no bank conflicts between rows
 constexpr int kGroupBytes = BlockScaled::kBlocks * kTileBytes;
 constexpr int kGroupScales = BlockScaled::kBlocks * kStripRows;  // bytes
 
@@ -45,6 +45,7 @@ struct Stage {
 template <int kRowTiles>
 struct Shared {
   BlockScaled::Tables tables;
+  float nested_code[256][kTileRows];  // for each g, so that no two rows meet in a bank
   Stage stages[kWarps][kStages];
   SharedBarrier barriers[kWarps][kStages];
   SharedBarrier full[kBuffers], empty[kBuffers];
@@ -204,15 +205,22 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     walk.Next();
   }
   FillTables(args.entries[0].term.weight, shared.tables);
+  for (int i = 0; i < kTileRows; ++i)
+    shared.nested_code[threadIdx.x][(i + threadIdx.x) % kTileRows] =
+        __ldg(args.entries[0].term.weight.nested_code + threadIdx.x);
   WaitForEarlierKernels();
   __syncthreads();
 
   const PairTable table(shared.tables);
-  int64_t x[kRowTiles];  // where row g of each fragment begins; the last one for those that are not
+  // Where row g of each fragment begins. Lanes of rows that are not there load nothing: a load of
+  // 16 bytes takes a wavefront for each quarter of a warp that takes part.
+  int64_t x[kRowTiles];
+  bool has_row[kRowTiles];
 #pragma unroll
   for (int n = 0; n < kRowTiles; ++n) {
     const int64_t r = g + n * kTileRows;
-    x[n] = (r < args.rows ? r : args.rows - 1) * args.x_stride + t * (2 * kChunk);
+    has_row[n] = r < args.rows;
+    x[n] = r * args.x_stride + t * (2 * kChunk);
     asm volatile("" : "+l"(x[n]));  // computed here, not again for every group
   }
   int stage = 0, parity = 0;
@@ -232,18 +240,25 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
       const float nested_scales[2] = {
           __ldg(nested + (first >> kNestedShift)),
           __ldg(nested + ((first + 8 * blocks_per_row) >> kNestedShift))};
+      size_t from[kRowTiles];
+#pragma unroll
+      for (int n = 0; n < kRowTiles; ++n) {
+        from[n] = __cvta_generic_to_global(args.x + x[n] + group * BlockScaled::kGroup);
+        asm volatile("" : "+l"(from[n]));  // once, not for every load
+      }
       const auto load_x = [&](int n, int i) {
-        return *reinterpret_cast<const uint4*>(args.x + x[n] + group * BlockScaled::kGroup +
-                                               BlockScaled::OfChunk(i, 0));
+        if (!has_row[n]) return make_uint4(0, 0, 0, 0);
+        return *static_cast<const uint4*>(
+            __cvta_global_to_generic(from[n] + BlockScaled::OfChunk(i, 0) * sizeof(__nv_bfloat16)));
       };
       barriers[stage].Wait(parity);
       const Stage& now = stages[stage];
       const uint2 scale_codes = now.scales[g];
       const auto scale = [&](int, int r, int b) {
-        return ScaleOf(r == 0 ? scale_codes.x : scale_codes.y, b, nested_scales[r], nested_offset,
-                       shared.tables);
+        const uint32_t code = (r == 0 ? scale_codes.x : scale_codes.y) >> 8 * b & 255;
+        return __fmaf_rn(shared.nested_code[code][g], nested_scales[r], nested_offset);
       };
-#pragma unroll kUnroll<kRowTiles>
+#pragma unroll kUnroll < kRowTiles>
       for (int b = 0; b < BlockScaled::kBlocks; ++b) {
         const uint4 block = now.codes[b][lane];
         const auto codes = [&](int, int r, int) {
