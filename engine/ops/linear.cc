@@ -2,6 +2,7 @@
 
 #include "engine/core/status_macros.h"
 #include "engine/ops/check_args.h"
+#include "engine/ops/rms_norm.h"
 #include "engine/ops/validate_weight.h"
 
 namespace lorad {
@@ -58,11 +59,19 @@ absl::Status Validate(const LinearArgs& args) {
         ops::CheckThat(!args.accumulate, "linear", "accumulate with a residual", 1, "false"));
     RETURN_IF_ERROR(ops::CheckLike("linear", "residual", args.residual, args.terms[0].y));
   }
+  if (!args.norm.x.empty()) {
+    RETURN_IF_ERROR(ops::CheckLike("linear", "norm x", args.norm.x, args.x));
+    RETURN_IF_ERROR(ops::CheckLike("linear", "norm y", args.norm.y, args.x));
+    RETURN_IF_ERROR(ops::CheckThat(args.norm.y.data == args.x.data, "linear",
+                                   "norm y in the memory of x", 0, "true"));
+    RETURN_IF_ERROR(
+        Validate(RmsNormArgs{args.norm.x, args.norm.gamma, args.norm.y, {}, args.norm.eps}));
+  }
   if (!args.swiglu.empty()) {
     RETURN_IF_ERROR(ops::CheckThat(args.terms.size() == 2, "linear", "terms with swiglu",
                                    static_cast<double>(args.terms.size()), "2"));
-    RETURN_IF_ERROR(ops::CheckThat(!args.accumulate, "linear", "accumulate with swiglu", 1,
-                                   "false"));
+    RETURN_IF_ERROR(
+        ops::CheckThat(!args.accumulate, "linear", "accumulate with swiglu", 1, "false"));
     for (const LinearTerm& term : args.terms)
       RETURN_IF_ERROR(ops::CheckLike("linear", "swiglu", args.swiglu, term.y));
   }

@@ -130,7 +130,8 @@ class RowLinearTest : public ParityTest {
 
   // Rows [begin, end) of the batch as a batch of their own.
   void RunCuda(Layer& layer, const Slices& x, const Slices& y, int64_t begin, int64_t end,
-               bool accumulate = false, bool lora = true, const TensorView& swiglu = {}) {
+               bool accumulate = false, bool lora = true, const TensorView& swiglu = {},
+               const LinearNorm& norm = {}) {
     std::vector<std::vector<LoraSegment>> segments(layer.terms.size());
     std::vector<LinearTerm> terms(layer.terms.size());
     for (size_t i = 0; i < terms.size(); ++i) {
@@ -159,6 +160,7 @@ class RowLinearTest : public ParityTest {
     args.accumulate = accumulate;
     args.row_invariant = true;
     args.swiglu = swiglu;
+    args.norm = norm;
     const int64_t bytes = cuda().ops().LinearWorkspaceBytes(args);
     if (bytes > 0) args.workspace = Workspace(bytes);
     ASSERT_OK(cuda().ops().Linear(args, stream()));
@@ -394,6 +396,43 @@ TEST_F(RowLinearTest, SwiGluEndsTheProducts) {
       EXPECT_EQ(FetchSlice(out, 0), FetchSlice(expected, 0));
       RunCuda(layer, x, together, 0, rows, false, true, together.cuda(0));
       EXPECT_EQ(FetchSlice(together, 0), FetchSlice(expected, 0));
+    }
+  }
+}
+
+// Products that begin with RMSNorm give the bits of two ops: in the rows that a block normalises
+// for itself, in more of them, with adapters and without.
+TEST_F(RowLinearTest, NormBeginsTheProducts) {
+  const QuantSpec nf4 = {QuantFormat::kNf4, 64, true};
+  for (const int64_t in : {256, 2304, 4096, 8192, 8448}) {
+    const Both<float> gamma = Same<float>({in}, Random<float>({in}, 3, 2).data);
+    for (const bool adapted : {false, true}) {
+      const std::vector<Rank> ranks = {{0, 1, 8}};
+      Layer layer;
+      layer.in = in;
+      for (uint32_t seed : {10, 20}) {
+        layer.terms.push_back(
+            MakeTerm(nf4, 336, in, seed, true, adapted ? ranks : std::vector<Rank>{}));
+      }
+      for (const int64_t rows : {1, 2, 3, 4, 8, 16, 17}) {
+        SCOPED_TRACE(testing::Message() << in << " columns, " << rows << " rows, " << adapted);
+        const Slices raw = RandomSlices({{rows, in}}, 0, static_cast<uint32_t>(rows), 30);
+        const Slices x = UnwrittenSlices({{rows, in}}, 0),
+                     scratch = UnwrittenSlices({{rows, in}}, 0);
+        const Slices expected = UnwrittenSlices(layer.OutputShapes(rows), 0);
+        const Slices y = UnwrittenSlices(layer.OutputShapes(rows), 0);
+        const Slices gated = UnwrittenSlices({{rows, 336}}, 0);
+        const Slices act = UnwrittenSlices({{rows, 336}}, 0);
+        ASSERT_OK(
+            cuda().ops().RmsNorm({raw.cuda(0), gamma.cuda(), x.cuda(0), {}, 1e-5f}, stream()));
+        RunCuda(layer, x, expected, 0, rows);
+        RunCuda(layer, x, expected, 0, rows, false, true, gated.cuda(0));
+        const LinearNorm norm = {raw.cuda(0), gamma.cuda(), 1e-5f, scratch.cuda(0)};
+        RunCuda(layer, scratch, y, 0, rows, false, true, {}, norm);
+        for (size_t i = 0; i < 2; ++i) EXPECT_EQ(FetchSlice(y, i), FetchSlice(expected, i));
+        RunCuda(layer, scratch, y, 0, rows, false, true, act.cuda(0), norm);
+        EXPECT_EQ(FetchSlice(act, 0), FetchSlice(gated, 0));
+      }
     }
   }
 }

@@ -19,6 +19,7 @@
 // Zhang & Sennrich, "Root Mean Square Layer Normalization", 2019.
 #include "engine/ops/cuda/chained_launch.cuh"
 #include "engine/ops/cuda/elementwise.h"
+#include "engine/ops/cuda/rms_norm.cuh"
 #include "engine/ops/cuda/vector_access.cuh"
 
 namespace lorad::cuda {
@@ -28,7 +29,7 @@ constexpr int kPacksManyRows = 4;     // per thread: bytes in flight come from m
 constexpr int kPacksFewRows = 1;      // per thread: as many threads as the row has packs
 constexpr int64_t kFewRows = 512;     // about what fits on the GPU at once
 constexpr int kMaxThreadsKept = 512;  // 512 * 4 packs of 8: 16384 columns
-constexpr int kMaxThreadsFewRows = 1024;
+constexpr int kMaxThreadsFewRows = kMaxNormPacks;
 constexpr int kThreadsReread = 256;
 
 struct Forward {
@@ -55,33 +56,12 @@ struct Backward {
   int hidden;
 };
 
-template <int kWidth>
-__device__ __forceinline__ float SumSquares(const Pack<kWidth>& pack) {
-  float values[kWidth], sum = 0.0f;
-  Unpack(pack, values);
-#pragma unroll
-  for (int i = 0; i < kWidth; ++i) sum += values[i] * values[i];
-  return sum;
-}
-
 // The block's inv_rms from each thread's sum of squares; thread 0 stores it.
 __device__ __forceinline__ float InvRms(const Forward& p, int64_t row, float squares,
                                         float* partial) {
-  const float mean = BlockReduce<SumOf>(squares, partial) / static_cast<float>(p.hidden);
-  const float inv_rms = 1.0f / sqrtf(mean + p.eps);
+  const float inv_rms = InvRmsOf(BlockReduce<SumOf>(squares, partial), p.hidden, p.eps);
   if (p.inv_rms != nullptr && threadIdx.x == 0) p.inv_rms[row] = inv_rms;
   return inv_rms;
-}
-
-template <int kWidth>
-__device__ __forceinline__ void StoreNormed(const Pack<kWidth>& pack, float inv_rms,
-                                            const float* gamma, __nv_bfloat16* y) {
-  float values[kWidth], weight[kWidth];
-  Unpack(pack, values);
-  LoadConstant(gamma, weight);
-#pragma unroll
-  for (int i = 0; i < kWidth; ++i) values[i] = weight[i] * (values[i] * inv_rms);
-  StoreRounded(values, y);
 }
 
 template <int kPacks>
@@ -107,7 +87,7 @@ __global__ void __launch_bounds__(kPacks == kPacksFewRows ? kMaxThreadsFewRows :
 #pragma unroll
   for (int k = 0; k < kPacks; ++k) {
     const int column = (threadIdx.x + k * blockDim.x) * 8;
-    if (column < p.hidden) StoreNormed(kept[k], inv_rms, p.gamma + column, y + column);
+    if (column < p.hidden) Store<8>(Normed(kept[k], inv_rms, p.gamma + column), y + column);
   }
 }
 
@@ -125,7 +105,7 @@ __global__ void __launch_bounds__(kThreadsReread) RmsNormRereadKernel(const Forw
   const float inv_rms = InvRms(p, row, squares, partial);
   __nv_bfloat16* y = p.y + row * p.y_stride;
   for (int i = first; i < p.hidden; i += step) {
-    StoreNormed(Load<kWidth>(x + i), inv_rms, p.gamma + i, y + i);
+    Store<kWidth>(Normed(Load<kWidth>(x + i), inv_rms, p.gamma + i), y + i);
   }
 }
 

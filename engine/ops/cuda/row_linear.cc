@@ -44,12 +44,23 @@ absl::Status MultiplyWeights(const LinearArgs& args, const LinearScratch& scratc
     }
     const BFloat16* const x = args.x.as<BFloat16>();
     const auto count = static_cast<int>(terms.size());
+    RowProductNorm norm;
+    if (!args.norm.x.empty()) {
+      norm = {args.norm.x.as<BFloat16>(), args.norm.x.stride(), args.norm.gamma.as<float>(),
+              args.norm.eps};
+      const bool begins = !HasLora(args) && terms.size() == args.terms.size() &&
+                          CanBeginWithNorm(norm, args.x.shape[0], products.data(), count);
+      if (!begins) {
+        if (first == 0) RETURN_IF_ERROR(NormOfX(args, scratch.stream));
+        norm = {};
+      }
+    }
     RowProductSwiGlu swiglu;
     swiglu_done = !args.swiglu.empty() && !HasLora(args) &&
                   CanEndInSwiGlu(x, args.x.stride(), args.x.shape[0], products.data(), count);
     if (swiglu_done) swiglu = {args.swiglu.as<BFloat16>(), args.swiglu.stride()};
     RETURN_IF_ERROR(ToStatus(LaunchRowProduct(x, args.x.stride(), args.x.shape[0], products.data(),
-                                              count, partial, scratch.stream, swiglu),
+                                              count, partial, scratch.stream, swiglu, norm),
                              "row product"));
   }
   return absl::OkStatus();
@@ -101,6 +112,14 @@ absl::Status AddDropped(const LinearTerm& term, const LinearArgs& args, cudaStre
 }
 
 }  // namespace
+
+absl::Status NormOfX(const LinearArgs& args, cudaStream_t stream) {
+  const LinearNorm& norm = args.norm;
+  return ToStatus(LaunchRmsNorm(norm.x.as<BFloat16>(), norm.x.stride(), norm.gamma.as<float>(),
+                                norm.y.as<BFloat16>(), norm.y.stride(), /*inv_rms=*/nullptr,
+                                norm.x.shape[0], norm.x.shape[1], norm.eps, stream),
+                  "rms_norm");
+}
 
 absl::Status SwiGluOfTerms(const LinearArgs& args, cudaStream_t stream) {
   const TensorView &gate = args.terms[0].y, &up = args.terms[1].y, &out = args.swiglu;

@@ -275,9 +275,11 @@ bool AreAlike(const PackedWeight& a, const PackedWeight& b) {
 
 cudaError_t LaunchTogether(const BFloat16* x, int64_t x_stride, int64_t rows,
                            const RowProductTerm* terms, int count, const RowProductScratch& scratch,
-                           cudaStream_t stream, const RowProductSwiGlu& swiglu) {
+                           cudaStream_t stream, const RowProductSwiGlu& swiglu = {},
+                           const RowProductNorm& norm = {}) {
   RowProductArgs args;
   args.swiglu = swiglu;
+  args.norm = norm;
   for (int i = 0; i < count; ++i) {
     const PackedWeight& weight = terms[i].weight;
     if (weight.rows == 0) continue;
@@ -313,14 +315,33 @@ bool CanEndInSwiGlu(const BFloat16* x, int64_t x_stride, int64_t rows, const Row
          IsAligned(gate, x, x_stride) && IsAligned(up, x, x_stride) && AreAlike(gate, up);
 }
 
+bool CanBeginWithNorm(const RowProductNorm& norm, int64_t rows, const RowProductTerm* terms,
+                      int count) {
+  const int64_t columns = terms[0].weight.columns;
+  if (rows > kTileRows || rows * columns > kMaxNormElements || columns > kMaxNormColumns ||
+      reinterpret_cast<uintptr_t>(norm.gamma) % 16 != 0 || !HasRoom()) {
+    return false;
+  }
+  return std::all_of(terms, terms + count, [&](const RowProductTerm& term) {
+    return term.weight.tiled && term.weight.columns == columns &&
+           AreAlike(term.weight, terms[0].weight) && IsAligned(term.weight, norm.x, norm.stride);
+  });
+}
+
 cudaError_t LaunchRowProduct(const BFloat16* x, int64_t x_stride, int64_t rows,
                              const RowProductTerm* terms, int count,
                              const RowProductScratch& scratch, cudaStream_t stream,
-                             const RowProductSwiGlu& swiglu) {
+                             const RowProductSwiGlu& swiglu, const RowProductNorm& norm) {
   if (count < 0 || count > kMaxRowProductTerms) return cudaErrorInvalidValue;
   if (rows == 0 || count == 0) return cudaSuccess;
   if (swiglu.out != nullptr && !CanEndInSwiGlu(x, x_stride, rows, terms, count))
     return cudaErrorInvalidValue;
+  if (norm.x != nullptr) {
+    return CanBeginWithNorm(norm, rows, terms, count)
+               ? LaunchTogether(norm.x, norm.stride, rows, terms, count, scratch, stream, swiglu,
+                                norm)
+               : cudaErrorInvalidValue;
+  }
   bool together = true;
   for (int i = 0; i < count; ++i) {
     const PackedWeight &weight = terms[i].weight, &head = terms[0].weight;
@@ -331,7 +352,7 @@ cudaError_t LaunchRowProduct(const BFloat16* x, int64_t x_stride, int64_t rows,
   }
   if (together) return LaunchTogether(x, x_stride, rows, terms, count, scratch, stream, swiglu);
   for (int i = 0; i < count; ++i) {
-    const cudaError_t error = LaunchTogether(x, x_stride, rows, terms + i, 1, scratch, stream, {});
+    const cudaError_t error = LaunchTogether(x, x_stride, rows, terms + i, 1, scratch, stream);
     if (error != cudaSuccess) return error;
   }
   return cudaSuccess;

@@ -13,10 +13,12 @@
 // wavefronts of look-ups, 16 of codes in and 16 out, 8 of x and 3 of scales, and more of x with
 // more rows. Measured in tests/bench/results/decode_cuda.md.
 #include <algorithm>
+#include <type_traits>
 
 #include "engine/core/checked_math.h"
 #include "engine/ops/cuda/bulk_copy.cuh"
 #include "engine/ops/cuda/chained_launch.cuh"
+#include "engine/ops/cuda/rms_norm.cuh"
 #include "engine/ops/cuda/row_product_block_scaled.cuh"
 #include "engine/ops/cuda/row_product_tile.cuh"
 
@@ -42,7 +44,14 @@ struct Stage {
   uint2 scales[kTileRows];                // of rows g and g + 8, four blocks each
 };
 
-template <int kRowTiles>
+// Rows that the block has normalised.
+struct NormRows {
+  uint4 x[kMaxNormElements / kVectorWidth];
+  float partial[kMaxWarps];
+};
+struct NoNormRows {};
+
+template <int kRowTiles, bool kNorm>
 struct Shared {
   BlockScaled::Tables tables;
   float nested_code[256][kTileRows];  // for each g, so that no two rows meet in a bank
@@ -50,6 +59,7 @@ struct Shared {
   SharedBarrier barriers[kWarps][kStages];
   SharedBarrier full[kBuffers], empty[kBuffers];
   float partial[kBuffers][kWarps][kRowTiles * kTileRows][kPartialStride];
+  std::conditional_t<kNorm, NormRows, NoNormRows> norm;
 };
 
 // The strips of one team: every so many, and where products end in SwiGLU each strip of gate
@@ -176,11 +186,45 @@ class Finisher {
   float gate_[kSwiGlu ? kItems : 1] = {};
 };
 
-template <int kRowTiles, bool kSwiGlu>
+// RMSNorm as rms_norm.cu has it for few rows, whose block has a thread for each pack of a row: here
+// thread i stands for those of packs i, i + 256, ...
+__device__ __forceinline__ void Normalise(const RowProductArgs& args, NormRows& shared) {
+  constexpr int kRounds = kMaxNormColumns / kVectorWidth / kThreads;
+  static_assert(kRounds * kWarps == kMaxWarps);
+  const int columns = static_cast<int>(args.entries[0].term.weight.columns);
+  const int packs = columns / kVectorWidth, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  for (int r = 0; r < args.rows; ++r) {
+    const auto* x = reinterpret_cast<const __nv_bfloat16*>(args.norm.x) + r * args.norm.stride;
+    Pack<kVectorWidth> kept[kRounds];
+#pragma unroll
+    for (int j = 0; j < kRounds; ++j) {
+      const int pack = j * kThreads + static_cast<int>(threadIdx.x);
+      kept[j].bits = make_uint4(0, 0, 0, 0);
+      if (pack < packs) kept[j] = Load<kVectorWidth>(x + pack * kVectorWidth);
+    }
+#pragma unroll
+    for (int j = 0; j < kRounds; ++j) {
+      const float squares = WarpReduce<SumOf>(SumSquares(kept[j]));
+      if (lane == 0) shared.partial[j * kWarps + warp] = squares;
+    }
+    __syncthreads();
+    const float inv_rms = InvRmsOf(WarpReduce<SumOf>(shared.partial[lane]), columns, args.norm.eps);
+#pragma unroll
+    for (int j = 0; j < kRounds; ++j) {
+      const int pack = j * kThreads + static_cast<int>(threadIdx.x);
+      if (pack >= packs) break;
+      shared.x[r * packs + pack] =
+          Normed(kept[j], inv_rms, args.norm.gamma + pack * kVectorWidth).bits;
+    }
+    __syncthreads();
+  }
+}
+
+template <int kRowTiles, bool kSwiGlu, bool kNorm>
 __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     NarrowRowProductKernel(const __grid_constant__ RowProductArgs args) {
   extern __shared__ __align__(128) unsigned char dynamic_shared[];
-  auto& shared = *reinterpret_cast<Shared<kRowTiles>*>(dynamic_shared);
+  auto& shared = *reinterpret_cast<Shared<kRowTiles, kNorm>*>(dynamic_shared);
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const int warp = threadIdx.x / 32;
   const int groups = static_cast<int>(args.entries[0].term.weight.columns) / BlockScaled::kGroup;
@@ -209,6 +253,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     shared.nested_code[threadIdx.x][(i + threadIdx.x) % kTileRows] =
         __ldg(args.entries[0].term.weight.nested_code + threadIdx.x);
   WaitForEarlierKernels();
+  if constexpr (kNorm) Normalise(args, shared.norm);
   __syncthreads();
 
   const PairTable table(shared.tables);
@@ -220,7 +265,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
   for (int n = 0; n < kRowTiles; ++n) {
     const int64_t r = g + n * kTileRows;
     has_row[n] = r < args.rows;
-    x[n] = r * args.x_stride + t * (2 * kChunk);
+    x[n] = r * (kNorm ? args.entries[0].term.weight.columns : args.x_stride) + t * (2 * kChunk);
     asm volatile("" : "+l"(x[n]));  // computed here, not again for every group
   }
   int stage = 0, parity = 0;
@@ -243,13 +288,23 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
       size_t from[kRowTiles];
 #pragma unroll
       for (int n = 0; n < kRowTiles; ++n) {
-        from[n] = __cvta_generic_to_global(args.x + x[n] + group * BlockScaled::kGroup);
+        const int64_t begin = x[n] + group * BlockScaled::kGroup;
+        if constexpr (kNorm) {
+          from[n] = begin / kVectorWidth;
+        } else {
+          from[n] = __cvta_generic_to_global(args.x + begin);
+        }
         asm volatile("" : "+l"(from[n]));  // once, not for every load
       }
       const auto load_x = [&](int n, int i) {
+        constexpr int64_t kElementBytes = sizeof(__nv_bfloat16);
         if (!has_row[n]) return make_uint4(0, 0, 0, 0);
-        return *static_cast<const uint4*>(
-            __cvta_global_to_generic(from[n] + BlockScaled::OfChunk(i, 0) * sizeof(__nv_bfloat16)));
+        if constexpr (kNorm) {
+          return shared.norm.x[from[n] + BlockScaled::OfChunk(i, 0) / kVectorWidth];
+        } else {
+          return *static_cast<const uint4*>(
+              __cvta_global_to_generic(from[n] + BlockScaled::OfChunk(i, 0) * kElementBytes));
+        }
       };
       barriers[stage].Wait(parity);
       const Stage& now = stages[stage];
@@ -291,17 +346,27 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
   }
 }
 
-template <int kRowTiles, bool kSwiGlu>
+template <int kRowTiles, bool kSwiGlu, bool kNorm>
 cudaError_t Launch(const RowProductArgs& args, cudaStream_t stream) {
+  constexpr int kBytes = sizeof(Shared<kRowTiles, kNorm>);
+  static_assert(kBlocksPerProcessor * kBytes <= kMostSharedBytes);
   static const cudaError_t has_room =
-      cudaFuncSetAttribute(NarrowRowProductKernel<kRowTiles, kSwiGlu>,
-                           cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(Shared<kRowTiles>));
+      cudaFuncSetAttribute(NarrowRowProductKernel<kRowTiles, kSwiGlu, kNorm>,
+                           cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
   if (has_room != cudaSuccess) return has_room;
   const int64_t strips = kSwiGlu ? args.entries[1].first_tile : args.tiles;
   const int64_t resident = int64_t{kBlocksPerProcessor} * Multiprocessors();
-  return LaunchChained(NarrowRowProductKernel<kRowTiles, kSwiGlu>,
-                       dim3(static_cast<unsigned>(std::min(resident, strips))), kThreads,
-                       sizeof(Shared<kRowTiles>), args, stream);
+  return LaunchChained(NarrowRowProductKernel<kRowTiles, kSwiGlu, kNorm>,
+                       dim3(static_cast<unsigned>(std::min(resident, strips))), kThreads, kBytes,
+                       args, stream);
+}
+
+template <int kRowTiles, bool kSwiGlu>
+cudaError_t Launch(const RowProductArgs& args, cudaStream_t stream) {
+  if constexpr (kRowTiles == 1) {
+    if (args.norm.x != nullptr) return Launch<kRowTiles, kSwiGlu, true>(args, stream);
+  }
+  return Launch<kRowTiles, kSwiGlu, false>(args, stream);
 }
 
 template <int kRowTiles>

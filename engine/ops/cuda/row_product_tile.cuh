@@ -37,6 +37,7 @@ struct RowProductArgs {
   const __nv_bfloat16* x = nullptr;
   int64_t x_stride = 0;
   int64_t rows = 0;
+  RowProductNorm norm;
   RowProductSwiGlu swiglu;  // of entries 0 and 1, which have the same number of tiles
   uint32_t passes = 0;      // over the rows
   uint32_t tiles = 0;
@@ -78,6 +79,8 @@ inline bool LayOutTiles(int64_t outs, int64_t rows, RowProductArgs& args) {
 // Weights in whole blocks, up to kNarrowRows rows, everything aligned; all terms have the tables of
 // the first. Sets first_tile, passes and tiles.
 inline constexpr int kNarrowRows = 2 * kTileRows;
+// Of rows that a block can normalise; wider ones rms_norm.cu sums in another order.
+inline constexpr int64_t kMaxNormElements = 12288, kMaxNormColumns = 8192;
 cudaError_t LaunchNarrowRowProduct(RowProductArgs& args, cudaStream_t stream);
 
 // The kernel for more than kNarrowRows rows where everything is aligned; sets first_tile, passes

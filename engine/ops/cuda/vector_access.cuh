@@ -96,24 +96,25 @@ struct MaxOf {
   __device__ float operator()(float a, float b) const { return fmaxf(a, b); }
 };
 
+// Over a warp: the same bits in every lane.
+template <typename Op>
+__device__ __forceinline__ float WarpReduce(float value, Op op = {}) {
+#pragma unroll
+  for (int step = kWarpSize / 2; step > 0; step /= 2)
+    value = op(value, __shfl_xor_sync(0xffffffffu, value, step));
+  return value;
+}
+
 // The reduction of `value` over the block: the same bits in every thread, in an order that depends
 // on the number of threads alone. Waits for the whole block. REQUIRES: a one-dimensional block of
 // whole warps; no other call uses `partial` [kMaxWarps], in shared memory.
 template <typename Op>
 __device__ __forceinline__ float BlockReduce(float value, float* partial, Op op = {}) {
-#pragma unroll
-  for (int step = kWarpSize / 2; step > 0; step /= 2) {
-    value = op(value, __shfl_xor_sync(0xffffffffu, value, step));
-  }
+  value = WarpReduce(value, op);
   const int lane = threadIdx.x % kWarpSize, warps = blockDim.x / kWarpSize;
   if (lane == 0) partial[threadIdx.x / kWarpSize] = value;
   __syncthreads();
-  value = lane < warps ? partial[lane] : Op::kIdentity;
-#pragma unroll
-  for (int step = kWarpSize / 2; step > 0; step /= 2) {
-    value = op(value, __shfl_xor_sync(0xffffffffu, value, step));
-  }
-  return value;
+  return WarpReduce(lane < warps ? partial[lane] : Op::kIdentity, op);
 }
 
 // Whether rows `stride` elements apart from `data` on can be read as packs of 8 bf16 (for fp32
