@@ -1,0 +1,382 @@
+// The product of row_product.cu for more than 16 rows over tiled 4-bit weights (WeightView::tiled)
+// on the tensor cores of compute capability 9.0a: the same sums in the same order, to the bit.
+//
+// A block of four warpgroups has a multiprocessor for itself and takes 256 outputs and up to 64 rows,
+// a warp 16 outputs: a strip. A lane's 16 bytes of a tile are its parts of four products' weights
+// (64 columns); they come straight from memory, some tiles ahead, and become bf16 by look-ups of
+// pairs. What a warpgroup looks up, its product with 64 columns of x and the multiply-adds of the
+// blocks' scales take turns on different units, and the four warpgroups cover each other.
+//
+// x lies in shared memory in the order of columns that the weights' fragments have: lane position t
+// has columns [16 t, 16 t + 16) of a block, and of each 8 the first four are its k = 2t, 2t + 1,
+// 2t + 8, 2t + 9 of one product, the last four those of the next. So 8 rows x 8 k of a product, a
+// core matrix, take 2 columns of each position: a thread loads 8 columns of each of the four
+// positions and stores the first, second, ... pairs of all four together. A group of 256 columns is
+// on its way while the one before is multiplied, and a warpgroup that is ahead does not wait for the
+// others until it needs what they place.
+//
+// Bound by shared memory's path and the tensor cores alike: 64 columns of 64 outputs and 64 rows are
+// 128 cycles of products, and 64 of look-ups, 64 of x in and 16 of x stored. Measured in
+// tests/bench/results/decode_cuda.md.
+#include "engine/ops/cuda/chained_launch.cuh"
+#include "engine/ops/cuda/row_product_block_scaled.cuh"
+#include "engine/ops/cuda/row_product_sums.cuh"
+#include "engine/ops/cuda/row_product_tile.cuh"
+#include "engine/ops/cuda/wgmma.cuh"
+
+namespace lorad::cuda {
+namespace {
+
+#ifndef WIDE_AHEAD
+#define WIDE_AHEAD 4
+#endif
+#ifndef WIDE_XPARTS
+#define WIDE_XPARTS 1
+#endif
+#ifndef WIDE_STAGES
+#define WIDE_STAGES 2
+#endif
+#ifndef WIDE_OVERLAP
+#define WIDE_OVERLAP 0
+#endif
+#ifndef WIDE_L2
+#define WIDE_L2 1
+#endif
+#ifndef WIDE_STORE_AT
+#define WIDE_STORE_AT 2
+#endif
+
+constexpr int kOuts = 256;  // of a tile
+constexpr int kWarps = kOuts / kTileOuts, kThreads = 32 * kWarps;
+constexpr int kBlock = BlockScaled::kBlock, kBlocks = BlockScaled::kBlocks;
+constexpr int kGroup = BlockScaled::kGroup;
+constexpr int kProducts = kBlock / 16;      // of a block
+constexpr int kCores = 2 * kProducts;       // core matrices of a block, for 8 rows
+constexpr int kStages = WIDE_STAGES;        // groups of x
+constexpr int kAhead = WIDE_AHEAD;          // tiles of weights on their way
+constexpr int kXParts = WIDE_XPARTS;        // in which a thread's part of x is moved
+constexpr int kXWords = 4 / kXParts;
+constexpr int kStoreAt = WIDE_STORE_AT;
+constexpr bool kOverlap = WIDE_OVERLAP;
+
+template <int kRowTiles_, bool kShared>
+struct Variant {
+  static constexpr int kRowTiles = kRowTiles_, kRows = kTileRows * kRowTiles;
+  static constexpr bool kSharesTiles = kShared;
+  static constexpr int kOutTiles = 1, kWarpOuts = kTileOuts, kThreads = cuda::kThreads;
+  using Sums = float[kOutTiles][kRowTiles][4];
+};
+
+// What a byte means, once for each lane, so that no two lanes ever meet in a bank: as a pair of
+// codes, and as the code of a scale. 256 bytes an entry: a byte is put in its place in an offset by
+// one instruction.
+struct Tables {
+  uint32_t pairs_and_scales[256][2][32];
+};
+constexpr uint32_t kScaleOffset = 32 * sizeof(uint32_t);
+
+template <typename V>
+struct Shared {
+  static constexpr int kCoreStride = V::kRows * 16, kBlockBytes = kCores * kCoreStride;
+  Tables tables;
+  alignas(128) unsigned char x[kStages][kBlocks][kBlockBytes];
+  TileTotals<V> totals;
+  ArrivalBarrier placed[kStages];  // x is there
+  ArrivalBarrier used[kStages];    // and is done with
+};
+static_assert(sizeof(Shared<Variant<kMaxRows / kTileRows, false>>) <= kMostSharedBytes);
+
+__device__ __forceinline__ void FillTables(const PackedWeight& weight, Tables& tables) {
+  static_assert(kThreads == 2 * 256);
+  const int i = threadIdx.x % 256, kind = threadIdx.x / 256;
+  const uint32_t word =
+      kind == 0
+          ? RoundedPair(__ldg(weight.code_book + (i >> 4)), __ldg(weight.code_book + (i & 15)))
+          : __float_as_uint(__ldg(weight.nested_code + i));
+  uint4* entry = reinterpret_cast<uint4*>(tables.pairs_and_scales[i][kind]);
+#pragma unroll
+  for (int j = 0; j < 8; ++j)  // neighbouring threads in different banks
+    entry[(j + i) % 8] = make_uint4(word, word, word, word);
+}
+
+// What the tables have for byte number `byte`, a constant, of `bytes`.
+template <uint32_t kOffset = 0>
+__device__ __forceinline__ uint32_t LookUp(uint32_t bytes, int byte, uint32_t lane_offset,
+                                           const Tables& tables) {
+  static_assert(sizeof(tables.pairs_and_scales[0]) == 256);
+  const uint32_t offset = __byte_perm(bytes, lane_offset, 0x5504 | byte << 4);
+  return *reinterpret_cast<const uint32_t*>(reinterpret_cast<const char*>(&tables) + kOffset +
+                                            offset);
+}
+// absmax of block b of a group, to a rounding.
+__device__ __forceinline__ float ScaleOf(uint32_t codes, int b, float nested_scale,
+                                         float nested_offset, uint32_t lane_offset,
+                                         const Tables& tables) {
+  return __fmaf_rn(__uint_as_float(LookUp<kScaleOffset>(codes, b, lane_offset, tables)),
+                   nested_scale, nested_offset);
+}
+
+// A tile's weights of a lane: of each product an A fragment.
+using BlockFragments = uint32_t[kProducts][4];
+__device__ __forceinline__ void Decode(const uint4& codes, uint32_t lane_offset,
+                                       const Tables& tables, BlockFragments& a) {
+#pragma unroll
+  for (int p = 0; p < kProducts; p += 2) {
+    const uint32_t low = p == 0 ? codes.x : codes.y, high = p == 0 ? codes.z : codes.w;
+#pragma unroll
+    for (int byte = 0; byte < 4; ++byte) {
+      a[p + byte / 2][byte % 2 * 2] = LookUp(low, byte, lane_offset, tables);
+      a[p + byte / 2][byte % 2 * 2 + 1] = LookUp(high, byte, lane_offset, tables);
+    }
+  }
+}
+
+// A lane's scales of a group.
+struct GroupScales {
+  uint2 codes;  // of outputs g and g + 8, a byte a block
+  float nested[2];
+};
+
+// Where a lane's weights of a strip lie; one beyond the last is the last.
+class Strip {
+ public:
+  __device__ __forceinline__ Strip(const PackedWeight& weight, int64_t out) {
+    const int lane = threadIdx.x % 32, g = lane / 4;
+    const int64_t last = weight.rows - kTileOuts, first = out < last ? out : last;
+    const int64_t blocks = weight.columns / kBlock;
+    codes_ = static_cast<const char*>(weight.codes) + first * (weight.columns / 2) + lane * 16;
+    scales_ = weight.scales_u8 + first * blocks + g * 8;
+    nested_scales_ = weight.nested_scales;
+    first_block_ = static_cast<uint32_t>((first + g) * blocks);
+    next_rows_ = static_cast<uint32_t>(8 * blocks);
+  }
+  __device__ __forceinline__ uint4 Codes(int column) const {
+    return LoadOnce16(codes_ + int64_t{column} * (kTileOuts / 2));
+  }
+  // Starts the way of a group's codes into the second-level cache.
+  __device__ __forceinline__ void Prefetch(int column) const {
+    if (threadIdx.x % 32 == 0)
+      asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;\n" ::"l"(
+                       codes_ + int64_t{column} * (kTileOuts / 2)),
+                   "n"(kTileOuts / 2 * kGroup));
+  }
+  __device__ __forceinline__ GroupScales Scales(int column) const {
+    const uint32_t block = first_block_ + column / kBlock;
+    return {__ldg(reinterpret_cast<const uint2*>(scales_ + column / kBlock * kTileOuts)),
+            {__ldg(nested_scales_ + (block >> kNestedShift)),
+             __ldg(nested_scales_ + (block + next_rows_ >> kNestedShift))}};
+  }
+
+ private:
+  const char* codes_;
+  const uint8_t* scales_;
+  const float* nested_scales_;
+  uint32_t first_block_, next_rows_;
+};
+
+// A thread's part of a group of x: 8 columns of each of the four positions of one block and row.
+template <typename V>
+class XPart {
+ public:
+  __device__ __forceinline__ XPart(const RowProductArgs& args, int64_t first_row) {
+    const int block = threadIdx.x / (2 * V::kRows), i = threadIdx.x % (2 * V::kRows);
+    // Eight lanes have 8 rows, which lie side by side; the next eight the other half of a sector.
+    const int row = i / 16 * 8 + i % 8, half = i / 8 % 2;
+    const int64_t last = args.rows - 1, r = first_row + row < last ? first_row + row : last;
+    from_ = args.x + r * args.x_stride + block * kBlock + half * kChunk;
+    to_ = block * Shared<V>::kBlockBytes + half * (kCores / 2) * Shared<V>::kCoreStride +
+          row / 8 * kCoreBytes + row % 8 * 16;
+  }
+  static __device__ __forceinline__ bool exists() {
+    return threadIdx.x < kBlocks * 2 * V::kRows;
+  }
+  __device__ __forceinline__ void Load(int column, int part) {
+#pragma unroll
+    for (int t = 0; t < 4; ++t) {
+      const __nv_bfloat16* from = from_ + column + t * (2 * kChunk) + part * (2 * kXWords);
+      if constexpr (kXWords == 4) {
+        const uint4 words = *reinterpret_cast<const uint4*>(from);
+        words_[t][0] = words.x, words_[t][1] = words.y;
+        words_[t][kXWords - 2] = words.z, words_[t][kXWords - 1] = words.w;
+      } else {
+        const uint2 words = *reinterpret_cast<const uint2*>(from);
+        words_[t][0] = words.x, words_[t][1] = words.y;
+      }
+    }
+  }
+  __device__ __forceinline__ void Store(unsigned char* x, int part) const {
+#pragma unroll
+    for (int w = 0; w < kXWords; ++w) {
+      *reinterpret_cast<uint4*>(x + to_ + (part * kXWords + w) * Shared<V>::kCoreStride) =
+          make_uint4(words_[0][w], words_[1][w], words_[2][w], words_[3][w]);
+    }
+  }
+
+ private:
+  const __nv_bfloat16* from_;
+  int to_;
+  uint32_t words_[4][kXWords];
+};
+
+template <typename V>
+__global__ void __launch_bounds__(kThreads, 1)
+    TiledRowProductKernel(const __grid_constant__ WideArgs args) {
+#if LORAD_HAS_WGMMA
+  extern __shared__ __align__(1024) unsigned char tiled_shared[];
+  Shared<V>& shared = *reinterpret_cast<Shared<V>*>(tiled_shared);
+  const int columns = static_cast<int>(args.product.entries[0].term.weight.columns);
+  const uint32_t lane = threadIdx.x % 32, lane_offset = lane * sizeof(uint32_t);
+  LetNextKernelBegin();
+
+  const uint32_t index = blockIdx.x / args.sharers;
+  const int part = static_cast<int>(blockIdx.x) % args.sharers, my_sums = kSums / args.sharers;
+  const int first_sum = part * my_sums, end_sum = first_sum + my_sums;
+  const RowProductTile tile = LocateTile<kOuts, V::kRows>(args.product, index);
+  const PackedWeight& weight = args.product.entries[tile.entry].term.weight;
+  const Strip strip(weight, tile.out + threadIdx.x / 32 * kTileOuts);
+  GroupWalk walk(columns, kGroup, first_sum, end_sum);  // of the group after the one at hand
+  const bool has_columns = !walk.done();
+  int column = walk.column(), sum = first_sum;
+
+  uint4 codes[kAhead];
+  GroupScales scales = {};
+  if (has_columns) {
+#pragma unroll
+    for (int b = 0; b < kAhead; ++b) codes[b] = strip.Codes(column + b * kBlock);
+    scales = strip.Scales(column);
+  }
+  FillTables(args.product.entries[0].term.weight, shared.tables);
+  if (threadIdx.x == 0) {
+#pragma unroll
+    for (int s = 0; s < kStages; ++s) shared.placed[s].Init(kWarps), shared.used[s].Init(kWarps);
+  }
+  WaitForEarlierKernels();
+  __syncthreads();
+
+  typename V::Sums sums = {};
+  if (has_columns) {
+    XPart<V> x(args.product, tile.row);
+    const auto place = [&](int stage, int p) {
+      if (x.exists()) x.Store(&shared.x[stage][0][0], p);
+      if (p + 1 < kXParts) return;
+      FenceStoresForProducts();
+      __syncwarp();
+      if (lane == 0) shared.placed[stage].Arrive();
+    };
+#pragma unroll
+    for (int p = 0; p < kXParts; ++p) {
+      if (x.exists()) x.Load(column, p);
+      place(0, p);
+    }
+    walk.Next();
+    BlockFragments a[kOverlap ? 2 : 1];
+    if constexpr (kOverlap) {
+      Decode(codes[0], lane_offset, shared.tables, a[0]);
+      codes[0] = strip.Codes(column + kAhead * kBlock);
+    }
+    float block[V::kRowTiles][4] = {};
+    int stage = 0;
+    uint32_t round = 0;  // of the stages
+    while (true) {
+      const bool has_next = !walk.done();
+      const int next = has_next ? walk.column() : column;
+      const int next_stage = stage + 1 == kStages ? 0 : stage + 1;
+      const uint32_t next_round = stage + 1 == kStages ? round + 1 : round;
+      const GroupScales next_scales = strip.Scales(next);
+      if (WIDE_L2 && has_next) strip.Prefetch(next);
+      shared.placed[stage].Wait(round);
+      const uint64_t x_of_group =
+          MatrixDescriptor(static_cast<uint32_t>(__cvta_generic_to_shared(shared.x[stage])),
+                           Shared<V>::kCoreStride);
+#pragma unroll
+      for (int b = 0; b < kBlocks; ++b) {
+        BlockFragments& now = a[kOverlap ? b % 2 : 0];
+        if constexpr (!kOverlap) Decode(codes[b % kAhead], lane_offset, shared.tables, now);
+        const uint64_t x_of_block = x_of_group + b * (Shared<V>::kBlockBytes / 16);
+        FenceProductRegisters();
+        StartProduct<false>(block, now[0], x_of_block);
+#pragma unroll
+        for (int p = 1; p < kProducts; ++p)
+          StartProduct<true>(block, now[p], x_of_block + p * (2 * Shared<V>::kCoreStride / 16));
+        CommitProducts();
+
+        const int free = b + kOverlap;  // the tile whose registers are
+        if constexpr (kOverlap)
+          Decode(codes[free % kAhead], lane_offset, shared.tables, a[(b + 1) % 2]);
+        const int ahead = free + kAhead;
+        if (ahead < kBlocks) {
+          codes[free % kAhead] = strip.Codes(column + ahead * kBlock);
+        } else if (has_next) {
+          codes[free % kAhead] = strip.Codes(next + (ahead - kBlocks) * kBlock);
+        }
+        if (has_next) {
+          const int store = kXParts == 1 ? (b == kStoreAt ? 0 : -1) : b - 1;
+          if (store == 0 && next_round > 0) shared.used[next_stage].Wait(next_round - 1);
+          if (store >= 0 && store < kXParts) place(next_stage, store);
+          if (b < kXParts && x.exists()) x.Load(next, b);
+        }
+        const float scale[2] = {ScaleOf(scales.codes.x, b, scales.nested[0], weight.nested_offset,
+                                        lane_offset, shared.tables),
+                                ScaleOf(scales.codes.y, b, scales.nested[1], weight.nested_offset,
+                                        lane_offset, shared.tables)};
+        WaitForProducts(block);
+#pragma unroll
+        for (int n = 0; n < V::kRowTiles; ++n) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i)
+            sums[0][n][i] = __fmaf_rn(scale[i / 2], block[n][i], sums[0][n][i]);
+        }
+      }
+      if (lane == 0) shared.used[stage].Arrive();
+      if (!has_next) break;
+      if (walk.sum() != sum) {
+        EndSum<V>(args, index, sum, sum == first_sum, sums, shared.totals);
+        sum = walk.sum();
+      }
+      column = next, scales = next_scales;
+      stage = next_stage, round = next_round;
+      walk.Next();
+    }
+  }
+  EndSum<V>(args, index, sum, sum == first_sum, sums, shared.totals);
+  if constexpr (V::kSharesTiles) {
+    for (++sum; sum < end_sum; ++sum)  // sums without columns
+      EndSum<V>(args, index, sum, false, sums, shared.totals);
+    WaitForSharers(args, index);
+  }
+  Finish<V>(args, index, tile, part, shared.totals);
+#else
+  __trap();
+#endif
+}
+
+template <typename V>
+cudaError_t Launch(const WideArgs& args, cudaStream_t stream) {
+  static const cudaError_t has_room = cudaFuncSetAttribute(
+      TiledRowProductKernel<V>, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(Shared<V>));
+  if (has_room != cudaSuccess) return has_room;
+  return LaunchChained(TiledRowProductKernel<V>,
+                       dim3(args.product.tiles * static_cast<unsigned>(args.sharers)), kThreads,
+                       sizeof(Shared<V>), args, stream);
+}
+
+template <int kRowTiles>
+cudaError_t LaunchRows(RowProductArgs& product, const RowProductScratch& scratch,
+                       cudaStream_t stream) {
+  if (!LayOutTiles(kOuts, kTileRows * kRowTiles, product)) return cudaErrorInvalidValue;
+  const WideArgs args = {product, Sharers(product.tiles, kOuts, kRowTiles, scratch),
+                         static_cast<float4*>(scratch.partial_sums), scratch.counters};
+  return args.sharers > 1 ? Launch<Variant<kRowTiles, true>>(args, stream)
+                          : Launch<Variant<kRowTiles, false>>(args, stream);
+}
+
+}  // namespace
+
+cudaError_t LaunchWideTiledRowProduct(RowProductArgs& args, const RowProductScratch& scratch,
+                                      cudaStream_t stream) {
+  constexpr int kMost = kMaxRows / kTileRows;
+  return args.rows <= kMaxRows / 2 ? LaunchRows<kMost / 2>(args, scratch, stream)
+                                   : LaunchRows<kMost>(args, scratch, stream);
+}
+
+}  // namespace lorad::cuda
