@@ -28,22 +28,13 @@ namespace lorad::cuda {
 namespace {
 
 #ifndef WIDE_AHEAD
-#define WIDE_AHEAD 4
-#endif
-#ifndef WIDE_XPARTS
-#define WIDE_XPARTS 1
-#endif
-#ifndef WIDE_STAGES
-#define WIDE_STAGES 2
+#define WIDE_AHEAD 2
 #endif
 #ifndef WIDE_OVERLAP
 #define WIDE_OVERLAP 0
 #endif
 #ifndef WIDE_L2
 #define WIDE_L2 1
-#endif
-#ifndef WIDE_STORE_AT
-#define WIDE_STORE_AT 2
 #endif
 
 constexpr int kOuts = 256;  // of a tile
@@ -52,11 +43,9 @@ constexpr int kBlock = BlockScaled::kBlock, kBlocks = BlockScaled::kBlocks;
 constexpr int kGroup = BlockScaled::kGroup;
 constexpr int kProducts = kBlock / 16;      // of a block
 constexpr int kCores = 2 * kProducts;       // core matrices of a block, for 8 rows
-constexpr int kStages = WIDE_STAGES;        // groups of x
-constexpr int kAhead = WIDE_AHEAD;          // tiles of weights on their way
-constexpr int kXParts = WIDE_XPARTS;        // in which a thread's part of x is moved
-constexpr int kXWords = 4 / kXParts;
-constexpr int kStoreAt = WIDE_STORE_AT;
+constexpr int kTileBytes = kTileOuts * kBlock / 2;
+constexpr int kStages = 3;  // groups of x
+constexpr int kAhead = WIDE_AHEAD;  // tiles of weights on their way
 constexpr bool kOverlap = WIDE_OVERLAP;
 
 template <int kRowTiles_, bool kShared>
@@ -150,17 +139,11 @@ class Strip {
     first_block_ = static_cast<uint32_t>((first + g) * blocks);
     next_rows_ = static_cast<uint32_t>(8 * blocks);
   }
-  __device__ __forceinline__ uint4 Codes(int column) const {
-    return LoadOnce16(codes_ + int64_t{column} * (kTileOuts / 2));
+  // The codes of the group that begins at `column`: of tile b, kTileBytes b further on.
+  __device__ __forceinline__ const char* Codes(uint32_t column) const {
+    return codes_ + uint64_t{column} * (kTileOuts / 2);
   }
-  // Starts the way of a group's codes into the second-level cache.
-  __device__ __forceinline__ void Prefetch(int column) const {
-    if (threadIdx.x % 32 == 0)
-      asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;\n" ::"l"(
-                       codes_ + int64_t{column} * (kTileOuts / 2)),
-                   "n"(kTileOuts / 2 * kGroup));
-  }
-  __device__ __forceinline__ GroupScales Scales(int column) const {
+  __device__ __forceinline__ GroupScales Scales(uint32_t column) const {
     const uint32_t block = first_block_ + column / kBlock;
     return {__ldg(reinterpret_cast<const uint2*>(scales_ + column / kBlock * kTileOuts)),
             {__ldg(nested_scales_ + (block >> kNestedShift)),
@@ -173,49 +156,61 @@ class Strip {
   const float* nested_scales_;
   uint32_t first_block_, next_rows_;
 };
+// Starts the way of a group's codes of this warp into the second-level cache.
+__device__ __forceinline__ void PrefetchCodes(const char* codes) {
+  if (threadIdx.x % 32 == 0)
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;\n" ::"l"(codes),
+                 "n"(kBlocks * kTileBytes));
+}
 
-// A thread's part of a group of x: 8 columns of each of the four positions of one block and row.
+// A warp's part of a group of x: 8 rows of one block of columns, or several times that (kParts). A
+// lane loads a chunk of each of two rows, (lane / 8) and 4 on, so that loads are of whole lines. It
+// stores their words one by one; lanes of the second halves the other row first, so that the warp's
+// stores fill 8 rows x 16 bytes and do not meet in a bank.
 template <typename V>
 class XPart {
  public:
+  static constexpr int kParts = V::kRows * kBlocks / (kWarps * 8);
   __device__ __forceinline__ XPart(const RowProductArgs& args, int64_t first_row) {
-    const int block = threadIdx.x / (2 * V::kRows), i = threadIdx.x % (2 * V::kRows);
-    // Eight lanes have 8 rows, which lie side by side; the next eight the other half of a sector.
-    const int row = i / 16 * 8 + i % 8, half = i / 8 % 2;
-    const int64_t last = args.rows - 1, r = first_row + row < last ? first_row + row : last;
-    from_ = args.x + r * args.x_stride + block * kBlock + half * kChunk;
+    constexpr int kBlockWarps = kWarps / kBlocks;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int block = warp / kBlockWarps, fragment = warp % kBlockWarps * kParts;
+    const int row = lane / 8, t = lane / 2 % 4, half = lane % 2;
+    from_ = args.x + block * kBlock + lane % 8 * kChunk;
+    x_stride_ = args.x_stride;
+    row_ = first_row + fragment * kTileRows + row;
+    last_ = args.rows - 1;
     to_ = block * Shared<V>::kBlockBytes + half * (kCores / 2) * Shared<V>::kCoreStride +
-          row / 8 * kCoreBytes + row % 8 * 16;
-  }
-  static __device__ __forceinline__ bool exists() {
-    return threadIdx.x < kBlocks * 2 * V::kRows;
+          fragment * kCoreBytes + (row + 4 * half) * 16 + t * 4;
+    swap_ = half != 0;
   }
   __device__ __forceinline__ void Load(int column, int part) {
+    const __nv_bfloat16* from = from_ + column;
 #pragma unroll
-    for (int t = 0; t < 4; ++t) {
-      const __nv_bfloat16* from = from_ + column + t * (2 * kChunk) + part * (2 * kXWords);
-      if constexpr (kXWords == 4) {
-        const uint4 words = *reinterpret_cast<const uint4*>(from);
-        words_[t][0] = words.x, words_[t][1] = words.y;
-        words_[t][kXWords - 2] = words.z, words_[t][kXWords - 1] = words.w;
-      } else {
-        const uint2 words = *reinterpret_cast<const uint2*>(from);
-        words_[t][0] = words.x, words_[t][1] = words.y;
-      }
+    for (int r = 0; r < 2; ++r) {
+      const int64_t row = row_ + part * kTileRows + r * 4;
+      rows_[r] = *reinterpret_cast<const uint4*>(from + (row < last_ ? row : last_) * x_stride_);
     }
   }
   __device__ __forceinline__ void Store(unsigned char* x, int part) const {
+    const uint4 first = swap_ ? rows_[1] : rows_[0], second = swap_ ? rows_[0] : rows_[1];
+    unsigned char* to = x + to_ + part * kCoreBytes;
+    unsigned char* to_second = x + (to_ ^ 4 * 16) + part * kCoreBytes;
+    const uint32_t words[2][4] = {{first.x, first.y, first.z, first.w},
+                                  {second.x, second.y, second.z, second.w}};
 #pragma unroll
-    for (int w = 0; w < kXWords; ++w) {
-      *reinterpret_cast<uint4*>(x + to_ + (part * kXWords + w) * Shared<V>::kCoreStride) =
-          make_uint4(words_[0][w], words_[1][w], words_[2][w], words_[3][w]);
+    for (int w = 0; w < 4; ++w) {
+      *reinterpret_cast<uint32_t*>(to + w * Shared<V>::kCoreStride) = words[0][w];
+      *reinterpret_cast<uint32_t*>(to_second + w * Shared<V>::kCoreStride) = words[1][w];
     }
   }
 
  private:
   const __nv_bfloat16* from_;
+  int64_t x_stride_, row_, last_;
   int to_;
-  uint32_t words_[4][kXWords];
+  bool swap_;
+  uint4 rows_[2];
 };
 
 template <typename V>
@@ -234,16 +229,17 @@ __global__ void __launch_bounds__(kThreads, 1)
   const RowProductTile tile = LocateTile<kOuts, V::kRows>(args.product, index);
   const PackedWeight& weight = args.product.entries[tile.entry].term.weight;
   const Strip strip(weight, tile.out + threadIdx.x / 32 * kTileOuts);
-  GroupWalk walk(columns, kGroup, first_sum, end_sum);  // of the group after the one at hand
+  GroupWalk walk(columns, kGroup, first_sum, end_sum);
   const bool has_columns = !walk.done();
-  int column = walk.column(), sum = first_sum;
+  int sum = first_sum;
 
   uint4 codes[kAhead];
   GroupScales scales = {};
+  const char* group = strip.Codes(walk.column());
   if (has_columns) {
+    scales = strip.Scales(walk.column());
 #pragma unroll
-    for (int b = 0; b < kAhead; ++b) codes[b] = strip.Codes(column + b * kBlock);
-    scales = strip.Scales(column);
+    for (int b = 0; b < kAhead; ++b) codes[b] = LoadOnce16(group + b * kTileBytes);
   }
   FillTables(args.product.entries[0].term.weight, shared.tables);
   if (threadIdx.x == 0) {
@@ -255,35 +251,51 @@ __global__ void __launch_bounds__(kThreads, 1)
 
   typename V::Sums sums = {};
   if (has_columns) {
+    constexpr int kParts = XPart<V>::kParts;
     XPart<V> x(args.product, tile.row);
-    const auto place = [&](int stage, int p) {
-      if (x.exists()) x.Store(&shared.x[stage][0][0], p);
-      if (p + 1 < kXParts) return;
+    const auto place = [&](int stage, int part) {
+      x.Store(&shared.x[stage][0][0], part);
+      if (part + 1 < kParts) return;
       FenceStoresForProducts();
       __syncwarp();
       if (lane == 0) shared.placed[stage].Arrive();
     };
+    // The first group of x and all but the last part of the second are placed now, that part with
+    // the first products; from then on x is two groups ahead of the products, codes and scales one.
 #pragma unroll
-    for (int p = 0; p < kXParts; ++p) {
-      if (x.exists()) x.Load(column, p);
+    for (int p = 0; p < kParts; ++p) {
+      x.Load(walk.column(), p);
       place(0, p);
     }
     walk.Next();
+    bool has_next = !walk.done();
+    uint32_t next = walk.column();
+    int next_sum = walk.sum();
+    if (has_next) {
+#pragma unroll
+      for (int p = 0; p < kParts; ++p) {
+        x.Load(next, p);
+        if (p + 1 < kParts) place(1, p);
+      }
+      walk.Next();
+    }
     BlockFragments a[kOverlap ? 2 : 1];
     if constexpr (kOverlap) {
       Decode(codes[0], lane_offset, shared.tables, a[0]);
-      codes[0] = strip.Codes(column + kAhead * kBlock);
+      codes[0] = LoadOnce16(group + kAhead * kTileBytes);
     }
     float block[V::kRowTiles][4] = {};
-    int stage = 0;
-    uint32_t round = 0;  // of the stages
+    uint32_t stage = 0, round = 0;  // of the stages
     while (true) {
-      const bool has_next = !walk.done();
-      const int next = has_next ? walk.column() : column;
-      const int next_stage = stage + 1 == kStages ? 0 : stage + 1;
-      const uint32_t next_round = stage + 1 == kStages ? round + 1 : round;
-      const GroupScales next_scales = strip.Scales(next);
-      if (WIDE_L2 && has_next) strip.Prefetch(next);
+      const uint32_t stage1 = stage == kStages - 1 ? 0 : stage + 1;
+      const uint32_t stage2 = stage == 0 ? kStages - 1 : stage - 1;
+      const bool has_next2 = has_next && !walk.done();
+      const char* next_group = strip.Codes(next);
+      GroupScales next_scales;
+      if (has_next) {
+        next_scales = strip.Scales(next);
+        if (WIDE_L2) PrefetchCodes(next_group);
+      }
       shared.placed[stage].Wait(round);
       const uint64_t x_of_group =
           MatrixDescriptor(static_cast<uint32_t>(__cvta_generic_to_shared(shared.x[stage])),
@@ -305,15 +317,24 @@ __global__ void __launch_bounds__(kThreads, 1)
           Decode(codes[free % kAhead], lane_offset, shared.tables, a[(b + 1) % 2]);
         const int ahead = free + kAhead;
         if (ahead < kBlocks) {
-          codes[free % kAhead] = strip.Codes(column + ahead * kBlock);
+          codes[free % kAhead] = LoadOnce16(group + ahead * kTileBytes);
         } else if (has_next) {
-          codes[free % kAhead] = strip.Codes(next + (ahead - kBlocks) * kBlock);
+          codes[free % kAhead] = LoadOnce16(next_group + (ahead - kBlocks) * kTileBytes);
         }
-        if (has_next) {
-          const int store = kXParts == 1 ? (b == kStoreAt ? 0 : -1) : b - 1;
-          if (store == 0 && next_round > 0) shared.used[next_stage].Wait(next_round - 1);
-          if (store >= 0 && store < kXParts) place(next_stage, store);
-          if (b < kXParts && x.exists()) x.Load(next, b);
+        if (b == 0) {
+          if (has_next) {
+            const uint32_t round1 = stage1 == 0 ? round + 1 : round;
+            if (kParts == 1 && round1 > 0) shared.used[stage1].Wait(round1 - 1);
+            place(stage1, kParts - 1);
+          }
+          if (has_next2) x.Load(walk.column(), 0);
+        }
+        if (kParts > 1 && b == 2 && has_next2) {
+          // Its last use was one group ago, in this round unless stage 2 comes before.
+          if (stage2 > stage ? round > 0 : true)
+            shared.used[stage2].Wait(stage2 > stage ? round - 1 : round);
+          place(stage2, 0);
+          x.Load(walk.column(), 1);
         }
         const float scale[2] = {ScaleOf(scales.codes.x, b, scales.nested[0], weight.nested_offset,
                                         lane_offset, shared.tables),
@@ -329,13 +350,18 @@ __global__ void __launch_bounds__(kThreads, 1)
       }
       if (lane == 0) shared.used[stage].Arrive();
       if (!has_next) break;
-      if (walk.sum() != sum) {
+      if (next_sum != sum) {
         EndSum<V>(args, index, sum, sum == first_sum, sums, shared.totals);
-        sum = walk.sum();
+        sum = next_sum;
       }
-      column = next, scales = next_scales;
-      stage = next_stage, round = next_round;
-      walk.Next();
+      group = next_group, scales = next_scales;
+      if (stage1 == 0) ++round;
+      stage = stage1;
+      has_next = has_next2;
+      if (has_next2) {
+        next = walk.column(), next_sum = walk.sum();
+        walk.Next();
+      }
     }
   }
   EndSum<V>(args, index, sum, sum == first_sum, sums, shared.totals);
