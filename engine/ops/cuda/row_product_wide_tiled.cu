@@ -27,16 +27,9 @@
 namespace lorad::cuda {
 namespace {
 
-#ifndef WIDE_AHEAD
-#define WIDE_AHEAD 2
+#ifndef WIDE_PIPE
+#define WIDE_PIPE 0
 #endif
-#ifndef WIDE_OVERLAP
-#define WIDE_OVERLAP 0
-#endif
-#ifndef WIDE_L2
-#define WIDE_L2 1
-#endif
-
 constexpr int kOuts = 256;  // of a tile
 constexpr int kWarps = kOuts / kTileOuts, kThreads = 32 * kWarps;
 constexpr int kBlock = BlockScaled::kBlock, kBlocks = BlockScaled::kBlocks;
@@ -45,8 +38,6 @@ constexpr int kProducts = kBlock / 16;      // of a block
 constexpr int kCores = 2 * kProducts;       // core matrices of a block, for 8 rows
 constexpr int kTileBytes = kTileOuts * kBlock / 2;
 constexpr int kStages = 3;  // groups of x
-constexpr int kAhead = WIDE_AHEAD;  // tiles of weights on their way
-constexpr bool kOverlap = WIDE_OVERLAP;
 
 template <int kRowTiles_, bool kShared>
 struct Variant {
@@ -105,26 +96,17 @@ __device__ __forceinline__ float ScaleOf(uint32_t codes, int b, float nested_sca
                    nested_scale, nested_offset);
 }
 
-// A tile's weights of a lane: of each product an A fragment.
-using BlockFragments = uint32_t[kProducts][4];
-__device__ __forceinline__ void Decode(const uint4& codes, uint32_t lane_offset,
-                                       const Tables& tables, BlockFragments& a) {
+// Half of a tile's weights of a lane: of each of two products an A fragment.
+using HalfFragments = uint32_t[kProducts / 2][4];
+// `low` and `high`: eight codes of output g and of g + 8.
+__device__ __forceinline__ void Decode(uint32_t low, uint32_t high, uint32_t lane_offset,
+                                       const Tables& tables, HalfFragments& a) {
 #pragma unroll
-  for (int p = 0; p < kProducts; p += 2) {
-    const uint32_t low = p == 0 ? codes.x : codes.y, high = p == 0 ? codes.z : codes.w;
-#pragma unroll
-    for (int byte = 0; byte < 4; ++byte) {
-      a[p + byte / 2][byte % 2 * 2] = LookUp(low, byte, lane_offset, tables);
-      a[p + byte / 2][byte % 2 * 2 + 1] = LookUp(high, byte, lane_offset, tables);
-    }
+  for (int byte = 0; byte < 4; ++byte) {
+    a[byte / 2][byte % 2 * 2] = LookUp(low, byte, lane_offset, tables);
+    a[byte / 2][byte % 2 * 2 + 1] = LookUp(high, byte, lane_offset, tables);
   }
 }
-
-// A lane's scales of a group.
-struct GroupScales {
-  uint2 codes;  // of outputs g and g + 8, a byte a block
-  float nested[2];
-};
 
 // Where a lane's weights of a strip lie; one beyond the last is the last.
 class Strip {
@@ -135,33 +117,38 @@ class Strip {
     const int64_t blocks = weight.columns / kBlock;
     codes_ = static_cast<const char*>(weight.codes) + first * (weight.columns / 2) + lane * 16;
     scales_ = weight.scales_u8 + first * blocks + g * 8;
-    nested_scales_ = weight.nested_scales;
     first_block_ = static_cast<uint32_t>((first + g) * blocks);
-    next_rows_ = static_cast<uint32_t>(8 * blocks);
   }
   // The codes of the group that begins at `column`: of tile b, kTileBytes b further on.
   __device__ __forceinline__ const char* Codes(uint32_t column) const {
     return codes_ + uint64_t{column} * (kTileOuts / 2);
   }
-  __device__ __forceinline__ GroupScales Scales(uint32_t column) const {
-    const uint32_t block = first_block_ + column / kBlock;
-    return {__ldg(reinterpret_cast<const uint2*>(scales_ + column / kBlock * kTileOuts)),
-            {__ldg(nested_scales_ + (block >> kNestedShift)),
-             __ldg(nested_scales_ + (block + next_rows_ >> kNestedShift))}};
+  // Starts the way of a group into the second-level cache: 16 lanes a line of codes each, others
+  // the line of its scales.
+  __device__ __forceinline__ void Prefetch(uint32_t column) const {
+    const uint32_t lane = threadIdx.x % 32;
+    const char* line = lane < 16 ? Codes(column) + lane * (128 - 16)
+                                 : reinterpret_cast<const char*>(scales_) +
+                                       column / kBlock * kTileOuts;
+    if (lane <= 16) asm volatile("prefetch.global.L2 [%0];\n" ::"l"(line));
+  }
+  // The codes of a group's scales, of outputs g and g + 8, a byte a block.
+  __device__ __forceinline__ uint2 ScaleCodes(uint32_t column) const {
+    return __ldg(reinterpret_cast<const uint2*>(scales_ + column / kBlock * kTileOuts));
+  }
+  // Neighbouring outputs and groups share them, so that they are near.
+  __device__ __forceinline__ float NestedScale(const PackedWeight& weight, uint32_t column,
+                                               int r) const {
+    const uint32_t block = first_block_ + column / kBlock +
+                           r * 8 * static_cast<uint32_t>(weight.columns / kBlock);
+    return __ldg(weight.nested_scales + (block >> kNestedShift));
   }
 
  private:
   const char* codes_;
   const uint8_t* scales_;
-  const float* nested_scales_;
-  uint32_t first_block_, next_rows_;
+  uint32_t first_block_;
 };
-// Starts the way of a group's codes of this warp into the second-level cache.
-__device__ __forceinline__ void PrefetchCodes(const char* codes) {
-  if (threadIdx.x % 32 == 0)
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;\n" ::"l"(codes),
-                 "n"(kBlocks * kTileBytes));
-}
 
 // A warp's part of a group of x: 8 rows of one block of columns, or several times that (kParts). A
 // lane loads a chunk of each of two rows, (lane / 8) and 4 on, so that loads are of whole lines. It
@@ -176,20 +163,20 @@ class XPart {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int block = warp / kBlockWarps, fragment = warp % kBlockWarps * kParts;
     const int row = lane / 8, t = lane / 2 % 4, half = lane % 2;
-    from_ = args.x + block * kBlock + lane % 8 * kChunk;
-    x_stride_ = args.x_stride;
-    row_ = first_row + fragment * kTileRows + row;
-    last_ = args.rows - 1;
+    from_ = args.x + first_row * args.x_stride + block * kBlock + lane % 8 * kChunk;
+    row_ = fragment * kTileRows + row;
+    const int64_t last = args.rows - 1 - first_row;
+    last_ = static_cast<int>(last < V::kRows ? last : V::kRows);
     to_ = block * Shared<V>::kBlockBytes + half * (kCores / 2) * Shared<V>::kCoreStride +
           fragment * kCoreBytes + (row + 4 * half) * 16 + t * 4;
     swap_ = half != 0;
   }
-  __device__ __forceinline__ void Load(int column, int part) {
+  __device__ __forceinline__ void Load(const RowProductArgs& args, int column, int part) {
     const __nv_bfloat16* from = from_ + column;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const int64_t row = row_ + part * kTileRows + r * 4;
-      rows_[r] = *reinterpret_cast<const uint4*>(from + (row < last_ ? row : last_) * x_stride_);
+      const int row = row_ + part * kTileRows + r * 4;
+      rows_[r] = *reinterpret_cast<const uint4*>(from + (row < last_ ? row : last_) * args.x_stride);
     }
   }
   __device__ __forceinline__ void Store(unsigned char* x, int part) const {
@@ -207,8 +194,7 @@ class XPart {
 
  private:
   const __nv_bfloat16* from_;
-  int64_t x_stride_, row_, last_;
-  int to_;
+  int row_, last_, to_;
   bool swap_;
   uint4 rows_[2];
 };
@@ -220,7 +206,9 @@ __global__ void __launch_bounds__(kThreads, 1)
   extern __shared__ __align__(1024) unsigned char tiled_shared[];
   Shared<V>& shared = *reinterpret_cast<Shared<V>*>(tiled_shared);
   const int columns = static_cast<int>(args.product.entries[0].term.weight.columns);
-  const uint32_t lane = threadIdx.x % 32, lane_offset = lane * sizeof(uint32_t);
+  const uint32_t lane = threadIdx.x % 32;
+  uint32_t lane_offset;
+  asm volatile("shl.b32 %0, %1, 2;\n" : "=r"(lane_offset) : "r"(lane));
   LetNextKernelBegin();
 
   const uint32_t index = blockIdx.x / args.sharers;
@@ -233,13 +221,13 @@ __global__ void __launch_bounds__(kThreads, 1)
   const bool has_columns = !walk.done();
   int sum = first_sum;
 
-  uint4 codes[kAhead];
-  GroupScales scales = {};
-  const char* group = strip.Codes(walk.column());
+  uint4 codes[kBlocks];  // of a group, or of its end and the beginning of the next
+  uint2 scale_codes = {};
   if (has_columns) {
-    scales = strip.Scales(walk.column());
 #pragma unroll
-    for (int b = 0; b < kAhead; ++b) codes[b] = LoadOnce16(group + b * kTileBytes);
+    for (int b = 0; b < kBlocks; ++b)
+      codes[b] = LoadOnce16(strip.Codes(walk.column()) + b * kTileBytes);
+    scale_codes = strip.ScaleCodes(walk.column());
   }
   FillTables(args.product.entries[0].term.weight, shared.tables);
   if (threadIdx.x == 0) {
@@ -264,82 +252,86 @@ __global__ void __launch_bounds__(kThreads, 1)
     // the first products; from then on x is two groups ahead of the products, codes and scales one.
 #pragma unroll
     for (int p = 0; p < kParts; ++p) {
-      x.Load(walk.column(), p);
+      x.Load(args.product, walk.column(), p);
       place(0, p);
     }
+    uint32_t column = walk.column();
     walk.Next();
     bool has_next = !walk.done();
-    uint32_t next = walk.column();
+    uint32_t next = has_next ? walk.column() : column;  // or the last again
     int next_sum = walk.sum();
     if (has_next) {
+      strip.Prefetch(next);
 #pragma unroll
       for (int p = 0; p < kParts; ++p) {
-        x.Load(next, p);
+        x.Load(args.product, next, p);
         if (p + 1 < kParts) place(1, p);
       }
       walk.Next();
     }
-    BlockFragments a[kOverlap ? 2 : 1];
-    if constexpr (kOverlap) {
-      Decode(codes[0], lane_offset, shared.tables, a[0]);
-      codes[0] = LoadOnce16(group + kAhead * kTileBytes);
-    }
+    HalfFragments a[2];
+    if (WIDE_PIPE == 2) Decode(codes[0].x, codes[0].z, lane_offset, shared.tables, a[0]);
     float block[V::kRowTiles][4] = {};
     uint32_t stage = 0, round = 0;  // of the stages
     while (true) {
       const uint32_t stage1 = stage == kStages - 1 ? 0 : stage + 1;
       const uint32_t stage2 = stage == 0 ? kStages - 1 : stage - 1;
       const bool has_next2 = has_next && !walk.done();
-      const char* next_group = strip.Codes(next);
-      GroupScales next_scales;
-      if (has_next) {
-        next_scales = strip.Scales(next);
-        if (WIDE_L2) PrefetchCodes(next_group);
-      }
+      if (has_next2) strip.Prefetch(walk.column());
+      const float nested_scales[2] = {strip.NestedScale(weight, column, 0),
+                                      strip.NestedScale(weight, column, 1)};
       shared.placed[stage].Wait(round);
       const uint64_t x_of_group =
           MatrixDescriptor(static_cast<uint32_t>(__cvta_generic_to_shared(shared.x[stage])),
                            Shared<V>::kCoreStride);
 #pragma unroll
       for (int b = 0; b < kBlocks; ++b) {
-        BlockFragments& now = a[kOverlap ? b % 2 : 0];
-        if constexpr (!kOverlap) Decode(codes[b % kAhead], lane_offset, shared.tables, now);
         const uint64_t x_of_block = x_of_group + b * (Shared<V>::kBlockBytes / 16);
+        constexpr int kStep = 2 * Shared<V>::kCoreStride / 16;
+        if (WIDE_PIPE < 2) Decode(codes[b].x, codes[b].z, lane_offset, shared.tables, a[0]);
+        if (WIDE_PIPE == 0) Decode(codes[b].y, codes[b].w, lane_offset, shared.tables, a[1]);
         FenceProductRegisters();
-        StartProduct<false>(block, now[0], x_of_block);
-#pragma unroll
-        for (int p = 1; p < kProducts; ++p)
-          StartProduct<true>(block, now[p], x_of_block + p * (2 * Shared<V>::kCoreStride / 16));
+        StartProduct<false>(block, a[0][0], x_of_block);
+        StartProduct<true>(block, a[0][1], x_of_block + kStep);
+        if (WIDE_PIPE > 0) {
+          CommitProducts();
+          Decode(codes[b].y, codes[b].w, lane_offset, shared.tables, a[1]);
+          FenceProductRegisters();
+        }
+        StartProduct<true>(block, a[1][0], x_of_block + 2 * kStep);
+        StartProduct<true>(block, a[1][1], x_of_block + 3 * kStep);
         CommitProducts();
 
-        const int free = b + kOverlap;  // the tile whose registers are
-        if constexpr (kOverlap)
-          Decode(codes[free % kAhead], lane_offset, shared.tables, a[(b + 1) % 2]);
-        const int ahead = free + kAhead;
-        if (ahead < kBlocks) {
-          codes[free % kAhead] = LoadOnce16(group + ahead * kTileBytes);
-        } else if (has_next) {
-          codes[free % kAhead] = LoadOnce16(next_group + (ahead - kBlocks) * kTileBytes);
+        // Loads of two blocks together, so that none is waited for because of a younger one.
+        if (b % 2 == 1) {
+          codes[b - 1] = LoadOnce16(strip.Codes(next) + (b - 1) * kTileBytes);
+          codes[b] = LoadOnce16(strip.Codes(next) + b * kTileBytes);
         }
-        if (b == 0) {
+        if (b == 1) {
           if (has_next) {
             const uint32_t round1 = stage1 == 0 ? round + 1 : round;
             if (kParts == 1 && round1 > 0) shared.used[stage1].Wait(round1 - 1);
             place(stage1, kParts - 1);
           }
-          if (has_next2) x.Load(walk.column(), 0);
+          if (has_next2) x.Load(args.product, walk.column(), 0);
         }
-        if (kParts > 1 && b == 2 && has_next2) {
+        if (kParts > 1 && b == 3 && has_next2) {
           // Its last use was one group ago, in this round unless stage 2 comes before.
           if (stage2 > stage ? round > 0 : true)
             shared.used[stage2].Wait(stage2 > stage ? round - 1 : round);
           place(stage2, 0);
-          x.Load(walk.column(), 1);
+          x.Load(args.product, walk.column(), 1);
         }
-        const float scale[2] = {ScaleOf(scales.codes.x, b, scales.nested[0], weight.nested_offset,
+        const float scale[2] = {ScaleOf(scale_codes.x, b, nested_scales[0], weight.nested_offset,
                                         lane_offset, shared.tables),
-                                ScaleOf(scales.codes.y, b, scales.nested[1], weight.nested_offset,
+                                ScaleOf(scale_codes.y, b, nested_scales[1], weight.nested_offset,
                                         lane_offset, shared.tables)};
+        if (b == 3) scale_codes = strip.ScaleCodes(next);
+        if (WIDE_PIPE == 2) {
+          asm volatile("wgmma.wait_group.sync.aligned 1;\n" ::: "memory");
+          const uint4& following = codes[(b + 1) % kBlocks];
+          Decode(following.x, following.z, lane_offset, shared.tables, a[0]);
+        }
         WaitForProducts(block);
 #pragma unroll
         for (int n = 0; n < V::kRowTiles; ++n) {
@@ -350,11 +342,11 @@ __global__ void __launch_bounds__(kThreads, 1)
       }
       if (lane == 0) shared.used[stage].Arrive();
       if (!has_next) break;
+      column = next;
       if (next_sum != sum) {
         EndSum<V>(args, index, sum, sum == first_sum, sums, shared.totals);
         sum = next_sum;
       }
-      group = next_group, scales = next_scales;
       if (stage1 == 0) ++round;
       stage = stage1;
       has_next = has_next2;
