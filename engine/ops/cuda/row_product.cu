@@ -252,10 +252,10 @@ cudaError_t LaunchExact(bool aligned, RowProductArgs& args, const RowProductScra
 
 cudaError_t LaunchBlockScaled(bool aligned, RowProductArgs& args, const RowProductScratch& scratch,
                               cudaStream_t stream) {
-  if (args.entries[0].term.weight.tiled) return LaunchWideTiledRowProduct(args, scratch, stream);
   if (!aligned || !HasRoom()) return Launch<BlockScaledVariant>(args, stream);
   const bool tiled = args.entries[0].term.weight.tiled;
   if (tiled && args.rows <= kNarrowRows) return LaunchNarrowRowProduct(args, stream);
+  if (tiled && HasWideTiledRowProduct()) return LaunchWideTiledRowProduct(args, scratch, stream);
   if (!tiled && args.rows > kNarrowRows) return LaunchWideRowProduct(args, scratch, stream);
   return Launch<BlockScaledVariant>(args, stream);
 }

@@ -52,7 +52,7 @@ class GroupWalk {
   __device__ void SkipEmpty() {  // sums without columns come last
     if (column_ >= columns_) sum_ = end_;
   }
-  const int columns_, group_;
+  int columns_, group_;
   int sum_, end_, column_;
 };
 

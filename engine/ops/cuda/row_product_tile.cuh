@@ -84,7 +84,8 @@ cudaError_t LaunchNarrowRowProduct(RowProductArgs& args, cudaStream_t stream);
 // and tiles.
 cudaError_t LaunchWideRowProduct(RowProductArgs& args, const RowProductScratch& scratch,
                                  cudaStream_t stream);
-// The same for tiled weights, on compute capability 9.0.
+// The same for tiled weights, where there is one.
+bool HasWideTiledRowProduct();
 cudaError_t LaunchWideTiledRowProduct(RowProductArgs& args, const RowProductScratch& scratch,
                                       cudaStream_t stream);
 
