@@ -84,33 +84,32 @@ __device__ __forceinline__ void EndSum(const WideArgs& args, uint32_t tile, int 
   }
 }
 
-// Until all blocks of the tile have left their sums.
+// Until all blocks of the tile have left their sums. Leaves the counter as it was found, at zero:
+// each block counts when it comes and when it goes.
 __device__ __forceinline__ void WaitForSharers(const WideArgs& args, uint32_t tile) {
   __threadfence();
   __syncthreads();
   if (threadIdx.x == 0) {
-    // A launch adds kSums in all, however many share: the counter never needs to be cleared.
-    const uint32_t place = atomicAdd(args.counters + tile, kSums / args.sharers);
-    const uint32_t before = place - place % kSums;
+    uint32_t* const counter = args.counters + tile;
+    const auto sharers = static_cast<uint32_t>(args.sharers);
+    atomicInc(counter, 2 * sharers - 1);
     uint32_t now;
     do {
-      asm volatile("ld.acquire.gpu.global.u32 %0, [%1];\n"
-                   : "=r"(now)
-                   : "l"(args.counters + tile)
-                   : "memory");
-    } while (now - before < kSums);
+      asm volatile("ld.acquire.gpu.global.u32 %0, [%1];\n" : "=r"(now) : "l"(counter) : "memory");
+    } while (now < sharers);
+    atomicInc(counter, 2 * sharers - 1);
   }
   __syncthreads();
 }
 
-// The sums of one fragment, added in order.
+// The sums of one fragment of a thread, added in order.
 template <typename V>
-__device__ __forceinline__ float4 Total(const WideArgs& args, uint32_t tile, int place,
+__device__ __forceinline__ float4 Total(const WideArgs& args, uint32_t tile, int place, int thread,
                                         const TileTotals<V>& totals) {
-  if constexpr (!V::kSharesTiles) return totals[place][threadIdx.x];
+  if constexpr (!V::kSharesTiles) return totals[place][thread];
   const float4* from =
       args.partial_sums +
-      (int64_t{tile} * kSums * (V::kOutTiles * V::kRowTiles) + place) * V::kThreads + threadIdx.x;
+      (int64_t{tile} * kSums * (V::kOutTiles * V::kRowTiles) + place) * V::kThreads + thread;
   float4 sums[kSums];
 #pragma unroll
   for (int s = 0; s < kSums; ++s)
@@ -134,7 +133,7 @@ __device__ __forceinline__ void Finish(const WideArgs& args, uint32_t index, con
   for (int n = part; n < V::kRowTiles; n += args.sharers) {
 #pragma unroll
     for (int o = 0; o < V::kOutTiles; ++o) {
-      const float4 total = Total<V>(args, index, o * V::kRowTiles + n, totals);
+      const float4 total = Total<V>(args, index, o * V::kRowTiles + n, static_cast<int>(threadIdx.x), totals);
       const float values[4] = {total.x, total.y, total.z, total.w};
 #pragma unroll
       for (int i = 0; i < 4; ++i) {

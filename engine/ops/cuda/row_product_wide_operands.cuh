@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "engine/ops/cuda/bulk_copy.cuh"
 #include "engine/ops/cuda/row_product_block_scaled.cuh"
 #include "engine/ops/cuda/row_product_tile.cuh"
 #include "engine/ops/cuda/weight_decode.cuh"
@@ -191,7 +192,7 @@ template <typename V>
 struct XStages {
   static constexpr int kStages = 3;
   XGroup<V::kRows> groups[kStages];
-  ArrivalBarrier placed[kStages], used[kStages];
+  SharedBarrier placed[kStages], used[kStages];
 
   // By one thread, before a barrier of all.
   __device__ __forceinline__ void Init() {
@@ -229,7 +230,7 @@ class XRing {
 
   // The group at hand, when all its parts are there.
   __device__ __forceinline__ uint64_t Wait() {
-    stages_.placed[stage_].Wait(round_);
+    stages_.placed[stage_].Wait(round_ & 1);
     return MatrixDescriptor(
         static_cast<uint32_t>(__cvta_generic_to_shared(&stages_.groups[stage_])),
         XGroup<V::kRows>::kCoreStride);
@@ -241,7 +242,7 @@ class XRing {
     if (b == 1) {
       if (has_next) {
         const uint32_t next_round = next == 0 ? round_ + 1 : round_;
-        if (kParts == 1 && next_round > 0) stages_.used[next].Wait(next_round - 1);
+        if (kParts == 1 && next_round > 0) stages_.used[next].Wait((next_round - 1) & 1);
         Place(next, kParts - 1);
       }
       if (has_after) part_.Load(column, 0);
@@ -249,7 +250,7 @@ class XRing {
     if (kParts > 1 && b == 3 && has_after) {
       // The stage was used for the group before this one: in this round, or the one before.
       if (after > stage_ ? round_ > 0 : true)
-        stages_.used[after].Wait(after > stage_ ? round_ - 1 : round_);
+        stages_.used[after].Wait((after > stage_ ? round_ - 1 : round_) & 1);
       Place(after, 0);
       part_.Load(column, 1);
     }

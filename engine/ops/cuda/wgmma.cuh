@@ -1,6 +1,5 @@
-// Products of a warpgroup of 128 threads on the tensor cores of compute capability 9.0a, and what
-// their operands in shared memory need: barriers that count arrivals, and a fence between ordinary
-// stores and the tensor cores' reads. PTX ISA, "Asynchronous Warpgroup Level Matrix Instructions".
+// Products of a warpgroup of 128 threads on the tensor cores of compute capability 9.0a; compiled for
+// others, nothing here does anything. PTX ISA, "Asynchronous Warpgroup Level Matrix Instructions".
 //
 // D (64 x N, fp32) = A (64 x 16, bf16, registers) B (16 x N, bf16, shared memory) + D. Warp w of the
 // four has rows [16 w, 16 w + 16) of A and D, in the fragments of mma.m16n8k16 (attention_mma.cuh):
@@ -22,7 +21,6 @@ namespace lorad::cuda {
 #define LORAD_HAS_WGMMA 0
 #endif
 
-inline constexpr int kWarpgroupThreads = 128;
 inline constexpr int kCoreBytes = 128;
 
 // Of B at `address` in shared memory, a multiple of 16. The address is in the low bits, in units of
@@ -97,39 +95,6 @@ __device__ __forceinline__ void FenceStoresForProducts() {
   asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");
 #endif
 }
-
-// A phase of a barrier ends with the last of `arrivals` arrivals, and the next begins.
-class ArrivalBarrier {
- public:
-  __device__ __forceinline__ void Init(uint32_t arrivals) {
-#if LORAD_HAS_WGMMA
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;\n" ::"r"(address()), "r"(arrivals)
-                 : "memory");
-#endif
-  }
-  __device__ __forceinline__ void Arrive() {
-#if LORAD_HAS_WGMMA
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];\n" ::"r"(address()) : "memory");
-#endif
-  }
-  // Until phase number `phase` has ended; the one before it has.
-  __device__ __forceinline__ void Wait(uint32_t phase) {
-#if LORAD_HAS_WGMMA
-    asm volatile(
-        "{\n.reg .pred done;\nWAIT:\n"
-        "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-        "@done bra DONE;\nbra WAIT;\nDONE:\n}\n" ::"r"(address()),
-        "r"(phase & 1)
-        : "memory");
-#endif
-  }
-
- private:
-  __device__ __forceinline__ uint32_t address() const {
-    return static_cast<uint32_t>(__cvta_generic_to_shared(&state_));
-  }
-  uint64_t state_;
-};
 
 }  // namespace lorad::cuda
 
