@@ -22,8 +22,8 @@ struct WideArgs {
 
 // Of the sums so far, where one block has all of them.
 template <typename V>
-using TileTotals = float4[V::kSharesTiles ? 1 : V::kOutTiles * V::kRowTiles]
-                         [V::kSharesTiles ? 1 : V::kThreads];
+using TileTotals =
+    float4[V::kSharesTiles ? 1 : V::kOutTiles * V::kRowTiles][V::kSharesTiles ? 1 : V::kThreads];
 
 // The groups of columns of some sums, in order: of sum 0 groups 0, 8, ..., then of sum 1, ...
 class GroupWalk {
@@ -125,15 +125,17 @@ __device__ __forceinline__ float4 Total(const WideArgs& args, uint32_t tile, int
 
 // Writes the tile, or this block's share of its rows.
 template <typename V>
-__device__ __forceinline__ void Finish(const WideArgs& args, uint32_t index, const RowProductTile& tile,
-                                       int part, const TileTotals<V>& totals) {
+__device__ __forceinline__ void Finish(const WideArgs& args, uint32_t index,
+                                       const RowProductTile& tile, int part,
+                                       const TileTotals<V>& totals) {
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const RowProductTerm& term = args.product.entries[tile.entry].term;
   const int64_t out = tile.out + threadIdx.x / 32 * V::kWarpOuts + g;
   for (int n = part; n < V::kRowTiles; n += args.sharers) {
 #pragma unroll
     for (int o = 0; o < V::kOutTiles; ++o) {
-      const float4 total = Total<V>(args, index, o * V::kRowTiles + n, static_cast<int>(threadIdx.x), totals);
+      const float4 total =
+          Total<V>(args, index, o * V::kRowTiles + n, static_cast<int>(threadIdx.x), totals);
       const float values[4] = {total.x, total.y, total.z, total.w};
 #pragma unroll
       for (int i = 0; i < 4; ++i) {

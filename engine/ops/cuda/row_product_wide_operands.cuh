@@ -29,10 +29,9 @@ struct WideTables {
 // By 512 threads.
 __device__ __forceinline__ void FillTables(const PackedWeight& weight, WideTables& tables) {
   const int i = threadIdx.x % 256, kind = threadIdx.x / 256;
-  const uint32_t word =
-      kind == 0
-          ? RoundedPair(__ldg(weight.code_book + (i >> 4)), __ldg(weight.code_book + (i & 15)))
-          : __float_as_uint(__ldg(weight.nested_code + i));
+  const uint32_t word = kind == 0 ? RoundedPair(__ldg(weight.code_book + (i >> 4)),
+                                                __ldg(weight.code_book + (i & 15)))
+                                  : __float_as_uint(__ldg(weight.nested_code + i));
   uint4* entry = reinterpret_cast<uint4*>(tables.pairs_and_scales[i][kind]);
 #pragma unroll
   for (int j = 0; j < 8; ++j)  // neighbouring threads in different banks
@@ -132,8 +131,8 @@ struct XGroup {
 };
 
 // A warp's part of a group of x: 8 rows of one block of columns, kParts times. A lane loads a chunk
-// of each of two rows, so that a load is of whole lines, and stores their words one by one; lanes of
-// second halves the other row first, so that the warp's stores fill 8 rows x 16 bytes and do not
+// of each of two rows, so that a load is of whole lines, and stores their words one by one; lanes
+// of second halves the other row first, so that the warp's stores fill 8 rows x 16 bytes and do not
 // meet in a bank. Rows beyond the last are copies of it.
 template <typename V>
 class XPart {

@@ -13,10 +13,10 @@
 // core matrix, take 2 columns of each position. A warpgroup that is ahead does not wait for the
 // others until it needs what they place, or the place where they still read.
 //
-// Per 64 columns of 64 outputs and 64 rows shared memory's path has 64 wavefronts of look-ups, 64 of
-// x for the products, 32 of x on its way, 16 of codes, 8 of scales and with one block a tile 30 of
-// totals; the tensor cores have 128 cycles. Bound by neither: a warp's instructions take their turns
-// at 71 % of that path. Placing x costs a fifth of the time. Measured in
+// Per 64 columns of 64 outputs and 64 rows shared memory's path has 64 wavefronts of look-ups, 64
+// of x for the products, 32 of x on its way, 16 of codes, 8 of scales and with one block a tile 30
+// of totals; the tensor cores have 128 cycles. Bound by neither: a warp's instructions take their
+// turns at 71 % of that path. Placing x costs a fifth of the time. Measured in
 // tests/bench/results/decode_cuda.md.
 #include "engine/ops/cuda/chained_launch.cuh"
 #include "engine/ops/cuda/row_product_sums.cuh"
@@ -86,7 +86,8 @@ class Lookahead {
 // The products of one block of columns; `x` describes it.
 template <typename V>
 __device__ __forceinline__ void StartBlock(const uint4& codes, uint64_t x, const LaneTables& tables,
-                                           uint32_t (&a)[2][2][4], float (&block)[V::kRowTiles][4]) {
+                                           uint32_t (&a)[2][2][4],
+                                           float (&block)[V::kRowTiles][4]) {
   static_assert(kProducts == 4);
   constexpr int kStep = 2 * XGroup<V::kRows>::kCoreStride / 16;
   tables.Decode(codes.x, codes.z, a[0]);

@@ -1,11 +1,12 @@
-// Products of a warpgroup of 128 threads on the tensor cores of compute capability 9.0a; compiled for
-// others, nothing here does anything. PTX ISA, "Asynchronous Warpgroup Level Matrix Instructions".
+// Products of a warpgroup of 128 threads on the tensor cores of compute capability 9.0a; compiled
+// for others, nothing here does anything. PTX ISA, "Asynchronous Warpgroup Level Matrix
+// Instructions".
 //
-// D (64 x N, fp32) = A (64 x 16, bf16, registers) B (16 x N, bf16, shared memory) + D. Warp w of the
-// four has rows [16 w, 16 w + 16) of A and D, in the fragments of mma.m16n8k16 (attention_mma.cuh):
-// N / 8 of D. B lies in core matrices of 8 columns of B x 8 rows, 128 bytes, of which 16 are one
-// column: those of neighbouring columns follow one another, and `core_stride` bytes on come those of
-// the next 8 rows.
+// D (64 x N, fp32) = A (64 x 16, bf16, registers) B (16 x N, bf16, shared memory) + D. Warp w of
+// the four has rows [16 w, 16 w + 16) of A and D, in the fragments of mma.m16n8k16
+// (attention_mma.cuh): N / 8 of D. B lies in core matrices of 8 columns of B x 8 rows, 128 bytes,
+// of which 16 are one column: those of neighbouring columns follow one another, and `core_stride`
+// bytes on come those of the next 8 rows.
 #ifndef LORAD_ENGINE_OPS_CUDA_WGMMA_CUH_
 #define LORAD_ENGINE_OPS_CUDA_WGMMA_CUH_
 
@@ -44,8 +45,7 @@ __device__ __forceinline__ void CommitProducts() {
 
 // d (+)= A B; the caller fences, commits and waits. Without kAdd what d held does not matter.
 template <bool kAdd>
-__device__ __forceinline__ void StartProduct(float (&d)[4][4], const uint32_t (&a)[4],
-                                             uint64_t b) {
+__device__ __forceinline__ void StartProduct(float (&d)[4][4], const uint32_t (&a)[4], uint64_t b) {
 #if LORAD_HAS_WGMMA
   asm volatile(
       "{\n.reg .pred add;\nsetp.ne.b32 add, %21, 0;\n"
@@ -59,8 +59,7 @@ __device__ __forceinline__ void StartProduct(float (&d)[4][4], const uint32_t (&
 #endif
 }
 template <bool kAdd>
-__device__ __forceinline__ void StartProduct(float (&d)[8][4], const uint32_t (&a)[4],
-                                             uint64_t b) {
+__device__ __forceinline__ void StartProduct(float (&d)[8][4], const uint32_t (&a)[4], uint64_t b) {
 #if LORAD_HAS_WGMMA
   asm volatile(
       "{\n.reg .pred add;\nsetp.ne.b32 add, %37, 0;\n"
