@@ -308,7 +308,7 @@ cudaError_t LaunchTogether(const BFloat16* x, int64_t x_stride, int64_t rows,
 
 bool CanEndInSwiGlu(const BFloat16* x, int64_t x_stride, int64_t rows, const RowProductTerm* terms,
                     int count) {
-  if (count != 2 || rows > kNarrowRows || !HasRoom()) return false;
+  if (count != 2 || !HasRoom() || (rows > kNarrowRows && !HasWideTiledRowProduct())) return false;
   const PackedWeight &gate = terms[0].weight, &up = terms[1].weight;
   return gate.tiled && up.tiled && gate.rows == up.rows && gate.columns == up.columns &&
          IsAligned(gate, x, x_stride) && IsAligned(up, x, x_stride) && AreAlike(gate, up);

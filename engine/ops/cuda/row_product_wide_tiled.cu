@@ -30,12 +30,16 @@ namespace {
 constexpr int kOuts = 256;  // of a tile
 constexpr int kMostTiles = kMaxRows / kTileRows;
 
-template <int kRowTiles_, bool kShared>
+// With kSwiGlu a tile has half as many outputs of gate (entry 0) and the same ones of up (entry 1).
+template <int kRowTiles_, bool kShared, bool kSwiGlu_>
 struct Variant {
   static constexpr int kRowTiles = kRowTiles_, kRows = kTileRows * kRowTiles;
   static constexpr bool kSharesTiles = kShared;  // several blocks a tile
+  static constexpr bool kSwiGlu = kSwiGlu_;
   static constexpr int kOutTiles = 1, kWarpOuts = kTileOuts;
   static constexpr int kWarps = kOuts / kWarpOuts, kThreads = 32 * kWarps;
+  static constexpr int kEntryOuts = kSwiGlu ? kOuts / 2 : kOuts;
+  static constexpr int kEntryWarps = kEntryOuts / kWarpOuts;
   static_assert(kThreads == 512, "of FillTables");
   using Sums = float[kOutTiles][kRowTiles][4];
 };
@@ -46,7 +50,7 @@ struct Shared {
   XStages<V> x;
   TileTotals<V> totals;
 };
-static_assert(sizeof(Shared<Variant<kMostTiles, false>>) <= kMostSharedBytes);
+static_assert(sizeof(Shared<Variant<kMostTiles, false, false>>) <= kMostSharedBytes);
 
 // The groups of columns of a block's sums: one at hand, the next, and the one after it.
 class Lookahead {
@@ -100,6 +104,32 @@ __device__ __forceinline__ void StartBlock(const uint4& codes, uint64_t x, const
   CommitProducts();
 }
 
+// Writes silu(gate) up of the tile, or this block's share of its rows. The first half of the
+// threads has left the totals of gate, the other half those of up in the same places.
+template <typename V>
+__device__ __forceinline__ void FinishSwiGlu(const WideArgs& args, uint32_t index,
+                                             const RowProductTile& tile, int part,
+                                             const TileTotals<V>& totals) {
+  constexpr int kPairs = V::kThreads / 2;
+  const int pair = threadIdx.x % kPairs, half = threadIdx.x / kPairs;
+  const int g = pair % 32 / 4, t = pair % 4;
+  const RowProductTerm &gate = args.product.entries[0].term, &up = args.product.entries[1].term;
+  const int64_t out = tile.out + pair / 32 * V::kWarpOuts + g;
+  if constexpr (!V::kSharesTiles) __syncthreads();
+  for (int n = part + half * args.sharers; n < V::kRowTiles; n += 2 * args.sharers) {
+    const float4 g4 = Total<V>(args, index, n, pair, totals);
+    const float4 u4 = Total<V>(args, index, n, pair + kPairs, totals);
+    const float gates[4] = {g4.x, g4.y, g4.z, g4.w}, ups[4] = {u4.x, u4.y, u4.z, u4.w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int64_t row = tile.row + n * kTileRows + 2 * t + i % 2, my_out = out + i / 2 * 8;
+      if (row >= args.product.rows || my_out >= gate.weight.rows) continue;
+      StoreSwiGlu(args.product.swiglu, row, my_out, Completed(gate, row, my_out, gates[i]),
+                  Completed(up, row, my_out, ups[i]));
+    }
+  }
+}
+
 template <typename V>
 __global__ void __launch_bounds__(V::kThreads, 1)
     TiledRowProductKernel(const __grid_constant__ WideArgs args) {
@@ -112,9 +142,10 @@ __global__ void __launch_bounds__(V::kThreads, 1)
   const uint32_t index = blockIdx.x / args.sharers;
   const int part = static_cast<int>(blockIdx.x) % args.sharers, my_sums = kSums / args.sharers;
   const int first_sum = part * my_sums, end_sum = first_sum + my_sums;
-  const RowProductTile tile = LocateTile<kOuts, V::kRows>(args.product, index);
-  const PackedWeight& weight = args.product.entries[tile.entry].term.weight;
-  const Strip strip(weight, tile.out + threadIdx.x / 32 * kTileOuts);
+  const RowProductTile tile = LocateTile<V::kEntryOuts, V::kRows>(args.product, index);
+  const int warp = threadIdx.x / 32, entry = V::kSwiGlu ? warp / V::kEntryWarps : tile.entry;
+  const PackedWeight& weight = args.product.entries[entry].term.weight;
+  const Strip strip(weight, tile.out + warp % V::kEntryWarps * V::kWarpOuts);
   const GroupWalk first(columns, BlockScaled::kGroup, first_sum, end_sum);
   const bool has_columns = !first.done();
   uint4 codes[kGroupBlocks];  // of the group at hand or, where they are used, of the next
@@ -187,7 +218,11 @@ __global__ void __launch_bounds__(V::kThreads, 1)
       EndSum<V>(args, index, sum, false, sums, shared.totals);
     WaitForSharers(args, index);
   }
-  Finish<V>(args, index, tile, part, shared.totals);
+  if constexpr (V::kSwiGlu) {
+    FinishSwiGlu<V>(args, index, tile, part, shared.totals);
+  } else {
+    Finish<V>(args, index, tile, part, shared.totals);
+  }
 #else
   __trap();
 #endif
@@ -203,14 +238,23 @@ cudaError_t Launch(const WideArgs& args, cudaStream_t stream) {
                        sizeof(Shared<V>), args, stream);
 }
 
+template <int kRowTiles, bool kSwiGlu>
+cudaError_t LaunchRows(RowProductArgs& product, const RowProductScratch& scratch,
+                       cudaStream_t stream) {
+  using Whole = Variant<kRowTiles, false, kSwiGlu>;
+  if (!LayOutTiles(Whole::kEntryOuts, Whole::kRows, product)) return cudaErrorInvalidValue;
+  if (kSwiGlu) product.tiles = product.entries[1].first_tile;
+  const WideArgs args = {product, Sharers(product.tiles, kOuts, kRowTiles, scratch),
+                         static_cast<float4*>(scratch.partial_sums), scratch.counters};
+  return args.sharers > 1 ? Launch<Variant<kRowTiles, true, kSwiGlu>>(args, stream)
+                          : Launch<Whole>(args, stream);
+}
+
 template <int kRowTiles>
 cudaError_t LaunchRows(RowProductArgs& product, const RowProductScratch& scratch,
                        cudaStream_t stream) {
-  if (!LayOutTiles(kOuts, kTileRows * kRowTiles, product)) return cudaErrorInvalidValue;
-  const WideArgs args = {product, Sharers(product.tiles, kOuts, kRowTiles, scratch),
-                         static_cast<float4*>(scratch.partial_sums), scratch.counters};
-  return args.sharers > 1 ? Launch<Variant<kRowTiles, true>>(args, stream)
-                          : Launch<Variant<kRowTiles, false>>(args, stream);
+  return product.swiglu.out == nullptr ? LaunchRows<kRowTiles, false>(product, scratch, stream)
+                                       : LaunchRows<kRowTiles, true>(product, scratch, stream);
 }
 
 }  // namespace
@@ -220,7 +264,8 @@ bool HasWideTiledRowProduct() {
   static const bool has = [] {
     cudaFuncAttributes attributes;
     return HasRoom() &&
-           cudaFuncGetAttributes(&attributes, TiledRowProductKernel<Variant<kMostTiles, true>>) ==
+           cudaFuncGetAttributes(&attributes,
+                                 TiledRowProductKernel<Variant<kMostTiles, true, false>>) ==
                cudaSuccess &&
            attributes.binaryVersion == 90;
   }();
