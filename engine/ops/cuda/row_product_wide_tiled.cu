@@ -131,9 +131,7 @@ __device__ __forceinline__ void FinishSwiGlu(const WideArgs& args, uint32_t inde
 }
 
 template <typename V>
-__global__ void __launch_bounds__(V::kThreads, 1)
-    TiledRowProductKernel(const __grid_constant__ WideArgs args) {
-#if LORAD_HAS_WGMMA
+__device__ __forceinline__ void MultiplyTile(const WideArgs& args) {
   extern __shared__ __align__(1024) unsigned char tiled_shared[];
   Shared<V>& shared = *reinterpret_cast<Shared<V>*>(tiled_shared);
   const int columns = static_cast<int>(args.product.entries[0].term.weight.columns);
@@ -223,9 +221,16 @@ __global__ void __launch_bounds__(V::kThreads, 1)
   } else {
     Finish<V>(args, index, tile, part, shared.totals);
   }
-#else
-  __trap();
-#endif
+}
+
+template <typename V>
+__global__ void __launch_bounds__(V::kThreads, 1)
+    TiledRowProductKernel(const __grid_constant__ WideArgs args) {
+  if (LORAD_HAS_WGMMA) {
+    MultiplyTile<V>(args);
+  } else {
+    __trap();
+  }
 }
 
 template <typename V>
