@@ -255,6 +255,7 @@ cudaError_t LaunchBlockScaled(bool aligned, RowProductArgs& args, const RowProdu
   if (!aligned || !HasRoom()) return Launch<BlockScaledVariant>(args, stream);
   const bool tiled = args.entries[0].term.weight.tiled;
   if (tiled && args.rows <= kNarrowRows) return LaunchNarrowRowProduct(args, stream);
+  if (tiled && HasWideTiledRowProduct()) return LaunchWideTiledRowProduct(args, scratch, stream);
   if (!tiled && args.rows > kNarrowRows) return LaunchWideRowProduct(args, scratch, stream);
   return Launch<BlockScaledVariant>(args, stream);
 }
@@ -309,7 +310,7 @@ cudaError_t LaunchTogether(const BFloat16* x, int64_t x_stride, int64_t rows,
 
 bool CanEndInSwiGlu(const BFloat16* x, int64_t x_stride, int64_t rows, const RowProductTerm* terms,
                     int count) {
-  if (count != 2 || rows > kNarrowRows || !HasRoom()) return false;
+  if (count != 2 || !HasRoom() || (rows > kNarrowRows && !HasWideTiledRowProduct())) return false;
   const PackedWeight &gate = terms[0].weight, &up = terms[1].weight;
   return gate.tiled && up.tiled && gate.rows == up.rows && gate.columns == up.columns &&
          IsAligned(gate, x, x_stride) && IsAligned(up, x, x_stride) && AreAlike(gate, up);

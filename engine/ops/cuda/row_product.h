@@ -48,7 +48,8 @@ struct RowProductSwiGlu {
   BFloat16* out = nullptr;  // [rows, weight.rows], like y; null: none
   int64_t stride = 0;
 };
-// Whether LaunchRowProduct can end in it: two tiled weights of one size, x aligned, few rows.
+// Whether LaunchRowProduct can end in it: two tiled weights of one size, x aligned; more than a few
+// rows want compute capability 9.0.
 bool CanEndInSwiGlu(const BFloat16* x, int64_t x_stride, int64_t rows, const RowProductTerm* terms,
                     int count);
 

@@ -87,6 +87,10 @@ cudaError_t LaunchNarrowRowProduct(RowProductArgs& args, cudaStream_t stream);
 // and tiles.
 cudaError_t LaunchWideRowProduct(RowProductArgs& args, const RowProductScratch& scratch,
                                  cudaStream_t stream);
+// The same for tiled weights, where there is one.
+bool HasWideTiledRowProduct();
+cudaError_t LaunchWideTiledRowProduct(RowProductArgs& args, const RowProductScratch& scratch,
+                                      cudaStream_t stream);
 
 // An attribute of the current device; all devices of a process are taken to be alike.
 template <cudaDeviceAttr kAttribute>

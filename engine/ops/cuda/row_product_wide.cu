@@ -24,6 +24,7 @@
 #include "engine/ops/cuda/row_product_block_scaled.cuh"
 #include "engine/ops/cuda/row_product_exact.cuh"
 #include "engine/ops/cuda/row_product_stage.cuh"
+#include "engine/ops/cuda/row_product_sums.cuh"
 #include "engine/ops/cuda/row_product_tile.cuh"
 
 namespace lorad::cuda {
@@ -43,56 +44,17 @@ struct Variant {
   using Sums = float[kOutTiles][kRowTiles][4];
 };
 
-struct WideArgs {
-  RowProductArgs product;
-  int sharers = 1;  // blocks of a tile: 1, 2, 4 or 8
-  float4* partial_sums = nullptr;
-  uint32_t* counters = nullptr;
-};
-
 template <typename V>
 struct Shared {
   typename V::Form::Tables tables;
   uint4 x[2][V::kRowTiles * V::Form::kChunks * 32];  // see PlaceOfX
   std::conditional_t<V::kBlockScaled, Stage<V::kWarpOuts, false>, char> codes[V::kWarps][2];
-  float4 total[V::kSharesTiles ? 1 : V::kOutTiles * V::kRowTiles]
-              [V::kSharesTiles ? 1 : V::kThreads];
+  TileTotals<V> totals;
 };
 static_assert(sizeof(Shared<Variant<BlockScaled, BlockScaledRows, kMaxRows / kTileRows, false>>) <=
               kMostSharedBytes);
 
 using Tile = RowProductTile;
-
-// The groups of columns of some sums, in order: of sum 0 groups 0, 8, ..., then of sum 1, ...
-class GroupWalk {
- public:
-  __device__ GroupWalk(int columns, int group, int first_sum, int end_sum)
-      : columns_(columns),
-        group_(group),
-        sum_(first_sum),
-        end_(end_sum),
-        column_(first_sum * group) {
-    SkipEmpty();
-  }
-  __device__ bool done() const { return sum_ == end_; }
-  __device__ int column() const { return column_; }
-  __device__ int sum() const { return sum_; }
-  __device__ void Next() {
-    column_ += kSums * group_;
-    if (column_ >= columns_) {
-      ++sum_;
-      column_ = sum_ * group_;
-      SkipEmpty();
-    }
-  }
-
- private:
-  __device__ void SkipEmpty() {  // sums without columns come last
-    if (column_ >= columns_) sum_ = end_;
-  }
-  const int columns_, group_;
-  int sum_, end_, column_;
-};
 
 // Where the chunk i of lane (g, t) of row fragment n lies. 64 columns of a row, a cache line, fill
 // 128 bytes, so that a line is written at once; the halves of neighbouring rows are exchanged, so
@@ -182,97 +144,6 @@ class WarpWeights {
       next_[V::kOutTiles];  // of weights not in whole blocks
 };
 
-// What becomes of sum number `sum` when its columns are done. A thread meets only its own elements.
-template <typename V>
-__device__ __forceinline__ void EndSum(const WideArgs& args, uint32_t tile, int sum, bool is_first,
-                                       typename V::Sums& sums, Shared<V>& shared) {
-#pragma unroll
-  for (int o = 0; o < V::kOutTiles; ++o) {
-#pragma unroll
-    for (int n = 0; n < V::kRowTiles; ++n) {
-      float(&s)[4] = sums[o][n];
-      float4 four = make_float4(s[0], s[1], s[2], s[3]);
-      s[0] = s[1] = s[2] = s[3] = 0;
-      const int place = o * V::kRowTiles + n;
-      if constexpr (V::kSharesTiles) {
-        const int64_t index = (int64_t{tile} * kSums + sum) * (V::kOutTiles * V::kRowTiles) + place;
-        args.partial_sums[index * V::kThreads + threadIdx.x] = four;
-      } else {
-        float4& total = shared.total[place][threadIdx.x];
-        if (!is_first) {
-          const float4 before = total;
-          four.x = before.x + four.x, four.y = before.y + four.y;
-          four.z = before.z + four.z, four.w = before.w + four.w;
-        }
-        total = four;
-      }
-    }
-  }
-}
-
-// Until all blocks of the tile have left their sums.
-__device__ __forceinline__ void WaitForSharers(const WideArgs& args, uint32_t tile) {
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    // A launch adds kSums in all, however many share: the counter never needs to be cleared.
-    const uint32_t place = atomicAdd(args.counters + tile, kSums / args.sharers);
-    const uint32_t before = place - place % kSums;
-    uint32_t now;
-    do {
-      asm volatile("ld.acquire.gpu.global.u32 %0, [%1];\n"
-                   : "=r"(now)
-                   : "l"(args.counters + tile)
-                   : "memory");
-    } while (now - before < kSums);
-  }
-  __syncthreads();
-}
-
-// The sums of one fragment, added in order.
-template <typename V>
-__device__ __forceinline__ float4 Total(const WideArgs& args, uint32_t tile, int place,
-                                        const Shared<V>& shared) {
-  if constexpr (!V::kSharesTiles) return shared.total[place][threadIdx.x];
-  const float4* from =
-      args.partial_sums +
-      (int64_t{tile} * kSums * (V::kOutTiles * V::kRowTiles) + place) * V::kThreads + threadIdx.x;
-  float4 sums[kSums];
-#pragma unroll
-  for (int s = 0; s < kSums; ++s)
-    sums[s] = __ldcg(from + int64_t{s} * (V::kOutTiles * V::kRowTiles) * V::kThreads);
-  float4 total = sums[0];
-#pragma unroll
-  for (int s = 1; s < kSums; ++s) {
-    total.x += sums[s].x, total.y += sums[s].y;
-    total.z += sums[s].z, total.w += sums[s].w;
-  }
-  return total;
-}
-
-// Writes the tile, or this block's share of its rows.
-template <typename V>
-__device__ __forceinline__ void Finish(const WideArgs& args, uint32_t index, const Tile& tile,
-                                       int part, const Shared<V>& shared) {
-  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  const RowProductTerm& term = args.product.entries[tile.entry].term;
-  const int64_t out = tile.out + threadIdx.x / 32 * V::kWarpOuts + g;
-  for (int n = part; n < V::kRowTiles; n += args.sharers) {
-#pragma unroll
-    for (int o = 0; o < V::kOutTiles; ++o) {
-      const float4 total = Total<V>(args, index, o * V::kRowTiles + n, shared);
-      const float values[4] = {total.x, total.y, total.z, total.w};
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int64_t row = tile.row + n * kTileRows + 2 * t + i % 2;
-        const int64_t my_out = out + o * kTileOuts + i / 2 * 8;
-        if (row >= args.product.rows || my_out >= term.weight.rows) continue;
-        StoreResult(term, row, my_out, Completed(term, row, my_out, values[i]));
-      }
-    }
-  }
-}
-
 template <typename V>
 __global__ void __launch_bounds__(V::kThreads, 1)
     WideRowProductKernel(const __grid_constant__ WideArgs args) {
@@ -302,7 +173,7 @@ __global__ void __launch_bounds__(V::kThreads, 1)
   if (!walk.done()) CopyX<V>(args.product, tile.row, walk.column(), columns, shared, stage);
   while (!walk.done()) {
     if (walk.sum() != sum) {
-      EndSum<V>(args, index, sum, sum == first_sum, sums, shared);
+      EndSum<V>(args, index, sum, sum == first_sum, sums, shared.totals);
       sum = walk.sum();
     }
     const int column = walk.column();
@@ -318,13 +189,13 @@ __global__ void __launch_bounds__(V::kThreads, 1)
     weights.Multiply(column, stage, load_x, sums);
     stage ^= 1;
   }
-  EndSum<V>(args, index, sum, sum == first_sum, sums, shared);
+  EndSum<V>(args, index, sum, sum == first_sum, sums, shared.totals);
   if constexpr (V::kSharesTiles) {
     for (++sum; sum < end_sum; ++sum)  // sums without columns
-      EndSum<V>(args, index, sum, false, sums, shared);
+      EndSum<V>(args, index, sum, false, sums, shared.totals);
     WaitForSharers(args, index);
   }
-  Finish<V>(args, index, tile, part, shared);
+  Finish<V>(args, index, tile, part, shared.totals);
 }
 
 template <typename V>
@@ -337,22 +208,11 @@ cudaError_t Launch(const WideArgs& args, cudaStream_t stream) {
                        sizeof(Shared<V>), args, stream);
 }
 
-// As many blocks a tile as the device and the scratch memory have room for.
-int Sharers(int64_t tiles, int row_tiles, const RowProductScratch& scratch) {
-  const int64_t bytes =
-      tiles * kSums * kOuts * row_tiles * kTileRows * static_cast<int64_t>(sizeof(float));
-  if (scratch.counters == nullptr || bytes > scratch.partial_bytes || tiles > kRowProductCounters)
-    return 1;
-  int sharers = kSums;
-  while (sharers > 1 && tiles * sharers > Multiprocessors()) sharers /= 2;
-  return sharers;
-}
-
 template <typename Form, typename Weights, int kRowTiles>
 cudaError_t LaunchRows(RowProductArgs& product, const RowProductScratch& scratch,
                        cudaStream_t stream) {
   if (!LayOutTiles(kOuts, kTileRows * kRowTiles, product)) return cudaErrorInvalidValue;
-  const WideArgs args = {product, Sharers(product.tiles, kRowTiles, scratch),
+  const WideArgs args = {product, Sharers(product.tiles, kOuts, kRowTiles, scratch),
                          static_cast<float4*>(scratch.partial_sums), scratch.counters};
   return args.sharers > 1 ? Launch<Variant<Form, Weights, kRowTiles, true>>(args, stream)
                           : Launch<Variant<Form, Weights, kRowTiles, false>>(args, stream);
