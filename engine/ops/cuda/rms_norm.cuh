@@ -25,13 +25,19 @@ __device__ __forceinline__ float InvRmsOf(float sum_squares, int hidden, float e
 
 template <int kWidth>
 __device__ __forceinline__ Pack<kWidth> Normed(const Pack<kWidth>& pack, float inv_rms,
-                                               const float* gamma) {
-  float values[kWidth], weight[kWidth];
+                                               const float (&gamma)[kWidth]) {
+  float values[kWidth];
   Unpack(pack, values);
-  LoadConstant(gamma, weight);
 #pragma unroll
-  for (int i = 0; i < kWidth; ++i) values[i] = weight[i] * (values[i] * inv_rms);
+  for (int i = 0; i < kWidth; ++i) values[i] = gamma[i] * (values[i] * inv_rms);
   return Rounded(values);
+}
+template <int kWidth>
+__device__ __forceinline__ Pack<kWidth> Normed(const Pack<kWidth>& pack, float inv_rms,
+                                               const float* gamma) {
+  float weight[kWidth];
+  LoadConstant(gamma, weight);
+  return Normed(pack, inv_rms, weight);
 }
 
 }  // namespace lorad::cuda
