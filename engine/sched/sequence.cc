@@ -32,6 +32,17 @@ Chunk Sequence::NextChunk(int64_t chunk_tokens) const {
   return chunk;
 }
 
+Chunk Sequence::NextRows(int64_t rows) const {
+  const int64_t total = static_cast<int64_t>(tokens().size());
+  const bool answered = generation->generated_tokens() > 0;
+  Chunk chunk;
+  chunk.kind = PassKind::kRowInvariant;
+  chunk.begin = computed;
+  chunk.end = std::min(total - (answered ? 1 : 0), computed + rows);
+  chunk.draws = chunk.end == total;
+  return chunk;
+}
+
 SequenceRows Sequence::RowsOf(int64_t begin, int64_t end) const {
   return {.ids = absl::MakeConstSpan(tokens()).subspan(begin, end - begin),
           .position = begin,

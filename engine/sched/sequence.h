@@ -91,6 +91,8 @@ struct Sequence {
   // before a preemption are run as decoding ran them, row by row: their keys and values come out
   // the same to the bit.
   Chunk NextChunk(int64_t chunk_tokens) const;
+  // The same of at most `rows` tokens where prompts are run row by row, too.
+  Chunk NextRows(int64_t rows) const;
   // The rows of tokens [begin, end).
   SequenceRows RowsOf(int64_t begin, int64_t end) const;
 };

@@ -6,6 +6,7 @@
 
 #include "absl/time/time.h"
 #include "engine/sched/duration_estimate.h"
+#include "engine/sched/pass_times.h"
 
 namespace lorad {
 
@@ -17,7 +18,8 @@ struct SliceBudgetOptions {
   absl::Duration most_without_target = absl::Milliseconds(10);
   // With a target: after so many served steps in a row for which no slice was short enough, one is
   // run however long it takes. So training never stands still, and serving alone decides the
-  // inter-token latency of 99 of 100 tokens. >= 1.
+  // inter-token latency of 99 of 100 tokens. Prompts that share the passes of decoding get more
+  // rows as rarely. >= 1.
   int32_t patience_steps = 100;
   // Without a target: no prefill chunk is begun after this long while requests decode.
   absl::Duration prefill_without_target = absl::Milliseconds(50);
@@ -29,8 +31,9 @@ struct ServedStep {
   absl::Time decoded;       // the decoding rows' tokens were delivered
   absl::Time ended;         // the prefill chunks, too
   int32_t decode_rows = 0;  // 0: no pass of decoding
-  int32_t chunks = 0;
-  bool backlog = false;  // requests wait for a slot, or running ones for their first token
+  int32_t prompt_rows = 0;  // of prompts in the same pass
+  int32_t chunks = 0;       // passes of their own, after it
+  bool backlog = false;     // requests wait for a slot, or running ones for their first token
 };
 
 struct TrainingAllowance {
@@ -50,6 +53,13 @@ class SliceBudget {
   // While rows decode, no further chunk of a step is begun after this long.
   absl::Duration prefill_budget() const;
 
+  // Rows of prompts, at most `most`, that share the pass of `decode_rows` decoding rows which
+  // begins now: as many as a pass of the next size is expected to have done before the tokens are
+  // due. A prompt goes on in every step from the second on, if by a few rows. Nobody waits for a
+  // token when no rows decode; then sizes that have not run are tried first, so that their time is
+  // known.
+  int64_t PromptRows(int32_t decode_rows, int64_t most, absl::Time now) const;
+
   // After the serving half of a step. True when there is a target and a request waited longer for
   // its token.
   bool OnServed(const ServedStep& step);
@@ -68,15 +78,20 @@ class SliceBudget {
   bool has_target() const { return options_.itl_target > absl::ZeroDuration(); }
   // A time that a decoding pass seldom exceeds; half of the target before the first.
   absl::Duration NextDecode() const;
+  // For what no measurement sees: waking up, admitting, a slice that is a little late.
+  absl::Duration Margin() const;
   // What the target leaves beside the next decoding pass.
   absl::Duration Slack() const;
+  void LearnPass(const ServedStep& step);
 
   const SliceBudgetOptions options_;
   DurationEstimate decode_, chunk_;
+  PassTimes passes_;
   absl::Duration last_decodes_[2] = {};
   ServedStep step_;      // the last one
   bool served_ = false;  // the last step served
   int64_t starved_ = 0;  // served steps in a row without a slice, while a job ran
+  int64_t held_ = 0;     // passes with prompts beside decoding since a larger size was tried
 };
 
 }  // namespace lorad

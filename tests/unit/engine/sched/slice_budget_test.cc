@@ -160,6 +160,85 @@ TEST_F(SliceBudgetTest, TellsOfLateTokens) {
   EXPECT_TRUE(Serve(budget, Ms(5)));  // the chunk delayed it
 }
 
+// Passes of 4.5 ms for 16 rows and 8 for 64, seen in both.
+class PromptRowsTest : public SliceBudgetTest {
+ protected:
+  bool Pass(SliceBudget& budget, int32_t decode_rows, int32_t prompt_rows, double ms,
+            bool backlog = true) {
+    ServedStep step;
+    step.began = now_;
+    step.decoded = now_ = step.ended = now_ + Ms(ms);
+    step.decode_rows = decode_rows;
+    step.prompt_rows = prompt_rows;
+    step.backlog = backlog;
+    return budget.OnServed(step);
+  }
+  void Teach(SliceBudget& budget) {
+    for (int i = 0; i < 10; ++i) {
+      Pass(budget, 0, 16, 4.5);
+      Pass(budget, 0, 64, 8);
+      Pass(budget, 0, 256, 30);
+    }
+    Pass(budget, 10, 0, 4.5);
+  }
+};
+
+TEST_F(PromptRowsTest, ThatFitBesideDecoding) {
+  SliceBudget budget(Target(10));
+  Teach(budget);
+  EXPECT_EQ(budget.PromptRows(10, 246, now_), 54);  // of 64
+  EXPECT_EQ(budget.PromptRows(10, 30, now_), 30);
+  EXPECT_EQ(budget.PromptRows(40, 216, now_), 24);
+  // A slice of training has taken 4 ms: a pass of 16 fits.
+  EXPECT_EQ(budget.PromptRows(10, 246, now_ + Ms(4)), 16);  // 6, but the prompt has waited a step
+  SliceBudget wide(Target(40));
+  Teach(wide);
+  EXPECT_EQ(wide.PromptRows(10, 246, now_), 246);
+}
+
+TEST_F(PromptRowsTest, ThatHaveJustComeWaitWhereTrainingTookTheTime) {
+  SliceBudget budget(Target(10));
+  Teach(budget);
+  Pass(budget, 10, 0, 4.5, /*backlog=*/false);
+  EXPECT_EQ(budget.PromptRows(10, 246, now_), 54);
+  EXPECT_EQ(budget.PromptRows(10, 246, now_ + Ms(4)), 6);
+  EXPECT_EQ(budget.PromptRows(10, 246, now_ + Ms(7)), 0);
+}
+
+TEST_F(PromptRowsTest, GoOnWhereDecodingAloneTakesTheTarget) {
+  SliceBudget budget(Target(10));
+  for (int i = 0; i < 5; ++i) Pass(budget, 60, 0, 11);
+  EXPECT_EQ(budget.PromptRows(60, 196, now_), 16);
+  EXPECT_EQ(budget.PromptRows(60, 4, now_), 4);
+}
+
+TEST_F(PromptRowsTest, WithoutDecodingEverySizeIsTriedFirst) {
+  SliceBudget budget(Target(10));
+  std::vector<int64_t> sizes;
+  for (int i = 0; i < 7; ++i) {
+    sizes.push_back(budget.PromptRows(0, 256, now_));
+    Pass(budget, 0, static_cast<int32_t>(sizes.back()), 10);
+  }
+  EXPECT_EQ(sizes, (std::vector<int64_t>{256, 128, 64, 32, 16, 256, 256}));
+}
+
+TEST_F(PromptRowsTest, ALargerSizeIsTriedOnceInAWhile) {
+  SliceBudgetOptions options = Target(10);
+  options.patience_steps = 7;
+  SliceBudget budget(options);
+  Teach(budget);
+  Pass(budget, 0, 64, 20);  // a stall
+  EXPECT_EQ(budget.PromptRows(10, 246, now_), 22);
+  int tried = 0;
+  for (int i = 0; i < 100; ++i) {
+    const int64_t rows = budget.PromptRows(10, 246, now_);
+    if (rows == 54) ++tried;
+    Pass(budget, 10, static_cast<int32_t>(rows), rows > 22 ? 8 : 5.5);
+  }
+  EXPECT_GT(tried, 3);
+  EXPECT_GE(budget.PromptRows(10, 246, now_), 54);  // it was learned again
+}
+
 TEST_F(SliceBudgetTest, WithoutATargetTrainingTakesAsLongAsServing) {
   SliceBudget budget({});
   Serve(budget, Ms(4), 1, Ms(3));
