@@ -50,6 +50,7 @@ class Sink final : public TrainingSink {
   void OnPublication(const PublicationReport& report) override {
     if (!report.final) return;
     published = Clock::now();
+    snapshot_seconds = report.seconds;
     GenerateRequest request;
     request.prompt = prompt_;
     request.adapter_id = report.adapter_id;
@@ -68,6 +69,7 @@ class Sink final : public TrainingSink {
   const std::shared_ptr<FirstToken> token;
   Clock::time_point step;  // reported last
   std::optional<Clock::time_point> published;
+  double snapshot_seconds = 0;  // PublicationReport::seconds
   std::string warning;
   absl::Status status;
   absl::Notification ended;
@@ -105,7 +107,7 @@ absl::Status MeasurePublication(const ServeCase& options, std::shared_ptr<const 
   const int64_t vocab = model->config().vocab_size;
   ASSIGN_OR_RETURN(const std::unique_ptr<ServeEngine> serve,
                    ServeEngine::Create(options, config, std::move(model), std::move(backend)));
-  std::vector<double> publications, tokens, wholes;
+  std::vector<double> snapshots, publications, tokens, wholes;
   const auto seconds = [](Clock::duration d) { return std::chrono::duration<double>(d).count(); };
   for (int64_t round = 0; round < options.rounds; ++round) {
     ServeCase one = options;
@@ -114,10 +116,12 @@ absl::Status MeasurePublication(const ServeCase& options, std::shared_ptr<const 
     prompt.prompt_tokens = plan.prompt.min;
     prompt.prompt_seed = one.seed;
     ASSIGN_OR_RETURN(const auto job, RunJob(one, serve->engine(), PromptIds(prompt, vocab)));
+    snapshots.push_back(job->snapshot_seconds);
     publications.push_back(seconds(*job->published - job->step));
     tokens.push_back(seconds(*job->token->at - *job->published));
     wholes.push_back(seconds(*job->token->at - job->step));
   }
+  json["publication_ms"] = TimesJson(snapshots);
   json["step_to_publication_ms"] = TimesJson(publications);
   json["publication_to_token_ms"] = TimesJson(tokens);
   json["step_to_token_ms"] = TimesJson(wholes);

@@ -16,6 +16,8 @@ namespace lorad::bench {
 // as soon as it is published. Adds to `json`, as of TimesJson over the rounds:
 //   step_to_publication_ms   from the report of the last step, which comes when its update is
 //                            queued, until the adapter may be asked for
+//   publication_ms           of it, what PublicationReport::seconds says: without the wait for the
+//                            update, and for the loop to notice
 //   publication_to_token_ms  from there to the first token: it comes onto the device, and its
 //   prompt
 //                            of prompt_tokens is run

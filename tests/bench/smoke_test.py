@@ -150,6 +150,7 @@ class ServeTest(BenchTest):
             self.assertEqual(times["count"], 3)
             self.assertGreater(times["p50"], 0)
         self.assertAlmostEqual(parts[0]["mean"] + parts[1]["mean"], parts[2]["mean"], places=6)
+        self.assertLessEqual(line["publication_ms"]["max"], parts[0]["max"])
 
     def test_load_beside_training(self):
         line, = self.lines("bench_serve", "--mode=load", "--shape=tiny", "--device=cpu", "--num_threads=1",
