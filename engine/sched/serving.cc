@@ -263,6 +263,9 @@ void Serving::GiveBack(Sequence& sequence) {
 
 absl::Status Serving::Step(const SliceBudget& budget) {
   step_ = {.began = options_.now(), .decoded = {}, .ended = {}};
+  step_.running = running();
+  step_.slots = options_.max_running;
+  step_.queue = waiting() > 0;
   RETURN_IF_ERROR(RunRows(budget));
   step_.decoded = options_.now();
   RETURN_IF_ERROR(Prefill(step_.decode_rows, budget.prefill_budget()));

@@ -10,6 +10,11 @@ namespace {
 // A prompt goes on by so many rows where none more are expected to be done in time.
 constexpr int64_t kLeastPromptRows = 16;
 
+// So many running requests, or half of the slots if that is more, are not many yet.
+constexpr int32_t kFewRequests = 8;
+// Of the slack, when all slots are taken.
+constexpr double kLeastShareOfSlack = 0.25;
+
 // When a step's last tokens were delivered.
 absl::Time TokensAt(const ServedStep& step) {
   return step.decode_rows > 0 ? step.decoded : step.ended;
@@ -71,9 +76,17 @@ bool SliceBudget::OnServed(const ServedStep& step) {
                     step.decoded - TokensAt(step_) > options_.itl_target;
   LearnPass(step);
   if (step.chunks > 0) chunk_.Observe((step.ended - step.decoded) / step.chunks);
+  if (step.queue && step.running >= step.slots) crowded_ = step.slots > 0;
+  if (step.running <= std::max(1, step.slots / 4)) crowded_ = false;
   step_ = step;
   served_ = true;
   return late;
+}
+
+double SliceBudget::ShareOfSlack() const {
+  const int32_t few = std::max(kFewRequests, step_.slots / 2);
+  if (step_.running <= few || step_.slots <= few) return 1;
+  return 1 - (1 - kLeastShareOfSlack) * (step_.running - few) / (step_.slots - few);
 }
 
 TrainingAllowance SliceBudget::allowance() const {
@@ -83,8 +96,8 @@ TrainingAllowance SliceBudget::allowance() const {
     return {step_.ended + most, /*at_least_one=*/true};
   }
   const bool starved = starved_ >= options_.patience_steps;
-  if (step_.backlog) return {absl::InfinitePast(), starved};
-  return {TokensAt(step_) + Slack(), starved};
+  if (step_.backlog || crowded_) return {absl::InfinitePast(), starved};
+  return {TokensAt(step_) + Slack() * ShareOfSlack(), starved};
 }
 
 }  // namespace lorad

@@ -115,6 +115,42 @@ TEST_F(SliceBudgetTest, ABacklogGoesFirst) {
   EXPECT_GT(Room(budget), Ms(20));
 }
 
+class SlotsTest : public SliceBudgetTest {
+ protected:
+  // What training may take beside `running` requests of passes of 5 ms.
+  absl::Duration RoomBeside(SliceBudget& budget, int32_t running, int32_t slots, bool queue) {
+    ServedStep step;
+    step.began = now_;
+    step.decoded = now_ = step.ended = now_ + Ms(5);
+    step.decode_rows = running;
+    step.running = running;
+    step.slots = slots;
+    step.queue = queue;
+    budget.OnServed(step);
+    return Room(budget);
+  }
+};
+
+TEST_F(SlotsTest, TrainingTakesLessWhenMostAreTaken) {
+  SliceBudget budget(Target(30));
+  const absl::Duration all = Ms(25) - Margin(30);
+  for (const int running : {1, 16, 32}) EXPECT_EQ(RoomBeside(budget, running, 64, false), all);
+  EXPECT_EQ(RoomBeside(budget, 48, 64, false), all * 0.625);
+  EXPECT_EQ(RoomBeside(budget, 64, 64, false), all * 0.25);
+  // Few slots are not many requests.
+  for (const int slots : {0, 1, 8}) EXPECT_EQ(RoomBeside(budget, slots, slots, false), all);
+}
+
+TEST_F(SlotsTest, WhenTheyHaveRunOutTrainingWaitsUntilMostAreFree) {
+  SliceBudget budget(Target(30));
+  EXPECT_GT(RoomBeside(budget, 63, 64, true), Ms(0));  // what waits has no adapter yet
+  EXPECT_LT(RoomBeside(budget, 64, 64, true), Ms(0));
+  EXPECT_LT(RoomBeside(budget, 17, 64, false), Ms(0));
+  EXPECT_GT(RoomBeside(budget, 16, 64, false), Ms(20));
+  EXPECT_GT(RoomBeside(budget, 32, 64, false), Ms(20));
+  EXPECT_GT(RoomBeside(budget, 1, 1, true), Ms(20));  // one alone: the backlog decides
+}
+
 TEST_F(SliceBudgetTest, PatienceEnds) {
   SliceBudgetOptions options = Target(10);
   options.patience_steps = 7;
