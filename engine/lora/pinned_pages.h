@@ -22,7 +22,9 @@ class PinnedPages {
       : allocator_(allocator), page_bytes_(page_bytes), kept_bytes_(kept_bytes) {}
 
   int64_t page_bytes() const { return page_bytes_; }
-  // Takes what `bytes` need, within the limit, to be kept for the first users.
+  // Takes what `bytes` need, within the limit, as one block that is kept for good: locking takes a
+  // driver milliseconds however few bytes it is, and small models have thousands of pages in it.
+  // REQUIRES: nothing was taken yet.
   absl::Status Warm(int64_t bytes);
   // The limit does not bound this. kResourceExhausted when the host has no more memory to lock.
   absl::StatusOr<DeviceBuffer> Take();
@@ -30,9 +32,12 @@ class PinnedPages {
   void Return(DeviceBuffer page);
 
  private:
+  bool IsWarm(const DeviceBuffer& page) const;
+
   Allocator& allocator_;
   const int64_t page_bytes_;
   const int64_t kept_bytes_;
+  DeviceBuffer warm_;  // goes after the pages in it
   absl::Mutex mu_;
   std::vector<DeviceBuffer> free_ ABSL_GUARDED_BY(mu_);
   int64_t pages_ ABSL_GUARDED_BY(mu_) = 0;  // in use and free

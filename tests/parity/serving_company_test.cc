@@ -58,6 +58,7 @@ class ServingCompanyTest : public testing::TestWithParam<double> {
     ASSERT_OK_AND_ASSIGN(auto model, Model::Load(dir_.path(), QuantSpec{}, *device));
     EngineConfig config;
     config.model_dir = "tiny";
+    config.memory_limit_bytes = int64_t{2} << 30;
     config.kv_cache_tokens = 64 * 512;
     config.prefix_cache = false;  // or a prompt would be run once for both answers
     config.itl_target_ms = GetParam();
@@ -94,8 +95,16 @@ class ServingCompanyTest : public testing::TestWithParam<double> {
   std::shared_ptr<Answer> Alone(int number) const {
     auto answer = std::make_shared<Answer>();
     EXPECT_OK(engine_->Generate(Request(number), absl::InfiniteFuture(), answer));
-    answer->ended.WaitForNotification();
+    EXPECT_TRUE(Ends(*answer)) << "request " << number << " alone";
     return answer;
+  }
+  bool Ends(Answer& answer) const {
+    if (answer.ended.WaitForNotificationWithTimeout(absl::Seconds(20))) return true;
+    const EngineStats stats = engine_->Stats();
+    ADD_FAILURE() << stats.queued_requests << " requests wait, " << stats.running_requests
+                  << " run, " << stats.adapters_device << " adapters are on the device, "
+                  << stats.adapters_host << " on the host; healthy: " << stats.healthy;
+    return false;
   }
 
   TempDir dir_;
@@ -108,7 +117,10 @@ INSTANTIATE_TEST_SUITE_P(, ServingCompanyTest, testing::Values(0, 10),
 
 TEST_P(ServingCompanyTest, AloneAndAmongThirtyTwoAdapters) {
   std::vector<std::shared_ptr<Answer>> alone, together;
-  for (int i = 0; i <= kAdapters; ++i) alone.push_back(Alone(i));
+  for (int i = 0; i <= kAdapters; ++i) {
+    alone.push_back(Alone(i));
+    ASSERT_FALSE(HasFailure());
+  }
   std::vector<Submission> submissions;
   for (int i = 0; i <= kAdapters; ++i) {
     together.push_back(std::make_shared<Answer>());
@@ -117,7 +129,7 @@ TEST_P(ServingCompanyTest, AloneAndAmongThirtyTwoAdapters) {
   ASSERT_OK(engine_->GenerateAll(std::move(submissions), absl::InfiniteFuture()));
   int different = 0;
   for (int i = 0; i <= kAdapters; ++i) {
-    together[i]->ended.WaitForNotification();
+    ASSERT_TRUE(Ends(*together[i])) << "request " << i << " among the others";
     ASSERT_OK(together[i]->error);
     ASSERT_OK(alone[i]->error);
     EXPECT_EQ(together[i]->ids.size(), size_t{kAnswer});
