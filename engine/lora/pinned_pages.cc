@@ -27,6 +27,34 @@ bool PinnedPages::IsWarm(const DeviceBuffer& page) const {
          std::less<>()(data, begin + warm_.size_bytes());
 }
 
+bool PinnedPages::LacksLocked(int64_t bytes) const {
+  const auto free = static_cast<int64_t>(free_.size()) + adding_;
+  return !no_more_ && free < bytes / page_bytes_ && (pages_ + 1) * page_bytes_ <= kept_bytes_;
+}
+
+bool PinnedPages::Lacks(int64_t bytes) const {
+  absl::MutexLock lock(&mu_);
+  return LacksLocked(bytes);
+}
+
+void PinnedPages::Add(int64_t bytes) {
+  {
+    absl::MutexLock lock(&mu_);
+    if (!LacksLocked(bytes)) return;
+    ++pages_;
+    ++adding_;
+  }
+  absl::StatusOr<DeviceBuffer> page = allocator_.Allocate(page_bytes_, MemoryTag::kPinned);
+  absl::MutexLock lock(&mu_);
+  --adding_;
+  if (page.ok()) {
+    free_.push_back(*std::move(page));
+  } else {
+    --pages_;
+    no_more_ = true;
+  }
+}
+
 absl::StatusOr<DeviceBuffer> PinnedPages::Take() {
   {
     absl::MutexLock lock(&mu_);

@@ -68,5 +68,27 @@ TEST_F(PinnedPagesTest, WhatIsWarmIsOneBlockWithinTheLimit) {
   EXPECT_EQ(Used(), 0);
 }
 
+TEST_F(PinnedPagesTest, AddsWhatLacksWithinTheLimit) {
+  PinnedPages pages(backend_->allocator(), kPage, 4 * kPage);
+  ASSERT_OK(pages.Warm(2 * kPage));
+  EXPECT_FALSE(pages.Lacks(2 * kPage + 17));
+  std::vector<DeviceBuffer> taken = Take(pages, 1);
+  EXPECT_TRUE(pages.Lacks(2 * kPage));
+  pages.Add(2 * kPage);
+  EXPECT_FALSE(pages.Lacks(2 * kPage));
+  std::vector<DeviceBuffer> more = Take(pages, 2);
+  EXPECT_TRUE(pages.Lacks(2 * kPage));
+  pages.Add(2 * kPage);
+  EXPECT_FALSE(pages.Lacks(2 * kPage));  // one, but four are all that may be
+  EXPECT_EQ(Used(), 4 * kPage);
+  backend_->allocator().SetLimit(MemoryTag::kPinned, 4 * kPage);
+  PinnedPages poor(backend_->allocator(), kPage, 4 * kPage);
+  EXPECT_TRUE(poor.Lacks(kPage));
+  poor.Add(kPage);
+  EXPECT_FALSE(poor.Lacks(kPage));
+  Return(pages, std::move(taken));
+  Return(pages, std::move(more));
+}
+
 }  // namespace
 }  // namespace lorad
