@@ -27,9 +27,10 @@ struct EngineMemory {
   KvCacheOptions kv;      // its pages hold adapters, too
   RunnerLimits runner;
   PassKind prompt_kind = PassKind::kMatrix;
-  int64_t chunk_tokens = 0;    // of prefill
-  int64_t context_tokens = 0;  // longest sequence: the model's, or what the pages hold beside the
-                               // largest adapter
+  int64_t chunk_tokens = 0;      // of prefill
+  int64_t row_chunk_tokens = 0;  // ServingOptions'
+  int64_t context_tokens = 0;    // longest sequence: the model's, or what the pages hold beside the
+                                 // largest adapter
 };
 
 // kInvalidArgument names a field of the configuration, its value and range.

@@ -371,7 +371,7 @@ absl::Status Serving::Prefill(int32_t decode_rows, absl::Duration budget) {
         FinishScore(sequence);
         break;
       }
-      const Chunk chunk = sequence.NextChunk(options_.chunk_tokens);
+      const Chunk chunk = sequence.NextChunk(options_.chunk_tokens, options_.row_chunk_tokens);
       const bool late = decode_rows > 0 && options_.now() - began > budget;
       if (used > 0 && (late || used + chunk.end - chunk.begin > max_tokens))
         return absl::OkStatus();

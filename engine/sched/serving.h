@@ -30,6 +30,9 @@ struct ServingOptions {
   // decoding, by as many rows as there is time for, and `chunk_tokens` bounds such a pass; a row's
   // numbers are the same however a prompt is cut.
   PassKind prompt_kind = PassKind::kMatrix;
+  // With kMatrix: a prompt's last chunk, which nobody shares, goes row by row if it has no more
+  // tokens: a pass over a few rows is quicker than decoding the weights.
+  int64_t row_chunk_tokens = 0;
   std::function<absl::Time()> now = [] { return absl::Now(); };  // that steps are timed by
   SchedulerObserver* observer = nullptr;                         // not owned; may be null
 };

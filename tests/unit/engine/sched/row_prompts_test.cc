@@ -110,6 +110,58 @@ TEST_F(RowPromptsTest, KnownPagesGiveTheSameAnswer) {
   EXPECT_EQ(warm.requests[2].cached_tokens, 96);
 }
 
+// A matter of the prompt alone, like everything else about its numbers.
+TEST_F(RowPromptsTest, ShortRestsOfMatrices) {
+  const auto options = [] {
+    HarnessOptions some;
+    some.chunk_tokens = 48;
+    some.row_chunk_tokens = 20;
+    return some;
+  };
+  const auto alone = Alone(options());
+  for (const int64_t pages : {512, 32}) {
+    HarnessOptions few = options();
+    few.kv_pages = pages;
+    ServingHarness harness(std::move(few));
+    const auto together = Together(harness, 1);
+    for (int i = 0; i < 5; ++i) ExpectSame(*together[i], *alone[i]);
+    EXPECT_EQ(harness.scheduler->preemptions() > 0, pages == 32);
+  }
+  // A prompt that is known up to there gives the same.
+  ServingHarness harness(options());
+  const auto first = harness.Solo(Request(harness, 3)), again = harness.Solo(Request(harness, 3));
+  ExpectSame(*again, *first);
+  EXPECT_EQ(again->result->cached_tokens, 144);  // of 151
+}
+
+TEST(SequenceTest, ChunksOfAPrompt) {
+  GenerationLimits limits;
+  limits.vocab = 100;
+  limits.context_tokens = 1000;
+  Sequence sequence;
+  sequence.generation.emplace(ServingHarness::Greedy(std::vector<int32_t>(110, 7), 4), limits);
+  const auto next = [&] {
+    const Chunk chunk = sequence.NextChunk(/*chunk_tokens=*/32, /*row_chunk_tokens=*/14);
+    sequence.computed = chunk.end;
+    return chunk;
+  };
+  for (int i = 1; i <= 3; ++i) {
+    const Chunk whole = next();
+    EXPECT_EQ(whole.end, 32 * i);
+    EXPECT_EQ(whole.kind, PassKind::kMatrix);
+    EXPECT_FALSE(whole.draws);
+  }
+  const Chunk rest = next();
+  EXPECT_EQ(rest.end, 110);
+  EXPECT_EQ(rest.kind, PassKind::kRowInvariant);
+  EXPECT_TRUE(rest.draws);
+  sequence.computed = 96;
+  EXPECT_EQ(sequence.NextChunk(32, 13).kind, PassKind::kMatrix);
+  // A whole chunk is one pass for all who share it.
+  sequence.computed = 0;
+  EXPECT_EQ(sequence.NextChunk(10, 14).kind, PassKind::kMatrix);
+}
+
 TEST_F(RowPromptsTest, ScoresAreMatrices) {
   ServingHarness rows(ByRows()), matrix;
   const std::vector<int32_t> ids = rows.LongPrompt(3, 100);

@@ -65,6 +65,7 @@ struct HarnessOptions {
   int64_t max_batch_tokens = 2048;
   int64_t chunk_tokens = 256;
   PassKind prompt_kind = PassKind::kMatrix;
+  int64_t row_chunk_tokens = 0;
   bool prefix_cache = true;         // where a chunk is whole pages
   int64_t adapter_limit_bytes = 0;  // of all together on the device; 0: none
   int64_t max_adapter_bytes = 0;    // of one; 0: any
@@ -120,6 +121,7 @@ class ServingHarness : public SchedulerObserver, public AdapterStoreObserver {
     scheduling.serving.max_batch_tokens = options.max_batch_tokens;
     scheduling.serving.chunk_tokens = options.chunk_tokens;
     scheduling.serving.prompt_kind = options.prompt_kind;
+    scheduling.serving.row_chunk_tokens = options.row_chunk_tokens;
     scheduling.serving.observer = this;
     if (options.now) scheduling.serving.now = std::move(options.now);
     scheduling.training = options.training;
