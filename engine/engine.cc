@@ -273,7 +273,9 @@ absl::Status EngineImpl::BuildServing(const EngineMemory& memory, AdapterReader 
   SchedulerOptions options;
   options.serving.max_running = config_.max_running_requests;
   options.serving.max_batch_tokens = config_.max_batch_tokens;
+  options.serving.prompt_kind = memory.prompt_kind;
   options.serving.chunk_tokens = memory.chunk_tokens;
+  options.serving.row_chunk_tokens = memory.row_chunk_tokens;
   options.serving.observer = &relay_;
   options.training.itl_target = absl::Milliseconds(config_.itl_target_ms);
   options.training.patience_steps = config_.training_patience_steps;

@@ -19,6 +19,8 @@ constexpr int64_t kCudaChunkTokens = 2048;
 // 256 rows decoding them is most of the time.
 constexpr double kCudaChunkTokensPerMs = 20;
 constexpr int64_t kLeastCudaChunkTokens = 256;
+// On an H200 16 rows of an 8B model take 5 ms and 64 take 9, decoding its weights about 11.
+constexpr int64_t kCudaRowChunkTokens = 64;
 
 absl::Status OutOfRange(const char* name, int64_t value, const char* range) {
   return absl::InvalidArgumentError(absl::StrFormat("%s is %d; it must be %s", name, value, range));
@@ -63,6 +65,12 @@ int64_t ChunkTokens(const EngineConfig& config, const DeviceInfo& device) {
   return std::min<int64_t>(chunk, config.max_batch_tokens);
 }
 
+PassKind PromptKind(const EngineConfig& config, const DeviceInfo& device) {
+  const bool rows = device.kind != "cpu" && config.itl_target_ms > 0 &&
+                    config.itl_target_ms * kCudaChunkTokensPerMs < 2 * kLeastCudaChunkTokens;
+  return rows ? PassKind::kRowInvariant : PassKind::kMatrix;
+}
+
 absl::Status ValidateEngineConfig(const EngineConfig& config) {
   if (config.model_dir.empty())
     return absl::InvalidArgumentError("model is empty; give a Hugging Face model directory");
@@ -100,12 +108,16 @@ absl::StatusOr<EngineMemory> PlanMemory(const EngineConfig& config, const ModelC
   memory.kv.head_dim = model.head_dim;
   memory.kv.dtype = backend.activation_dtype();
 
+  memory.prompt_kind = PromptKind(config, backend.info());
   memory.chunk_tokens = ChunkTokens(config, backend.info());
-  // The prefix cache shares whole chunks of whole pages; a chunk below a page has none to share.
+  if (backend.info().kind != "cpu") memory.row_chunk_tokens = kCudaRowChunkTokens;
+  // The prefix cache shares whole chunks of whole pages, and pages where prompts are run row by
+  // row; a chunk below a page has none to share.
   if (memory.chunk_tokens > memory.kv.page_tokens)
     memory.chunk_tokens -= memory.chunk_tokens % memory.kv.page_tokens;
   if (config.prefix_cache && memory.chunk_tokens >= memory.kv.page_tokens)
-    memory.kv.prefix_block_tokens = memory.chunk_tokens;
+    memory.kv.prefix_block_tokens =
+        memory.prompt_kind == PassKind::kMatrix ? memory.chunk_tokens : memory.kv.page_tokens;
   memory.runner.max_sequences = config.max_running_requests;
   memory.runner.max_tokens = std::max<int64_t>(memory.chunk_tokens, config.max_running_requests);
   memory.runner.context_tokens = model.max_position_embeddings;

@@ -26,9 +26,11 @@ struct EngineMemory {
   int64_t training = 0;   // limit
   KvCacheOptions kv;      // its pages hold adapters, too
   RunnerLimits runner;
-  int64_t chunk_tokens = 0;    // of prefill
-  int64_t context_tokens = 0;  // longest sequence: the model's, or what the pages hold beside the
-                               // largest adapter
+  PassKind prompt_kind = PassKind::kMatrix;
+  int64_t chunk_tokens = 0;      // of prefill
+  int64_t row_chunk_tokens = 0;  // ServingOptions'
+  int64_t context_tokens = 0;    // longest sequence: the model's, or what the pages hold beside the
+                                 // largest adapter
 };
 
 // kInvalidArgument names a field of the configuration, its value and range.
@@ -38,6 +40,11 @@ absl::Status ValidateEngineConfig(const EngineConfig& config);
 // itl_target_ms so many that one is computed in about that time, a power of two from 256 on. The
 // plan cuts it to whole pages.
 int64_t ChunkTokens(const EngineConfig& config, const DeviceInfo& device);
+
+// How prompts are run. kRowInvariant on a GPU whose itl_target_ms is shorter than two of the
+// shortest chunks that are worth a matrix pass: such a chunk and a pass of decoding would not be
+// done within it. The configuration alone decides, so an answer does not depend on the load.
+PassKind PromptKind(const EngineConfig& config, const DeviceInfo& device);
 
 // Weights and workspace take what they need. The cache takes kv_cache_tokens, or, when that is 0,
 // what max_running_requests sequences of full length need, but at most half of what is left; of the

@@ -48,14 +48,16 @@ ABSL_FLAG(
     bool, prefix_cache, true,
     "Keep the computed prompts of ended requests in the KV cache's free pages, so that others "
     "that begin with the same tokens skip them. Answers are the same. Whole chunks of a prompt "
-    "are shared: 2048 tokens on a GPU, less with --itl_target_ms; 256 on the CPU; never more "
-    "than max_batch_tokens.");
+    "are shared: 2048 tokens on a GPU, less with --itl_target_ms, 64 with one below 25.6; 256 on "
+    "the CPU; never more than max_batch_tokens.");
 ABSL_FLAG(int32_t, max_queued_jobs, 64, "Jobs that may wait. 1..10000.");
-ABSL_FLAG(double, itl_target_ms, 0,
-          "What running requests should wait between two tokens while a job trains, at most, in "
-          "milliseconds: training takes what decoding leaves of it, and prompts are cut to fit. "
-          "1..60000; 0: no target, and in each step training takes as long as serving did, 10 ms "
-          "at most.");
+ABSL_FLAG(
+    double, itl_target_ms, 0,
+    "What running requests should wait between two tokens while a job trains, at most, in "
+    "milliseconds: training takes what decoding leaves of it, and prompts are cut to fit; on a "
+    "GPU below 25.6 they share the passes of decoding. "
+    "1..60000; 0: no target, and in each step training takes as long as serving did, 10 ms "
+    "at most.");
 ABSL_FLAG(int32_t, training_patience_steps, 100,
           "With --itl_target_ms: serving steps in a row that left no time for a slice of training, "
           "after which one is run all the same. 1..1000000.");

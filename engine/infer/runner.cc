@@ -287,11 +287,13 @@ absl::Status Runner::Sample(const Pass& pass) {
 absl::StatusOr<TensorView> Runner::LastRows(const Pass& pass) {
   const PassTensors& t = pass.tensors;
   if (pass.rows.tokens() == pass.rows.sequences()) return t.x;
-  for (int64_t s = 0; s < pass.rows.sequences(); ++s) {
-    const int64_t row = pass.rows.cu_seqlens[s + 1] - 1;
-    const TensorView to = Rows(t.last, s, s + 1);
+  const auto row_of = [&](int64_t s) { return int64_t{pass.rows.cu_seqlens[s + 1]} - 1; };
+  for (int64_t begin = 0, end; begin < pass.rows.sequences(); begin = end) {
+    for (end = begin + 1; end < pass.rows.sequences() && row_of(end) == row_of(end - 1) + 1;) ++end;
+    const TensorView to = Rows(t.last, begin, end);
+    const int64_t row = row_of(begin);
     RETURN_IF_ERROR(
-        backend_.Copy(to.data, Rows(t.x, row, row + 1).data, to.size_bytes(), *stream_));
+        backend_.Copy(to.data, Rows(t.x, row, row + end - begin).data, to.size_bytes(), *stream_));
   }
   return t.last;
 }

@@ -22,20 +22,33 @@ class PinnedPages {
       : allocator_(allocator), page_bytes_(page_bytes), kept_bytes_(kept_bytes) {}
 
   int64_t page_bytes() const { return page_bytes_; }
-  // Takes what `bytes` need, within the limit, to be kept for the first users.
+  // Takes what `bytes` need, within the limit, as one block that is kept for good: locking takes a
+  // driver milliseconds however few bytes it is, and small models have thousands of pages in it.
+  // REQUIRES: nothing was taken yet.
   absl::Status Warm(int64_t bytes);
+  // Fewer than `bytes` are free, and there may be more within the limit.
+  bool Lacks(int64_t bytes) const;
+  // Takes one page to be kept, if they still are fewer. Want of memory is noted, and nothing lacks
+  // from then on.
+  void Add(int64_t bytes);
   // The limit does not bound this. kResourceExhausted when the host has no more memory to lock.
   absl::StatusOr<DeviceBuffer> Take();
   // REQUIRES: Take() gave `page`; no queued work uses it.
   void Return(DeviceBuffer page);
 
  private:
+  bool IsWarm(const DeviceBuffer& page) const;
+  bool LacksLocked(int64_t bytes) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
   Allocator& allocator_;
   const int64_t page_bytes_;
   const int64_t kept_bytes_;
-  absl::Mutex mu_;
+  DeviceBuffer warm_;  // goes after the pages in it
+  mutable absl::Mutex mu_;
   std::vector<DeviceBuffer> free_ ABSL_GUARDED_BY(mu_);
-  int64_t pages_ ABSL_GUARDED_BY(mu_) = 0;  // in use and free
+  int64_t pages_ ABSL_GUARDED_BY(mu_) = 0;   // in use and free
+  int64_t adding_ ABSL_GUARDED_BY(mu_) = 0;  // of these, on their way to free_
+  bool no_more_ ABSL_GUARDED_BY(mu_) = false;
 };
 
 }  // namespace lorad

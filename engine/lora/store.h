@@ -135,7 +135,7 @@ class AdapterStore {
   // Loader threads.
   void LoadLoop();
   bool LoaderHasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    return stopping_ || !load_queue_.empty();
+    return stopping_ || !load_queue_.empty() || pinned_.Lacks(options_.warm_host_bytes);
   }
   void QueueRead(const Lease& lease) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 

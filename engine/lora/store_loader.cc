@@ -44,9 +44,15 @@ void AdapterStore::LoadLoop() {
       absl::MutexLock lock(&mu_);
       mu_.Await(absl::Condition(this, &AdapterStore::LoaderHasWork));
       if (stopping_) return;
-      entry = std::move(load_queue_.front());
-      load_queue_.erase(load_queue_.begin());
-      dir = entry->dir;
+      if (!load_queue_.empty()) {
+        entry = std::move(load_queue_.front());
+        load_queue_.erase(load_queue_.begin());
+        dir = entry->dir;
+      }
+    }
+    if (entry == nullptr) {  // the next publication shall not wait for the driver to lock pages
+      pinned_.Add(options_.warm_host_bytes);
+      continue;
     }
     const absl::Time began = absl::Now();
     absl::StatusOr<Image> image = ReadImage(dir, entry->id);

@@ -31,7 +31,7 @@ struct AdapterStoreOptions {
   int64_t host_limit_bytes = int64_t{4} << 30;  // of host copies; the least recently used go first
   int64_t max_adapter_bytes = 0;                // of one adapter on the device; 0: any
   int32_t max_rank = 0;                         // what the workspace of serving is sized for
-  int64_t warm_host_bytes = 0;  // of the host's share, locked at start: the first loads find it
+  int64_t warm_host_bytes = 0;  // of the host's share, locked before it is needed, again and again
   int32_t loaders = 2;          // files read at once
   std::function<void()> wake;   // called from any thread when TryPin may get further
   AdapterStoreObserver* observer = nullptr;  // not owned; may be null

@@ -11,10 +11,12 @@
 
 namespace lorad {
 
-// Shares whole chunks of prompts and nothing else, so that a known prompt gives the same answer to
-// the bit as a new one: a chunk that begins at the same token after the same tokens was one matrix
-// pass of the same shape. Neither holds for a prompt's last, shorter chunk, nor for generated
-// tokens, which are run row by row.
+// Shares nothing that would not give a known prompt the same answer to the bit as a new one. Where
+// prompts are run as matrices that is whole chunks: one that begins at the same token after the
+// same tokens was one pass of the same shape. Neither holds for a prompt's last, shorter chunk, nor
+// for generated tokens. Where prompts are run row by row, it is blocks of
+// any length, wherever passes were cut. All prompts of an engine are run in one of these ways, so
+// the cache never holds both.
 //
 // Sequences that score take no part. Each of their tokens must be run for its log-probability; and
 // what is scored is seldom a prompt, so keeping it would push out what is.
@@ -23,12 +25,12 @@ namespace lorad {
 class PrefixReuse {
  public:
   // `cache` is not owned.
-  explicit PrefixReuse(KvCache& cache) : cache_(cache) {}
+  PrefixReuse(KvCache& cache, PassKind prompts) : cache_(cache), prompts_(prompts) {}
 
-  // Skips the chunks that come next and are known; its pages hold them then. The last token of a
+  // Skips the blocks that come next and are known; its pages hold them then. The last token of a
   // prompt that has no answer yet is not skipped: its logits are needed.
   void Skip(Sequence& sequence);
-  // Keeps the chunks of the prompt that have been computed.
+  // Keeps the blocks of the prompt that have been computed.
   void Keep(Sequence& sequence);
   // An adapter is gone and will not be asked for: memory shall not hold what it computed.
   void Forget(const std::string& adapter_id) { cache_.DropPrefixes(adapter_id); }
@@ -45,6 +47,7 @@ class PrefixReuse {
   }
 
   KvCache& cache_;
+  const PassKind prompts_;
   std::atomic<int64_t> query_tokens_{0};
   std::atomic<int64_t> hit_tokens_{0};
 };

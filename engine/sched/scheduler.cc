@@ -189,7 +189,7 @@ bool Scheduler::Serve(absl::Time began) {
     budget_.OnIdle();
     return false;
   }
-  const absl::Status status = serving_.Step(budget_.prefill_budget());
+  const absl::Status status = serving_.Step(budget_);
   if (status.ok())
     NoteServed(began);
   else

@@ -87,10 +87,13 @@ struct Sequence {
   double time_to_first_token_seconds() const;
 
   // The chunk that comes next when decodes() and scored() are false. The prompt is cut at multiples
-  // of `chunk_tokens`, so its numbers are the same whatever else runs. Tokens that were generated
+  // of `chunk_tokens`, so its numbers are the same whatever else runs; a rest of at most
+  // `row_chunk_tokens` of a prompt that is not scored goes row by row. Tokens that were generated
   // before a preemption are run as decoding ran them, row by row: their keys and values come out
   // the same to the bit.
-  Chunk NextChunk(int64_t chunk_tokens) const;
+  Chunk NextChunk(int64_t chunk_tokens, int64_t row_chunk_tokens) const;
+  // The same of at most `rows` tokens where prompts are run row by row, too.
+  Chunk NextRows(int64_t rows) const;
   // The rows of tokens [begin, end).
   SequenceRows RowsOf(int64_t begin, int64_t end) const;
 };

@@ -38,10 +38,10 @@ Serving::Serving(const ServingOptions& options, Runner& runner, AdapterStore& ad
       cache_(runner.cache()),
       adapters_(adapters),
       left_queue_(std::move(left_queue)),
-      prefixes_(cache_) {
+      prefixes_(cache_, options.prompt_kind) {
   LORAD_CHECK(options.max_running >= 1 && options.max_running <= runner.limits().max_sequences);
   LORAD_CHECK(options.chunk_tokens >= 1 && options.chunk_tokens <= runner.limits().max_tokens);
-  LORAD_CHECK(cache_.prefix_block_tokens() == 0 ||
+  LORAD_CHECK(options.prompt_kind == PassKind::kRowInvariant || cache_.prefix_block_tokens() == 0 ||
               cache_.prefix_block_tokens() == options.chunk_tokens);
 }
 
@@ -261,11 +261,14 @@ void Serving::GiveBack(Sequence& sequence) {
 
 // ---- Passes -----------------------------------------------------------------------------------
 
-absl::Status Serving::Step(absl::Duration prefill_budget) {
+absl::Status Serving::Step(const SliceBudget& budget) {
   step_ = {.began = options_.now(), .decoded = {}, .ended = {}};
-  RETURN_IF_ERROR(Decode(&step_.decode_rows));
+  step_.running = running();
+  step_.slots = options_.max_running;
+  step_.queue = waiting() > 0;
+  RETURN_IF_ERROR(RunRows(budget));
   step_.decoded = options_.now();
-  RETURN_IF_ERROR(Prefill(step_.decode_rows, prefill_budget));
+  RETURN_IF_ERROR(Prefill(step_.decode_rows, budget.prefill_budget()));
   step_.ended = options_.now();
   step_.backlog = HasBacklog();
   return absl::OkStatus();
@@ -277,31 +280,79 @@ bool Serving::HasBacklog() const {
          });
 }
 
-absl::Status Serving::Decode(int32_t* rows) {
+// One pass: all decoding rows, and beside them prompts where these go row by row.
+absl::Status Serving::RunRows(const SliceBudget& budget) {
   ReserveForDecoding();
-  std::vector<Sequence*> sequences;
-  std::vector<SequenceRows> batch;
-  std::vector<DrawRequest> requests;
+  std::vector<Part> parts;
   for (const auto& [turn, sequence] : running_) {
     if (!sequence->decodes()) continue;
-    sequences.push_back(sequence.get());
-    batch.push_back(sequence->RowsOf(sequence->computed, sequence->computed + 1));
-    requests.push_back(sequence->generation->NextDraw());
+    const int64_t at = sequence->computed;
+    parts.push_back({sequence.get(), {at, at + 1, PassKind::kRowInvariant, /*draws=*/true}});
   }
-  *rows = static_cast<int32_t>(batch.size());
-  if (batch.empty()) return absl::OkStatus();
+  step_.decode_rows = static_cast<int32_t>(parts.size());
+  if (options_.prompt_kind == PassKind::kRowInvariant) AddPrompts(budget, parts);
+  if (parts.empty()) return absl::OkStatus();
   const absl::Time began = absl::Now();
-  std::vector<DrawResult> drawn(batch.size());
-  const absl::Status status =
-      runner_.Draw(batch, PassKind::kRowInvariant, requests, absl::MakeSpan(drawn));
-  if (!status.ok()) return FailPass(sequences, status);
-  if (options_.observer != nullptr)
-    options_.observer->OnServingStep(/*prefill=*/false, *rows, SecondsSince(began));
-  for (size_t i = 0; i < sequences.size(); ++i) {
-    ++sequences[i]->computed;
-    Deliver(*sequences[i], drawn[i]);
+  std::vector<DrawResult> drawn(parts.size());
+  const absl::Status status = RunParts(parts, absl::MakeSpan(drawn));
+  if (!status.ok()) {
+    std::vector<Sequence*> sequences;
+    for (const Part& part : parts) sequences.push_back(part.sequence);
+    return FailPass(sequences, status);
   }
+  ReportRows(absl::Now() - began);
+  for (const Part& part : parts) {
+    part.sequence->computed = part.chunk.end;
+    const bool prompt = part.chunk.begin < part.sequence->generation->prompt_tokens();
+    if (prompt) prefixes_.Keep(*part.sequence);
+  }
+  for (size_t i = 0; i < parts.size(); ++i)
+    if (parts[i].chunk.draws) Deliver(*parts[i].sequence, drawn[i]);
   return absl::OkStatus();
+}
+
+// Chunks of prompts, in order of turn, as many rows as the budget has for them.
+void Serving::AddPrompts(const SliceBudget& budget, std::vector<Part>& parts) {
+  const auto prompts = [](const auto& item) {
+    return !item.second->scores() && !item.second->decodes();
+  };
+  if (std::none_of(running_.begin(), running_.end(), prompts)) return;
+  const int64_t most = std::min(options_.max_batch_tokens, runner_.limits().max_tokens);
+  int64_t rows = budget.PromptRows(step_.decode_rows,
+                                   std::max<int64_t>(most - step_.decode_rows, 1), step_.began);
+  for (const auto& [turn, sequence] : running_) {
+    if (rows == 0) return;
+    if (sequence->scores() || sequence->decodes()) continue;
+    prefixes_.Skip(*sequence);
+    if (sequence->decodes()) continue;  // all of its prompt and answer was known: its row is next
+    const Chunk chunk = sequence->NextRows(rows);
+    rows -= chunk.end - chunk.begin;
+    step_.prompt_rows += static_cast<int32_t>(chunk.end - chunk.begin);
+    parts.push_back({sequence.get(), chunk});
+  }
+}
+
+// `drawn` of those that do not draw is of no use.
+absl::Status Serving::RunParts(const std::vector<Part>& parts, absl::Span<DrawResult> drawn) {
+  std::vector<SequenceRows> batch;
+  std::vector<DrawRequest> requests;
+  bool draws = false;
+  for (const auto& [sequence, chunk] : parts) {
+    batch.push_back(sequence->RowsOf(chunk.begin, chunk.end));
+    requests.push_back(chunk.draws ? sequence->generation->NextDraw() : DrawRequest{});
+    draws = draws || chunk.draws;
+  }
+  return draws ? runner_.Draw(batch, PassKind::kRowInvariant, requests, drawn)
+               : runner_.Forward(batch, PassKind::kRowInvariant);
+}
+
+// The time of a pass that is both decoding's and prefill's is shared out by rows.
+void Serving::ReportRows(absl::Duration took) const {
+  if (options_.observer == nullptr) return;
+  const double each = absl::ToDoubleSeconds(took) / (step_.decode_rows + step_.prompt_rows);
+  for (const auto& [prefill, rows] :
+       {std::pair(false, step_.decode_rows), std::pair(true, step_.prompt_rows)})
+    if (rows > 0) options_.observer->OnServingStep(prefill, rows, rows * each);
 }
 
 absl::Status Serving::Prefill(int32_t decode_rows, absl::Duration budget) {
@@ -313,13 +364,14 @@ absl::Status Serving::Prefill(int32_t decode_rows, absl::Duration budget) {
       const auto found = running_.find(turn);
       if (found == running_.end()) break;
       Sequence& sequence = *found->second;
+      if (!sequence.scores() && options_.prompt_kind == PassKind::kRowInvariant) break;
       prefixes_.Skip(sequence);  // others may have run its next chunks meanwhile
       if (sequence.decodes()) break;
       if (sequence.scored()) {
         FinishScore(sequence);
         break;
       }
-      const Chunk chunk = sequence.NextChunk(options_.chunk_tokens);
+      const Chunk chunk = sequence.NextChunk(options_.chunk_tokens, options_.row_chunk_tokens);
       const bool late = decode_rows > 0 && options_.now() - began > budget;
       if (used > 0 && (late || used + chunk.end - chunk.begin > max_tokens))
         return absl::OkStatus();

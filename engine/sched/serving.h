@@ -23,9 +23,16 @@ namespace lorad {
 struct ServingOptions {
   int32_t max_running = 64;  // sequences that decode together; at most Runner's max_sequences
   int64_t max_batch_tokens = 2048;  // rows of one step, decoding and prefill
-  // Prompts are cut at its multiples; at most Runner's max_tokens. The blocks in which the KV cache
-  // keeps prompts, if it does, are as long.
+  // Prompts are cut at its multiples; at most Runner's max_tokens. With kMatrix the blocks in which
+  // the KV cache keeps prompts, if it does, are as long.
   int64_t chunk_tokens = 256;
+  // kMatrix: a chunk of a prompt is a pass of its own. kRowInvariant: prompts share the passes of
+  // decoding, by as many rows as there is time for, and `chunk_tokens` bounds such a pass; a row's
+  // numbers are the same however a prompt is cut.
+  PassKind prompt_kind = PassKind::kMatrix;
+  // With kMatrix: a prompt's last chunk, which nobody shares, goes row by row if it has no more
+  // tokens: a pass over a few rows is quicker than decoding the weights.
+  int64_t row_chunk_tokens = 0;
   std::function<absl::Time()> now = [] { return absl::Now(); };  // that steps are timed by
   SchedulerObserver* observer = nullptr;                         // not owned; may be null
 };
@@ -50,11 +57,12 @@ class Serving {
   // Moves sequences from the queue to the running ones as far as slots, pages and adapters allow,
   // and begins to load the adapters of those that stay.
   void Admit();
-  // Decodes one token of every sequence that is ready, then runs prefill chunks: one at least;
-  // while rows decode, no further one is begun after `prefill_budget`, which bounds the time
-  // between two tokens. Errors that concern one sequence end that one; an error returned here is
-  // the device's, and final.
-  absl::Status Step(absl::Duration prefill_budget);
+  // Decodes one token of every sequence that is ready, with as many rows of prompts beside them as
+  // `budget` says where these share the pass, then runs prefill chunks: one at least; while rows
+  // decode, no further one is begun after its prefill_budget(), which bounds the time between two
+  // tokens. Errors that concern one sequence end that one; an error returned here is the device's,
+  // and final.
+  absl::Status Step(const SliceBudget& budget);
   // How the last Step() went.
   const ServedStep& last_step() const { return step_; }
   void FailAll(const absl::Status& status);
@@ -83,7 +91,15 @@ class Serving {
   void ReserveForDecoding();
   void Preempt(const Turn& turn);
   void GiveBack(Sequence& sequence);
-  absl::Status Decode(int32_t* rows);
+  // A sequence's part in a pass of rows.
+  struct Part {
+    Sequence* sequence;
+    Chunk chunk;
+  };
+  absl::Status RunRows(const SliceBudget& budget);
+  void AddPrompts(const SliceBudget& budget, std::vector<Part>& parts);
+  absl::Status RunParts(const std::vector<Part>& parts, absl::Span<DrawResult> drawn);
+  void ReportRows(absl::Duration took) const;
   absl::Status Prefill(int32_t decode_rows, absl::Duration budget);
   bool HasBacklog() const;
   absl::Status RunChunk(Sequence& sequence, const Chunk& chunk);

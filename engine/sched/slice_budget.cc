@@ -7,6 +7,14 @@
 namespace lorad {
 namespace {
 
+// A prompt goes on by so many rows where none more are expected to be done in time.
+constexpr int64_t kLeastPromptRows = 16;
+
+// So many running requests, or half of the slots if that is more, are not many yet.
+constexpr int32_t kFewRequests = 8;
+// Of the slack, when all slots are taken.
+constexpr double kLeastShareOfSlack = 0.25;
+
 // When a step's last tokens were delivered.
 absl::Time TokensAt(const ServedStep& step) {
   return step.decode_rows > 0 ? step.decoded : step.ended;
@@ -23,29 +31,62 @@ absl::Duration SliceBudget::NextDecode() const {
   return std::max({decode_.high(), last_decodes_[0], last_decodes_[1]});
 }
 
-absl::Duration SliceBudget::Slack() const {
-  // For what no measurement sees: waking up, admitting, a slice that is a little late.
-  const absl::Duration margin = options_.itl_target / 50 + absl::Microseconds(100);
-  return options_.itl_target - NextDecode() - margin;
+absl::Duration SliceBudget::Margin() const {
+  return options_.itl_target / 50 + absl::Microseconds(100);
 }
+
+absl::Duration SliceBudget::Slack() const { return options_.itl_target - NextDecode() - Margin(); }
 
 absl::Duration SliceBudget::prefill_budget() const {
   if (!has_target()) return options_.prefill_without_target;
   return std::max(Slack() - chunk_.high(), absl::ZeroDuration());
 }
 
+int64_t SliceBudget::PromptRows(int32_t decode_rows, int64_t most, absl::Time now) const {
+  if (decode_rows == 0) {
+    const int unknown = passes_.LargestUnknown(kLeastPromptRows, most);
+    return unknown < 0 ? most : PassTimes::RowsOf(unknown);
+  }
+  if (!has_target()) return most;
+  const absl::Time due = (served_ ? TokensAt(step_) : now) + options_.itl_target - Margin();
+  int size = PassTimes::kNumSizes - 1;
+  while (size >= 0 && now + passes_.Expected(size) > due) --size;
+  if (held_ >= options_.patience_steps && size + 1 < PassTimes::kNumSizes) ++size;
+  const int64_t fit = size < 0 ? 0 : PassTimes::RowsOf(size) - decode_rows;
+  const int64_t least = served_ && step_.backlog ? kLeastPromptRows : 0;
+  return std::min(std::max(fit, least), most);
+}
+
+void SliceBudget::LearnPass(const ServedStep& step) {
+  const int64_t rows = int64_t{step.decode_rows} + step.prompt_rows;
+  if (rows == 0) return;
+  const absl::Duration took = step.decoded - step.began;
+  passes_.Observe(rows, took);
+  if (step.prompt_rows == 0) {
+    last_decodes_[1] = last_decodes_[0];
+    last_decodes_[0] = took;
+    decode_.Observe(took);
+  } else if (step.decode_rows > 0) {
+    held_ = held_ < options_.patience_steps ? held_ + 1 : 0;
+  }
+}
+
 bool SliceBudget::OnServed(const ServedStep& step) {
   const bool late = has_target() && served_ && step.decode_rows > 0 &&
                     step.decoded - TokensAt(step_) > options_.itl_target;
-  if (step.decode_rows > 0) {
-    last_decodes_[1] = last_decodes_[0];
-    last_decodes_[0] = step.decoded - step.began;
-    decode_.Observe(last_decodes_[0]);
-  }
+  LearnPass(step);
   if (step.chunks > 0) chunk_.Observe((step.ended - step.decoded) / step.chunks);
+  if (step.queue && step.running >= step.slots) crowded_ = step.slots > 0;
+  if (step.running <= std::max(1, step.slots / 4)) crowded_ = false;
   step_ = step;
   served_ = true;
   return late;
+}
+
+double SliceBudget::ShareOfSlack() const {
+  const int32_t few = std::max(kFewRequests, step_.slots / 2);
+  if (step_.running <= few || step_.slots <= few) return 1;
+  return 1 - (1 - kLeastShareOfSlack) * (step_.running - few) / (step_.slots - few);
 }
 
 TrainingAllowance SliceBudget::allowance() const {
@@ -55,8 +96,8 @@ TrainingAllowance SliceBudget::allowance() const {
     return {step_.ended + most, /*at_least_one=*/true};
   }
   const bool starved = starved_ >= options_.patience_steps;
-  if (step_.backlog) return {absl::InfinitePast(), starved};
-  return {TokensAt(step_) + Slack(), starved};
+  if (step_.backlog || crowded_) return {absl::InfinitePast(), starved};
+  return {TokensAt(step_) + Slack() * ShareOfSlack(), starved};
 }
 
 }  // namespace lorad

@@ -90,7 +90,8 @@ absl::StatusOr<bool> JobKeeper::SnapshotDone() {
     return true;
   }
   SharedAdapter& adapter = purpose_ == Purpose::kBest ? best_ : last_;
-  adapter = Read([this](const auto&) {
+  adapter = Read([this, published = published_](const auto&) {
+              if (published != nullptr) published->WaitForNotification();
               return std::make_shared<const HostAdapter>(snapshot_->ToHost(setup_.initial));
             }).share();
   return true;
@@ -102,7 +103,9 @@ void JobKeeper::PublishSnapshot() {
   report.step = progress_.step;
   report.final = purpose_ == Purpose::kResult;
   if (report.final) final_begun_ = true;
-  publication_ = Read([this, report, began = began_](const auto&) {
+  published_ = std::make_shared<absl::Notification>();
+  publication_ = Read([this, report, began = began_, published = published_](const auto&) {
+    const absl::Cleanup notify = [&] { published->Notify(); };
     return Publish(snapshot_->Views(setup_.initial), report, began);
   });
 }

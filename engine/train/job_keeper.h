@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "engine/device/backend.h"
@@ -97,6 +98,10 @@ class JobKeeper {
   Purpose purpose_ = Purpose::kBest;
   TrainingProgress progress_;  // of the snapshot
   absl::Time began_;
+
+  // Of the last snapshot that was published; what is copied of one for its files waits for it, for
+  // who waits for the adapter waits for the host's cores and memory.
+  std::shared_ptr<absl::Notification> published_;
 
   // After what their threads use: a future waits for its thread when it goes.
   SharedAdapter best_, last_;

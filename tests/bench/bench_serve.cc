@@ -1,12 +1,14 @@
 // Serving over random weights of a real model's shape, or over a real model: decoding in a closed
-// batch, and requests that arrive, from many adapters, beside a training job or without one. The
-// engine is lorad's own, without the daemon; bench_grpc puts the same load on a daemon.
+// batch; requests that arrive, from many adapters, beside a training job or without one; and how
+// soon a job's adapter serves. The engine is lorad's own, without the daemon; bench_grpc puts the
+// same load on a daemon.
 //   bench_serve --mode=decode --shape=llama-3-8b --batch=1,2,4,8,16,32,64 --context=1024
 //               --case="" --case="adapters=1" --case="adapters=64" --case="through=scheduler"
 //   bench_serve --mode=load --rate=5 --prompt_tokens=256 --output_tokens=256 --adapters=8
 //   --itl_target_ms=30
 //               --train=4x2048 --case="duration=60" --case="rate=1:20s,20:20s,1:20s"
 //   bench_serve --mode=load --rate=4 --adapters=2000 --rank=8 --choice=zipf:1
+//   bench_serve --mode=publish --train=1x2048 --prompt_tokens=16
 // Flags are the members of ServeOptions, ServeCase and LoadOptions (bench_serve_options.h,
 // load_options.h). One JSON line per measurement goes to stdout, and to the end of --output=FILE; a
 // case of mode decode gives one for each batch. Cases of one shape, quant and seed that follow one
@@ -15,7 +17,7 @@
 //   bound_tokens_per_s   batch over the time that reading step_bytes takes at bandwidth_gbps
 //   share_of_bound       of it
 // load_report.h, bench_serve_load.h and bench_serve_training.h say what the fields of mode load
-// are.
+// are, bench_serve_publish.h those of mode publish.
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -31,6 +33,7 @@
 #include "tests/bench/bench_serve_decode.h"
 #include "tests/bench/bench_serve_load.h"
 #include "tests/bench/bench_serve_options.h"
+#include "tests/bench/bench_serve_publish.h"
 #include "tests/bench/json_lines.h"
 #include "tests/bench/load_report.h"
 #include "tests/bench/shapes.h"
@@ -53,13 +56,17 @@ Json CaseJson(const ServeCase& of, const DeviceInfo& device) {
     json["through"] = "engine";
     json["max_running"] = of.max_running;
     json["preload"] = of.preload;
-    json["train"] = of.train;
-    if (!of.train.empty()) {
-      json["train_rank"] = of.train_rank;
-      json["train_policy"] = of.train_policy;
-      json["train_optim"] = of.train_optim;
-    }
     json["load"] = PlanJson(of);
+    if (of.churn > 0) json["churn_adapters"] = of.churn;
+    if (of.churn > 0) json["churn_rate"] = of.churn_rate;
+  }
+  if (of.mode != "decode") {
+    json["train"] = of.train;
+    if (of.train.empty()) return json;
+    json["train_rank"] = of.train_rank;
+    json["train_policy"] = of.train_policy;
+    json["train_optim"] = of.train_optim;
+    if (of.mode == "publish") json["prompt_tokens"] = of.prompt_tokens;
     return json;
   }
   json["through"] = of.through;
@@ -119,7 +126,8 @@ class Bench {
     RETURN_IF_ERROR(model_.Take(one.shape, one.quant, one.seed, *backend_));
     json["parameters"] = model_.get()->num_parameters();
     if (one.mode == "decode") return MeasureDecode(one, json);
-    RETURN_IF_ERROR(MeasureLoad(one, model_.get(), backend_, json));
+    RETURN_IF_ERROR(one.mode == "load" ? MeasureLoad(one, model_.get(), backend_, json)
+                                       : MeasurePublication(one, model_.get(), backend_, json));
     return Print(json);
   }
 

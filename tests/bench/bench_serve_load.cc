@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "engine/core/status_macros.h"
+#include "tests/bench/adapter_churn.h"
 #include "tests/bench/bench_serve_training.h"
 #include "tests/bench/load_driver.h"
 #include "tests/bench/load_report.h"
@@ -49,8 +50,18 @@ absl::Status MeasureLoad(const ServeCase& options, std::shared_ptr<const Model> 
     ASSIGN_OR_RETURN(training, TrainingBeside::Start(options, serve->engine()));
     ASSIGN_OR_RETURN(solo, training->MeasureAlone(options.train_solo_seconds));
   }
+  std::unique_ptr<AdapterChurn> churn;
+  if (options.churn > 0) {
+    const std::vector<std::string>& ids = serve->adapter_ids();
+    ASSIGN_OR_RETURN(
+        churn, AdapterChurn::Start(serve->engine(), {ids.begin() + options.adapters, ids.end()},
+                                   options.churn_rate));
+  }
   const LoadResult result = RunLoad(plan, *serve);
   json.update(LoadJson(plan, result.records));
+  if (churn != nullptr) {
+    ASSIGN_OR_RETURN(json["churn"], churn->Stop());
+  }
   if (training != nullptr) {
     ASSIGN_OR_RETURN(const TrainingProgress progress, training->Progress());
     json["training"] = TrainingJson(solo, progress, plan, result.began);
@@ -59,7 +70,7 @@ absl::Status MeasureLoad(const ServeCase& options, std::shared_ptr<const Model> 
   const EngineStats stats = serve->engine().Stats();
   json["preemptions"] = stats.preemptions;
   json["kv_cache_tokens"] = stats.kv_pages * stats.kv_page_tokens;
-  if (options.adapters > 0) {
+  if (options.adapters + options.churn > 0) {
     json["adapter_traffic"] = TrafficJson(serve->traffic().counts());
     json["adapter_memory"] = ResidencyJson(stats, serve->adapter_bytes_each());
   }

@@ -17,6 +17,7 @@ namespace lorad::bench {
 //   adapter_traffic   loads by source with their times, failed ones, evictions,
 //                     loads begun before a request could run with them
 //   adapter_memory    bytes of one, used at the end and at most, how many are where
+//   churn             AdapterChurn's, with ServeCase::churn
 //   training          TrainingJson's, with ServeCase::train
 // Errors of the engine or the job.
 absl::Status MeasureLoad(const ServeCase& options, std::shared_ptr<const Model> model,

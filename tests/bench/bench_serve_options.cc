@@ -6,6 +6,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "engine/core/status_macros.h"
 #include "tests/bench/case_flags.h"
@@ -42,6 +43,9 @@ FlagSet<ServeCase> CaseFlags() {
       .Add("warmup_steps", &ServeCase::warmup_steps)
       .Add("through", &ServeCase::through)
       .Add("preload", &ServeCase::preload)
+      .Add("churn", &ServeCase::churn)
+      .Add("churn_rate", &ServeCase::churn_rate)
+      .Add("rounds", &ServeCase::rounds)
       .Add("train", &ServeCase::train)
       .Add("train_rank", &ServeCase::train_rank)
       .Add("train_policy", &ServeCase::train_policy)
@@ -60,22 +64,28 @@ absl::Status CheckRange(const char* name, int64_t value, int64_t min, int64_t ma
   return Refused(name, absl::StrCat(value), absl::StrCat("in [", min, ", ", max, "]"));
 }
 
-absl::Status CheckOneOf(const char* name, const std::string& value, const std::string& one,
-                        const std::string& other) {
-  if (value == one || value == other) return absl::OkStatus();
-  return Refused(name, value, absl::StrCat(one, " or ", other));
+absl::Status CheckOneOf(const char* name, const std::string& value,
+                        const std::vector<std::string>& known) {
+  if (std::find(known.begin(), known.end(), value) != known.end()) return absl::OkStatus();
+  return Refused(name, value, absl::StrJoin(known, " or "));
 }
 
 absl::Status Check(const ServeCase& of) {
   constexpr int64_t kMany = 1'000'000, kMax = std::numeric_limits<int64_t>::max();
-  RETURN_IF_ERROR(CheckOneOf("mode", of.mode, "decode", "load"));
-  RETURN_IF_ERROR(CheckOneOf("through", of.through, "runner", "scheduler"));
+  RETURN_IF_ERROR(CheckOneOf("mode", of.mode, {"decode", "load", "publish"}));
+  RETURN_IF_ERROR(CheckOneOf("through", of.through, {"runner", "scheduler"}));
   for (const int64_t batch : of.batch) RETURN_IF_ERROR(CheckRange("batch", batch, 1, 4096));
   RETURN_IF_ERROR(CheckRange("context", of.context, 1, kMany));
   RETURN_IF_ERROR(CheckRange("steps", of.steps, 1, kMany));
   RETURN_IF_ERROR(CheckRange("warmup_steps", of.warmup_steps, 0, kMany));
   RETURN_IF_ERROR(CheckRange("adapters", of.adapters, 0, kMany));
   RETURN_IF_ERROR(CheckRange("preload", of.preload, 0, of.adapters));
+  RETURN_IF_ERROR(CheckRange("churn", of.churn, 0, kMany));
+  RETURN_IF_ERROR(CheckRange("rounds", of.rounds, 1, kMany));
+  if (!(of.churn_rate >= 0))
+    return Refused("churn_rate", absl::StrCat(of.churn_rate), ">= 0 (0: without a pause)");
+  if (of.mode == "publish" && of.train.empty())
+    return Refused("train", of.train, "MICRO_BATCHxSEQ of the jobs, with --mode=publish");
   RETURN_IF_ERROR(CheckRange("rank", of.rank, 1, 4096));
   RETURN_IF_ERROR(CheckRange("train_rank", of.train_rank, 1, 4096));
   RETURN_IF_ERROR(CheckRange("adapter_memory", of.adapter_memory, 0, kMax));

@@ -13,7 +13,7 @@ namespace lorad::bench {
 
 // One measurement. Each member is the flag of its name, those of LoadOptions among them.
 struct ServeCase : LoadOptions {
-  std::string mode = "decode";       // decode | load
+  std::string mode = "decode";       // decode | load | publish
   std::string shape = "llama-3-8b";  // see ShapeModel
   std::string quant = "nf4";         // bf16, or what ParseQuantSpec takes
   uint64_t seed = 0;                 // of weights, adapters, prompts and arrivals
@@ -36,11 +36,16 @@ struct ServeCase : LoadOptions {
 
   // load; and what LoadOptions says
   int64_t preload = 0;      // adapters that are on the device before the first request
-  std::string train;        // MICRO_BATCHxSEQ of a job beside the requests; empty: none
+  int64_t churn = 0;        // adapters that no request names, loaded one after another beside them
+  double churn_rate = 0;    // of these loads a second; 0: the next when one is done
+  std::string train;        // MICRO_BATCHxSEQ of a job beside the requests; empty: none. Of publish
   int32_t train_rank = 16;  // of its adapter, on all linears
   std::string train_policy = "every_layer";  // TrainingSpec::activation_checkpointing
   std::string train_optim = "adamw_torch";   // TrainingSpec::optim
   double train_solo_seconds = 10;            // of training alone, measured before the requests
+
+  // publish; and prompt_tokens
+  int64_t rounds = 5;  // jobs
 };
 
 struct MicroBatch {

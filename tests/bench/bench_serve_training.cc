@@ -17,7 +17,10 @@ namespace {
 constexpr int64_t kEndless = 1'000'000;  // steps
 constexpr int64_t kMicroBatchesOfData = 16;
 
-absl::StatusOr<TrainingSpec> MakeSpec(const ServeCase& options, const ScratchDir& dir) {
+}  // namespace
+
+absl::StatusOr<TrainingSpec> MakeTrainingSpec(const ServeCase& options, const ScratchDir& dir,
+                                              const Engine& engine) {
   ASSIGN_OR_RETURN(const MicroBatch batch, ParseMicroBatch(options.train));
   TrainingSpec spec;
   spec.micro_batch_size = batch.rows;
@@ -34,10 +37,11 @@ absl::StatusOr<TrainingSpec> MakeSpec(const ServeCase& options, const ScratchDir
   spec.optim = options.train_optim;
   spec.activation_checkpointing = options.train_policy;
   spec.seed = options.seed;
+  RETURN_IF_ERROR(WriteFileAtomically(
+      spec.train_path, RandomRows(kMicroBatchesOfData * spec.micro_batch_size, spec.max_seq_length,
+                                  engine.model().vocab_size, options.seed)));
   return spec;
 }
-
-}  // namespace
 
 class TrainingBeside::Sink final : public TrainingSink {
  public:
@@ -91,10 +95,7 @@ absl::StatusOr<std::unique_ptr<TrainingBeside>> TrainingBeside::Start(const Serv
                                                                       Engine& engine) {
   std::unique_ptr<TrainingBeside> job(new TrainingBeside(engine));
   if (!job->dir_.ok()) return absl::UnavailableError("cannot make a folder for temporary files");
-  ASSIGN_OR_RETURN(const TrainingSpec spec, MakeSpec(options, job->dir_));
-  RETURN_IF_ERROR(WriteFileAtomically(
-      spec.train_path, RandomRows(kMicroBatchesOfData * spec.micro_batch_size, spec.max_seq_length,
-                                  engine.model().vocab_size, options.seed)));
+  ASSIGN_OR_RETURN(const TrainingSpec spec, MakeTrainingSpec(options, job->dir_, engine));
   ASSIGN_OR_RETURN(const TrainingPlan plan, engine.PlanTraining(spec));
   job->peak_bytes_ = plan.peak_bytes;
   job->sink_ = std::make_shared<Sink>();

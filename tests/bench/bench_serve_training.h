@@ -14,6 +14,10 @@
 
 namespace lorad::bench {
 
+// A job that goes on for long, as ServeCase::train and its like say; its data are written to `dir`.
+absl::StatusOr<TrainingSpec> MakeTrainingSpec(const ServeCase& options, const ScratchDir& dir,
+                                              const Engine& engine);
+
 // Runs from Start until it is stopped. Thread-compatible.
 class TrainingBeside {
  public:

@@ -94,7 +94,7 @@ absl::StatusOr<std::unique_ptr<ServeEngine>> ServeEngine::Create(const ServeCase
                                          .read_adapter = serve->random_adapters_.Reader()}));
   if (options.adapter_memory > 0)
     serve->backend_->allocator().SetLimit(MemoryTag::kAdapters, options.adapter_memory);
-  RETURN_IF_ERROR(serve->RegisterAdapters(options.adapters));
+  RETURN_IF_ERROR(serve->RegisterAdapters(options.adapters + options.churn));
   for (int64_t i = 0; i < options.preload; ++i)
     RETURN_IF_ERROR(serve->engine_->LoadAdapter(serve->adapter_ids_[i]));
   return serve;

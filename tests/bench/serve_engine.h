@@ -46,7 +46,7 @@ class AdapterTraffic final : public EngineObserver {
 class ServeEngine final : public LoadClient {
  public:
   // `config` as for the engine; what the parts say need not be set. All adapters of the case are
-  // registered, and ServeCase::preload of them loaded.
+  // registered, those of ServeCase::churn behind them, and ServeCase::preload of them loaded.
   static absl::StatusOr<std::unique_ptr<ServeEngine>> Create(const ServeCase& options,
                                                              EngineConfig config,
                                                              std::shared_ptr<const Model> model,
@@ -59,6 +59,7 @@ class ServeEngine final : public LoadClient {
   Engine& engine() { return *engine_; }
   const AdapterTraffic& traffic() const { return traffic_; }
   int64_t adapter_bytes_each() const { return adapter_bytes_each_; }  // on the device, whole pages
+  const std::vector<std::string>& adapter_ids() const { return adapter_ids_; }
   int64_t adapter_parameters() const { return adapter_parameters_; }
 
  private:

@@ -124,6 +124,34 @@ class ServeTest(BenchTest):
         traffic = line["adapter_traffic"]
         self.assertEqual(traffic["loads_from_disk"] + traffic["loads_from_host"], 5)
 
+    def test_adapters_that_come_and_go_beside_a_load(self):
+        each = 2 * 64 * 4 * 2 * 64 * 4
+        line, = self.lines("bench_serve", "--mode=load", "--shape=tiny", "--device=cpu", "--num_threads=1",
+                           "--rate=20", "--duration=1", "--prompt_tokens=10", "--output_tokens=8", "--adapters=2",
+                           "--churn=4", "--churn_rate=30", "--rank=4", f"--adapter_memory={4 * each}",
+                           "--kv_cache_tokens=4096", "--itl_target_ms=1000")
+        self.assert_load(line, 8)
+        churn, traffic = line["churn"], line["adapter_traffic"]
+        self.assert_times(churn["ms"])
+        self.assertEqual(churn["ms"]["count"], churn["loads"])
+        self.assertTrue(10 <= churn["loads_per_s"] <= 31, churn)
+        # Room for two of the four: each load is one, and pushes one out.
+        loads = traffic["loads_from_disk"] + traffic["loads_from_host"]
+        self.assertGreaterEqual(loads, 4 + churn["loads"])
+        self.assertEqual(loads - traffic["evictions"], line["adapter_memory"]["on_device"])
+
+    def test_publication(self):
+        line, = self.lines("bench_serve", "--mode=publish", "--shape=tiny", "--device=cpu", "--num_threads=1",
+                           "--train=1x32", "--train_rank=4", "--prompt_tokens=10", "--rounds=3",
+                           "--kv_cache_tokens=4096")
+        parts = [line[name] for name in ("step_to_publication_ms", "publication_to_token_ms", "step_to_token_ms")]
+        for times in parts:
+            self.assert_times(times)
+            self.assertEqual(times["count"], 3)
+            self.assertGreater(times["p50"], 0)
+        self.assertAlmostEqual(parts[0]["mean"] + parts[1]["mean"], parts[2]["mean"], places=6)
+        self.assertLessEqual(line["publication_ms"]["max"], parts[0]["max"])
+
     def test_load_beside_training(self):
         line, = self.lines("bench_serve", "--mode=load", "--shape=tiny", "--device=cpu", "--num_threads=1",
                            "--rate=4:0.5s,20:0.5s,4:1.5s", "--prompt_tokens=10", "--output_tokens=4",
@@ -159,7 +187,8 @@ class ServeTest(BenchTest):
         self.assertNotIn("error", lines[2])
 
     def test_arguments_that_are_not_understood(self):
-        for flag, words in (("--mode=fast", "decode or load"), ("--batch=0", "[1, 4096]"), ("--rate=x", "--rate=x"),
+        for flag, words in (("--mode=fast", "decode or load or publish"), ("--mode=publish", "--train="),
+                            ("--churn_rate=-1", "without a pause"), ("--batch=0", "[1, 4096]"), ("--rate=x", "--rate=x"),
                             ("--train=4", "MICRO_BATCHxSEQ"), ("--preload=1", "[0, 0]"),
                              ("--speed=1", "known are"), ("--device=tpu", "tpu")):
             code, lines, error = run("bench_serve", "--shape=tiny", flag)

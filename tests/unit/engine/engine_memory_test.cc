@@ -25,5 +25,19 @@ TEST(ChunkTokensTest, ATargetShortensTheChunksOfAGpu) {
   EXPECT_EQ(ChunkTokens(config, cpu), 100);
 }
 
+// 256 tokens as a matrix take about 13 ms on an H100, which a target must hold twice.
+TEST(PromptKindTest, AShortTargetOfAGpuHasPromptsRunRowByRow) {
+  const DeviceInfo cpu = {.name = "cpu", .kind = "cpu"}, gpu = {.name = "a GPU", .kind = "cuda"};
+  EngineConfig config;
+  EXPECT_EQ(PromptKind(config, gpu), PassKind::kMatrix);
+  for (const double target_ms : {1.0, 10.0, 25.5}) {
+    config.itl_target_ms = target_ms;
+    EXPECT_EQ(PromptKind(config, gpu), PassKind::kRowInvariant) << target_ms;
+    EXPECT_EQ(PromptKind(config, cpu), PassKind::kMatrix) << target_ms;
+  }
+  config.itl_target_ms = 25.6;
+  EXPECT_EQ(PromptKind(config, gpu), PassKind::kMatrix);
+}
+
 }  // namespace
 }  // namespace lorad

@@ -80,6 +80,27 @@ TEST_F(AdapterTiersTest, DecodingDoesNotWaitForACopy) {
   EXPECT_EQ(device_->waits(), 0);
 }
 
+// So that the next one to come finds them: the driver takes its time.
+TEST_F(AdapterTiersTest, PagesAreLockedBeforeTheyAreNeeded) {
+  const int64_t staging = [] {  // of the runner, which is pinned too
+    const ServingHarness harness;
+    return harness.UsedBytes(MemoryTag::kPinned);
+  }();
+  HarnessOptions options;
+  options.warm_host_bytes = int64_t{1} << 20;
+  Start(std::move(options));
+  const int64_t page = harness_->cache->page_bytes();
+  const int64_t taken = (PagesOf(init_) + PagesOf(step8_)) * page;
+  const int64_t warm = (int64_t{1} << 20) / page * page;
+  const absl::Time end = absl::Now() + absl::Seconds(20);
+  const auto used = [&] { return harness_->UsedBytes(MemoryTag::kPinned) - staging; };
+  while (used() < taken + warm) {
+    ASSERT_LT(absl::Now(), end);
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  EXPECT_EQ(used(), taken + warm);
+}
+
 TEST_F(AdapterTiersTest, AnIdleLoopLooksForCopiesThatEnd) {
   Start();
   device_->DeferNewStreams(true);

@@ -17,12 +17,15 @@ namespace {
 constexpr int kChunk = 32;
 constexpr int kAnswer = 24;
 
-HarnessOptions Options(int64_t pages, bool prefix_cache) {
+HarnessOptions Options(PassKind prompts, int64_t pages, bool prefix_cache) {
   HarnessOptions options;
   options.chunk_tokens = kChunk;
   options.prefix_cache = prefix_cache;
   options.kv_pages = pages;
   options.max_running = 8;
+  options.prompt_kind = prompts;
+  // Rows of prompts are cut where time is up, which it always is.
+  if (prompts == PassKind::kRowInvariant) options.training.itl_target = absl::Microseconds(1);
   return options;
 }
 
@@ -46,12 +49,12 @@ struct InFlight {
   size_t request = 0;
 };
 
-class PrefixStressTest : public testing::Test {
+class PrefixStressTest : public testing::TestWithParam<PassKind> {
  protected:
   void Start(int64_t pages) {
-    harness_.emplace(Options(pages, true));
+    harness_.emplace(Options(GetParam(), pages, true));
     requests_ = Requests(*harness_);
-    ServingHarness cold(Options(512, false));
+    ServingHarness cold(Options(GetParam(), 512, false));
     Requests(cold);  // registers
     for (const GenerateRequest& request : requests_) answers_.push_back(cold.Solo(request)->ids);
   }
@@ -119,7 +122,13 @@ class PrefixStressTest : public testing::Test {
   int64_t hits_ = 0;
 };
 
-TEST_F(PrefixStressTest, CancelledAtAThousandPointsEveryPageComesBack) {
+INSTANTIATE_TEST_SUITE_P(, PrefixStressTest,
+                         testing::Values(PassKind::kMatrix, PassKind::kRowInvariant),
+                         [](const auto& info) {
+                           return info.param == PassKind::kMatrix ? "Matrix" : "Rows";
+                         });
+
+TEST_P(PrefixStressTest, CancelledAtAThousandPointsEveryPageComesBack) {
   Start(64);
   while (cancelled_ < 1000) {
     while (flights_.size() < 1 + random_() % 6) Submit();
@@ -140,7 +149,7 @@ TEST_F(PrefixStressTest, CancelledAtAThousandPointsEveryPageComesBack) {
   EXPECT_GT(hits_, 1000);
 }
 
-TEST_F(PrefixStressTest, RandomLoadKeepsAccountsExactAndAnswersRight) {
+TEST_P(PrefixStressTest, RandomLoadKeepsAccountsExactAndAnswersRight) {
   Start(24);  // the longest request takes ten
   for (int step = 0; step < 1500; ++step) {
     if (flights_.size() < 12 && random_() % 3 == 0) Submit();

@@ -112,6 +112,7 @@ TEST_F(PriorityTest, WhoHasWaitedLongEnoughGoesFirst) {
   const GenerationLimits limits = {.vocab = harness_->model->config().vocab_size,
                                    .context_tokens = harness_->context,
                                    .eos_ids = {}};
+  const SliceBudget budget({.prefill_without_target = absl::InfiniteDuration()});
   Sinks sinks;
   const auto accept = [&](uint64_t id, int32_t priority, absl::Duration waited) {
     auto sequence = std::make_unique<Sequence>();
@@ -129,7 +130,7 @@ TEST_F(PriorityTest, WhoHasWaitedLongEnoughGoesFirst) {
   for (size_t next = 0; next < sinks.size(); ++next) {
     while (!sinks[next]->ended()) {
       serving.Admit();
-      ASSERT_OK(serving.Step(absl::InfiniteDuration()));
+      ASSERT_OK(serving.Step(budget));
       for (size_t later = next + 1; later < sinks.size(); ++later)
         ASSERT_TRUE(sinks[later]->ids.empty()) << later << " before " << next;
     }

@@ -64,10 +64,13 @@ struct HarnessOptions {
   int32_t max_queued = 64;
   int64_t max_batch_tokens = 2048;
   int64_t chunk_tokens = 256;
+  PassKind prompt_kind = PassKind::kMatrix;
+  int64_t row_chunk_tokens = 0;
   bool prefix_cache = true;         // where a chunk is whole pages
   int64_t adapter_limit_bytes = 0;  // of all together on the device; 0: none
   int64_t max_adapter_bytes = 0;    // of one; 0: any
   int64_t host_limit_bytes = int64_t{1} << 30;
+  int64_t warm_host_bytes = 0;
   std::unique_ptr<Backend> backend;  // null: the CPU's
   SliceBudgetOptions training;
   std::function<absl::Time()> now;  // null: the clock
@@ -105,6 +108,7 @@ class ServingHarness : public SchedulerObserver, public AdapterStoreObserver {
 
     AdapterStoreOptions store_options;
     store_options.host_limit_bytes = options.host_limit_bytes;
+    store_options.warm_host_bytes = options.warm_host_bytes;
     store_options.max_rank = 64;
     store_options.wake = [this] { scheduler->Wake(); };
     store_options.observer = this;
@@ -116,6 +120,8 @@ class ServingHarness : public SchedulerObserver, public AdapterStoreObserver {
     scheduling.serving.max_running = options.max_running;
     scheduling.serving.max_batch_tokens = options.max_batch_tokens;
     scheduling.serving.chunk_tokens = options.chunk_tokens;
+    scheduling.serving.prompt_kind = options.prompt_kind;
+    scheduling.serving.row_chunk_tokens = options.row_chunk_tokens;
     scheduling.serving.observer = this;
     if (options.now) scheduling.serving.now = std::move(options.now);
     scheduling.training = options.training;
@@ -126,11 +132,15 @@ class ServingHarness : public SchedulerObserver, public AdapterStoreObserver {
                          .tokenizer = nullptr};
     scheduler = std::make_unique<Scheduler>(std::move(scheduling), *runner, *store);
   }
-  ~ServingHarness() override { store->StopLoading(); }
+  ~ServingHarness() override {
+    store->StopLoading();
+    scheduler.reset();  // it still tells of those that it ends
+  }
 
   static int64_t PrefixBlock(const HarnessOptions& options) {
     const bool whole = options.chunk_tokens % options.page_tokens == 0;
-    return options.prefix_cache && whole ? options.chunk_tokens : 0;
+    if (!options.prefix_cache || !whole) return 0;
+    return options.prompt_kind == PassKind::kMatrix ? options.chunk_tokens : options.page_tokens;
   }
   // The first `count` ids of row `row` of the golden input.
   std::vector<int32_t> Prompt(int row, int count = 16) const {
@@ -216,6 +226,7 @@ class ServingHarness : public SchedulerObserver, public AdapterStoreObserver {
   void OnRequestFinished(const RequestTimes& times) override { requests.push_back(times); }
   void OnServingStep(bool prefill, int32_t rows, double) override {
     (prefill ? prefill_rows : decode_rows).push_back(rows);
+    if (on_rows) on_rows(prefill, rows);
   }
   void OnTrainingSlice(SlicePhase, double seconds) override {
     EXPECT_GE(seconds, 0);
@@ -241,6 +252,7 @@ class ServingHarness : public SchedulerObserver, public AdapterStoreObserver {
   int first_tokens = 0, inter_tokens = 0, evictions = 0, prefetches = 0, slices = 0, itl_misses = 0;
   std::vector<RequestTimes> requests;
   std::vector<int32_t> prefill_rows, decode_rows;
+  std::function<void(bool prefill, int32_t rows)> on_rows;  // may be null
   std::vector<std::string> loads;
 };
 

@@ -115,6 +115,42 @@ TEST_F(SliceBudgetTest, ABacklogGoesFirst) {
   EXPECT_GT(Room(budget), Ms(20));
 }
 
+class SlotsTest : public SliceBudgetTest {
+ protected:
+  // What training may take beside `running` requests of passes of 5 ms.
+  absl::Duration RoomBeside(SliceBudget& budget, int32_t running, int32_t slots, bool queue) {
+    ServedStep step;
+    step.began = now_;
+    step.decoded = now_ = step.ended = now_ + Ms(5);
+    step.decode_rows = running;
+    step.running = running;
+    step.slots = slots;
+    step.queue = queue;
+    budget.OnServed(step);
+    return Room(budget);
+  }
+};
+
+TEST_F(SlotsTest, TrainingTakesLessWhenMostAreTaken) {
+  SliceBudget budget(Target(30));
+  const absl::Duration all = Ms(25) - Margin(30);
+  for (const int running : {1, 16, 32}) EXPECT_EQ(RoomBeside(budget, running, 64, false), all);
+  EXPECT_EQ(RoomBeside(budget, 48, 64, false), all * 0.625);
+  EXPECT_EQ(RoomBeside(budget, 64, 64, false), all * 0.25);
+  // Few slots are not many requests.
+  for (const int slots : {0, 1, 8}) EXPECT_EQ(RoomBeside(budget, slots, slots, false), all);
+}
+
+TEST_F(SlotsTest, WhenTheyHaveRunOutTrainingWaitsUntilMostAreFree) {
+  SliceBudget budget(Target(30));
+  EXPECT_GT(RoomBeside(budget, 63, 64, true), Ms(0));  // what waits has no adapter yet
+  EXPECT_LT(RoomBeside(budget, 64, 64, true), Ms(0));
+  EXPECT_LT(RoomBeside(budget, 17, 64, false), Ms(0));
+  EXPECT_GT(RoomBeside(budget, 16, 64, false), Ms(20));
+  EXPECT_GT(RoomBeside(budget, 32, 64, false), Ms(20));
+  EXPECT_GT(RoomBeside(budget, 1, 1, true), Ms(20));  // one alone: the backlog decides
+}
+
 TEST_F(SliceBudgetTest, PatienceEnds) {
   SliceBudgetOptions options = Target(10);
   options.patience_steps = 7;
@@ -158,6 +194,86 @@ TEST_F(SliceBudgetTest, TellsOfLateTokens) {
   EXPECT_FALSE(Serve(budget, Ms(5)));
   EXPECT_FALSE(Serve(budget, Ms(5), 1, Ms(7)));
   EXPECT_TRUE(Serve(budget, Ms(5)));  // the chunk delayed it
+}
+
+// Passes of 4.5 ms for 16 rows and 8 for 64, seen in both.
+class PromptRowsTest : public SliceBudgetTest {
+ protected:
+  bool Pass(SliceBudget& budget, int32_t decode_rows, int32_t prompt_rows, double ms,
+            bool backlog = true) {
+    ServedStep step;
+    step.began = now_;
+    step.decoded = now_ = step.ended = now_ + Ms(ms);
+    step.decode_rows = decode_rows;
+    step.prompt_rows = prompt_rows;
+    step.backlog = backlog;
+    return budget.OnServed(step);
+  }
+  void Teach(SliceBudget& budget) {
+    for (int i = 0; i < 10; ++i) {
+      Pass(budget, 0, 16, 4.5);
+      Pass(budget, 0, 64, 8);
+      Pass(budget, 0, 256, 30);
+    }
+    Pass(budget, 10, 0, 4.5);
+  }
+};
+
+TEST_F(PromptRowsTest, ThatFitBesideDecoding) {
+  SliceBudget budget(Target(10));
+  Teach(budget);
+  EXPECT_EQ(budget.PromptRows(10, 246, now_), 54);  // of 64
+  EXPECT_EQ(budget.PromptRows(10, 30, now_), 30);
+  EXPECT_EQ(budget.PromptRows(40, 216, now_), 24);
+  // A slice of training has taken 4 ms: a pass of 32 fits, which takes 5.7 by the line.
+  EXPECT_EQ(budget.PromptRows(10, 246, now_ + Ms(4)), 22);
+  EXPECT_EQ(budget.PromptRows(10, 246, now_ + Ms(5)), 16);  // 6, but the prompt has waited a step
+  SliceBudget wide(Target(40));
+  Teach(wide);
+  EXPECT_EQ(wide.PromptRows(10, 246, now_), 246);
+}
+
+TEST_F(PromptRowsTest, ThatHaveJustComeWaitWhereTrainingTookTheTime) {
+  SliceBudget budget(Target(10));
+  Teach(budget);
+  Pass(budget, 10, 0, 4.5, /*backlog=*/false);
+  EXPECT_EQ(budget.PromptRows(10, 246, now_), 54);
+  EXPECT_EQ(budget.PromptRows(10, 246, now_ + Ms(5)), 6);
+  EXPECT_EQ(budget.PromptRows(10, 246, now_ + Ms(7)), 0);
+}
+
+TEST_F(PromptRowsTest, GoOnWhereDecodingAloneTakesTheTarget) {
+  SliceBudget budget(Target(10));
+  for (int i = 0; i < 5; ++i) Pass(budget, 60, 0, 11);
+  EXPECT_EQ(budget.PromptRows(60, 196, now_), 16);
+  EXPECT_EQ(budget.PromptRows(60, 4, now_), 4);
+}
+
+TEST_F(PromptRowsTest, WithoutDecodingEverySizeIsTriedFirst) {
+  SliceBudget budget(Target(10));
+  std::vector<int64_t> sizes;
+  for (int i = 0; i < 11; ++i) {
+    sizes.push_back(budget.PromptRows(0, 256, now_));
+    Pass(budget, 0, static_cast<int32_t>(sizes.back()), 10);
+  }
+  EXPECT_EQ(sizes, (std::vector<int64_t>{256, 192, 128, 96, 64, 48, 32, 24, 16, 256, 256}));
+}
+
+TEST_F(PromptRowsTest, ALargerSizeIsTriedOnceInAWhile) {
+  SliceBudgetOptions options = Target(10);
+  options.patience_steps = 7;
+  SliceBudget budget(options);
+  Teach(budget);
+  Pass(budget, 0, 64, 20);  // a stall
+  EXPECT_LT(budget.PromptRows(10, 246, now_), 54);
+  int tried = 0;
+  for (int i = 0; i < 200; ++i) {
+    const int64_t rows = budget.PromptRows(10, 246, now_);
+    if (rows >= 54) ++tried;
+    Pass(budget, 10, static_cast<int32_t>(rows), 4 + static_cast<double>(rows) / 15);
+  }
+  EXPECT_GT(tried, 3);
+  EXPECT_GE(budget.PromptRows(10, 246, now_), 54);  // it was learned again
 }
 
 TEST_F(SliceBudgetTest, WithoutATargetTrainingTakesAsLongAsServing) {
