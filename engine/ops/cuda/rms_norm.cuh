@@ -24,8 +24,8 @@ __device__ __forceinline__ float InvRmsOf(float sum_squares, int hidden, float e
 }
 
 template <int kWidth>
-__device__ __forceinline__ Pack<kWidth> Normed(const Pack<kWidth>& pack, float inv_rms,
-                                               const float (&gamma)[kWidth]) {
+__device__ __forceinline__ Pack<kWidth> NormedBy(const Pack<kWidth>& pack, float inv_rms,
+                                                 const float (&gamma)[kWidth]) {
   float values[kWidth];
   Unpack(pack, values);
 #pragma unroll
@@ -37,7 +37,7 @@ __device__ __forceinline__ Pack<kWidth> Normed(const Pack<kWidth>& pack, float i
                                                const float* gamma) {
   float weight[kWidth];
   LoadConstant(gamma, weight);
-  return Normed(pack, inv_rms, weight);
+  return NormedBy(pack, inv_rms, weight);
 }
 
 }  // namespace lorad::cuda

@@ -220,7 +220,7 @@ class Normaliser {
 #pragma unroll
       for (int j = 0; j < kRounds; ++j) {
         if (Pack(j) < packs)
-          shared.x[r * packs + Pack(j)] = Normed(kept[j], inv_rms, gamma_[j]).bits;
+          shared.x[r * packs + Pack(j)] = NormedBy(kept[j], inv_rms, gamma_[j]).bits;
       }
       if (r + 1 < rows) __syncthreads();  // the partial sums have been read
     }
