@@ -188,58 +188,37 @@ class Finisher {
 
 // RMSNorm as rms_norm.cu has it for few rows, whose block has a thread for each pack of a row: here
 // thread i stands for those of packs i, i + 256, ...
-class Normaliser {
- public:
-  // Loads gamma: before the kernel that computes x has ended.
-  __device__ __forceinline__ explicit Normaliser(const RowProductArgs& args)
-      : norm_(args.norm), columns_(static_cast<int>(args.entries[0].term.weight.columns)) {
+__device__ __forceinline__ void Normalise(const RowProductArgs& args, NormRows& shared) {
+  constexpr int kRounds = kMaxNormColumns / kVectorWidth / kThreads;
+  static_assert(kRounds * kWarps == kMaxWarps);
+  const int columns = static_cast<int>(args.entries[0].term.weight.columns);
+  const int packs = columns / kVectorWidth, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  for (int r = 0; r < args.rows; ++r) {
+    const auto* x = reinterpret_cast<const __nv_bfloat16*>(args.norm.x) + r * args.norm.stride;
+    Pack<kVectorWidth> kept[kRounds];
 #pragma unroll
     for (int j = 0; j < kRounds; ++j) {
-      if (Pack(j) < columns_ / kVectorWidth)
-        LoadConstant(norm_.gamma + Pack(j) * kVectorWidth, gamma_[j]);
+      const int pack = j * kThreads + static_cast<int>(threadIdx.x);
+      kept[j].bits = make_uint4(0, 0, 0, 0);
+      if (pack < packs) kept[j] = Load<kVectorWidth>(x + pack * kVectorWidth);
     }
-  }
-  // Others see the rows after a barrier.
-  __device__ __forceinline__ void Run(int64_t rows, NormRows& shared) const {
-    const int packs = columns_ / kVectorWidth, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    for (int r = 0; r < rows; ++r) {
-      const auto* x = reinterpret_cast<const __nv_bfloat16*>(norm_.x) + r * norm_.stride;
-      cuda::Pack<kVectorWidth> kept[kRounds];
 #pragma unroll
-      for (int j = 0; j < kRounds; ++j) {
-        kept[j].bits = make_uint4(0, 0, 0, 0);
-        if (Pack(j) < packs) kept[j] = Load<kVectorWidth>(x + Pack(j) * kVectorWidth);
-      }
-#pragma unroll
-      for (int j = 0; j < kRounds; ++j) {
-        const float squares = WarpReduce<SumOf>(SumSquares(kept[j]));
-        if (lane == 0) shared.partial[j * kWarps + warp] = squares;
-      }
-      __syncthreads();
-      const float inv_rms = InvRmsOf(WarpReduce<SumOf>(shared.partial[lane]), columns_, norm_.eps);
-#pragma unroll
-      for (int j = 0; j < kRounds; ++j) {
-        if (Pack(j) < packs)
-          shared.x[r * packs + Pack(j)] = NormedBy(kept[j], inv_rms, gamma_[j]).bits;
-      }
-      if (r + 1 < rows) __syncthreads();  // the partial sums have been read
+    for (int j = 0; j < kRounds; ++j) {
+      const float squares = WarpReduce<SumOf>(SumSquares(kept[j]));
+      if (lane == 0) shared.partial[j * kWarps + warp] = squares;
     }
+    __syncthreads();
+    const float inv_rms = InvRmsOf(WarpReduce<SumOf>(shared.partial[lane]), columns, args.norm.eps);
+#pragma unroll
+    for (int j = 0; j < kRounds; ++j) {
+      const int pack = j * kThreads + static_cast<int>(threadIdx.x);
+      if (pack >= packs) break;
+      shared.x[r * packs + pack] =
+          Normed(kept[j], inv_rms, args.norm.gamma + pack * kVectorWidth).bits;
+    }
+    __syncthreads();
   }
-
- private:
-  static constexpr int kRounds = kMaxNormColumns / kVectorWidth / kThreads;
-  static_assert(kRounds * kWarps == kMaxWarps);
-  static __device__ __forceinline__ int Pack(int round) {
-    return round * kThreads + static_cast<int>(threadIdx.x);
-  }
-
-  const RowProductNorm& norm_;
-  const int columns_;
-  float gamma_[kRounds][kVectorWidth];
-};
-struct NoNormaliser {
-  __device__ __forceinline__ explicit NoNormaliser(const RowProductArgs&) {}
-};
+}
 
 template <int kRowTiles, bool kSwiGlu, bool kNorm>
 __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
@@ -273,9 +252,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
   for (int i = 0; i < kTileRows; ++i)
     shared.nested_code[threadIdx.x][(i + threadIdx.x) % kTileRows] =
         __ldg(args.entries[0].term.weight.nested_code + threadIdx.x);
-  const std::conditional_t<kNorm, Normaliser, NoNormaliser> normaliser(args);
   WaitForEarlierKernels();
-  if constexpr (kNorm) normaliser.Run(args.rows, shared.norm);
+  if constexpr (kNorm) Normalise(args, shared.norm);
   __syncthreads();
 
   const PairTable table(shared.tables);
