@@ -222,7 +222,8 @@ absl::Status EngineImpl::LoadModel(const QuantSpec& quant) {
   ASSIGN_OR_RETURN(const ModelConfig model_config, LoadModelConfig(config_.model_dir));
   RETURN_IF_ERROR(PlanMemory(config_, model_config, quant, backend).status());
   ASSIGN_OR_RETURN(info_.config_json, ReadFile(config_.model_dir + "/config.json"));
-  ASSIGN_OR_RETURN(model_, Model::Load(config_.model_dir, quant, backend));
+  ASSIGN_OR_RETURN(
+      model_, Model::Load(config_.model_dir, quant, backend, {.quant_head = config_.quant_head}));
   absl::StatusOr<std::unique_ptr<const Tokenizer>> tokenizer = Tokenizer::Load(config_.model_dir);
   if (tokenizer.ok()) {
     tokenizer_ = *std::move(tokenizer);
