@@ -19,6 +19,7 @@
 #include "engine/ops/cuda/bulk_copy.cuh"
 #include "engine/ops/cuda/chained_launch.cuh"
 #include "engine/ops/cuda/rms_norm.cuh"
+#include "engine/ops/cuda/row_product_block_multiply.cuh"
 #include "engine/ops/cuda/row_product_block_scaled.cuh"
 #include "engine/ops/cuda/row_product_tile.cuh"
 
