@@ -63,7 +63,7 @@ struct Shared {
   std::conditional_t<kNorm, NormRows, NoNormRows> norm;
 };
 
-// The strips of one team: every so many, and where products end in SwiGLU each strip of gate
+// The strips of one block: every so many, and where products end in SwiGLU each strip of gate
 // followed by that of up.
 template <bool kSwiGlu>
 class StripWalk {
@@ -140,7 +140,7 @@ class GroupWalk {
   const uint8_t* scales_;
 };
 
-// What one warp, a different one for each strip (or pair of gate and up), makes of the team's sums,
+// What one warp, a different one for each strip (or pair of gate and up), makes of all warps' sums,
 // while the others go on: lane 16 h + o has output o of rows h, h + 2, ...
 template <int kRowTiles, bool kSwiGlu>
 class Finisher {
