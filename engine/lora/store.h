@@ -84,7 +84,7 @@ class AdapterStore {
   // ---- Engine thread.
   enum class Progress {
     kPinned,
-    kLoading,  // it is being read, copied or unloaded; wake(), or copying() ends
+    kLoading,  // it is being read, copied or unloaded; wake(), or copying() says when to try again
     kNoRoom,   // others hold the pages; try again when they let go
   };
   // kPinned sets `pin`. An error is final for whoever asked: the files are gone or have changed.
@@ -100,7 +100,11 @@ class AdapterStore {
   // at `place` of that list or before; -1: any. False, with nothing changed, when they have not so
   // many.
   bool GiveUpPages(int64_t pages, int64_t place);
-  bool copying() const { return !copies_.empty(); }  // a copy to the device is under way
+  // A copy to the device is under way, or has ended since NoteAsked(): whoever was told kLoading
+  // before it ended has to ask again.
+  bool copying() const { return !copies_.empty() || arrived_; }
+  // All that wait are about to ask.
+  void NoteAsked() { arrived_ = false; }
   // Frees the host and device copies. False while pins or a load hold it: no new pin is given then,
   // until a later call returns true or CancelUnload.
   bool TryUnload(const Lease& lease);
@@ -164,6 +168,7 @@ class AdapterStore {
   // Engine thread.
   std::unique_ptr<Stream> stream_;
   std::vector<Copying> copies_;  // in the order of the stream
+  bool arrived_ = false;         // a copy has ended since NoteAsked()
   std::vector<Lease> wanted_;
   absl::flat_hash_map<const Entry*, int64_t> places_;  // the first in wanted_
 

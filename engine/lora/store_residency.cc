@@ -118,6 +118,7 @@ void AdapterStore::FinishCopies() {
     if (done.ok() && !*done) return;
     const Copying copy = std::move(copies_.front());
     copies_.erase(copies_.begin());
+    arrived_ = true;
     absl::MutexLock lock(&mu_);
     Entry& entry = *copy.lease;
     entry.copying = false;

@@ -155,6 +155,7 @@ void Serving::Report(const Sequence& sequence, FinishReason reason) const {
 // ---- Admission and preemption -----------------------------------------------------------------
 
 void Serving::Admit() {
+  adapters_.NoteAsked();
   SetWantedAdapters();
   int64_t place = 0;
   for (const Turn& turn : Turns(waiting_)) {

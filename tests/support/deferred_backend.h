@@ -31,6 +31,9 @@ class DeferredBackend final : public Backend {
   void ReleaseAll() { Release(queued() - static_cast<int64_t>(next_)); }
   // While it is set no event is done, whatever its stream.
   void HoldEvents(bool hold) { hold_events_ = hold; }
+  // Copies are carried out when somebody asks for the `count`th time from now whether one that is
+  // not done is.
+  void ReleaseWhenAsked(int count) { asks_ = count; }
   int64_t queued() const { return static_cast<int64_t>(work_.size()); }
   int64_t waiting() const { return queued() - static_cast<int64_t>(next_); }
   // How often somebody has blocked for a deferred stream.
@@ -97,7 +100,10 @@ class DeferredBackend final : public Backend {
       backend_.ReleaseAll();
       return absl::OkStatus();
     }
-    absl::StatusOr<bool> Done() override { return !backend_.hold_events_ && Reached(); }
+    absl::StatusOr<bool> Done() override {
+      if (!Reached() && backend_.asks_ > 0 && --backend_.asks_ == 0) backend_.ReleaseAll();
+      return !backend_.hold_events_ && Reached();
+    }
 
    private:
     bool Reached() const { return static_cast<int64_t>(backend_.next_) >= after_; }
@@ -110,6 +116,7 @@ class DeferredBackend final : public Backend {
   const std::unique_ptr<Backend> base_;
   bool defer_ = false;
   bool hold_events_ = false;
+  int asks_ = 0;
   std::vector<std::function<void()>> work_;
   size_t next_ = 0;  // of work_ to be carried out
   int waits_ = 0;

@@ -57,6 +57,19 @@ class AdapterTiersTest : public testing::Test {
   std::string init_, step8_;
 };
 
+// Whatever the engine thread is doing when the copy ends, it does not fall asleep over it.
+TEST_F(AdapterTiersTest, ACopyThatEndsAtAnyMomentIsNoticed) {
+  for (int asks = 1; asks <= 8; ++asks) {
+    Start();
+    device_->DeferNewStreams(true);
+    device_->ReleaseWhenAsked(asks);
+    const auto answer = harness_->Submit(Request(init_, 2));
+    harness_->scheduler->Drain(absl::Now() + absl::Seconds(3));  // fails what is left by then
+    harness_->scheduler->Run();
+    EXPECT_TRUE(answer->finished(FinishReason::kLength)) << asks << ": " << answer->error;
+  }
+}
+
 TEST_F(AdapterTiersTest, DecodingDoesNotWaitForACopy) {
   Start();
   const std::vector<int32_t> alone = harness_->Solo(Request("", 20))->ids;
