@@ -5,10 +5,14 @@
 // `bytes` is what the kernel must read and write once.
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstdio>
+#include <numeric>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/ops/cuda/compiled_code.h"
@@ -49,6 +53,7 @@ class Bench : private KernelTimer {
     for (const int64_t context : {1024, 8192}) {
       for (const int64_t rows : {1, 8, 64}) Attention(rows, context);
     }
+    for (const int64_t rows : {1, 8, 64}) Layer(rows, /*tokens=*/1024);
   }
 
  private:
@@ -58,7 +63,8 @@ class Bench : private KernelTimer {
   void Loras(const std::string& name, const std::vector<int64_t>& outs, int64_t columns);
   void LorasOf(const std::string& name, const std::vector<int64_t>& outs, int64_t columns,
                int64_t rows, int64_t adapters);
-  void Attention(int64_t rows, int64_t context);
+  void Attention(int64_t rows, int64_t tokens);
+  void Layer(int64_t rows, int64_t tokens);
   cuda::RowProductScratch scratch() const {
     return {partial_sums_.at<void>(0), kPartialBytes, counters_.at<uint32_t>(0)};
   }
@@ -82,38 +88,67 @@ void Bench::Ceiling() {
 }
 
 // NF4 with double quantisation, the outputs of all terms side by side.
+class Weights {
+ public:
+  Weights(std::vector<int64_t> outs, int64_t columns)
+      : outs_(std::move(outs)),
+        columns_(columns),
+        elements_(std::accumulate(outs_.begin(), outs_.end(), int64_t{0}) * columns),
+        sets_(KernelTimer::Sets(bytes())),
+        codes_(elements_ / 2, sets_),
+        scales_u8_(elements_ / kBlock, sets_),
+        scales_(4 * elements_ / kBlock / kNested, sets_),
+        books_(1024, 1) {
+    const std::vector<uint8_t> code = RandomBytes(elements_ / 2);
+    const std::vector<uint8_t> scale = RandomBytes(elements_ / kBlock);
+    for (int s = 0; s < sets_; ++s) codes_.Set(s, code), scales_u8_.Set(s, scale);
+  }
+  double bytes() const {
+    return static_cast<double>(elements_) * (1.0 / 2 + 1.0 / kBlock + 4.0 / kBlock / kNested);
+  }
+  int sets() const { return sets_; }
+  int count() const { return static_cast<int>(outs_.size()); }
+  int64_t columns() const { return columns_; }
+  int64_t outs() const { return elements_ / columns_; }
+
+  // Term i's outputs are columns of y [rows, outs()].
+  std::array<cuda::RowProductTerm, cuda::kMaxRowProductTerms> Terms(int set, BFloat16* y) const {
+    std::array<cuda::RowProductTerm, cuda::kMaxRowProductTerms> terms;
+    int64_t row = 0;
+    for (size_t i = 0; i < outs_.size(); ++i) {
+      const int64_t block = row * columns_ / kBlock;
+      cuda::PackedWeight& weight = terms[i].weight;
+      weight.codes = codes_.at<uint8_t>(set) + row * columns_ / 2;
+      weight.code_book = weight.nested_code = books_.at<float>(0);
+      weight.bits = 4, weight.block = kBlock, weight.tiled = true;
+      weight.rows = outs_[i], weight.columns = columns_;
+      weight.scales_u8 = scales_u8_.at<uint8_t>(set) + block;
+      weight.nested_scales = scales_.at<float>(set) + block / kNested;
+      terms[i].y = y + row;
+      terms[i].y_stride = outs();
+      row += outs_[i];
+    }
+    return terms;
+  }
+
+ private:
+  const std::vector<int64_t> outs_;
+  const int64_t columns_, elements_;
+  const int sets_;
+  Memory codes_, scales_u8_;
+  const Memory scales_, books_;
+};
+
 void Bench::Products(const std::string& name, const std::vector<int64_t>& outs, int64_t columns) {
-  int64_t all = 0;
-  for (const int64_t out : outs) all += out;
-  const int64_t elements = all * columns, blocks = elements / kBlock;
-  const double bytes = static_cast<double>(elements) / 2 + static_cast<double>(blocks) +
-                       4.0 * static_cast<double>(blocks) / kNested;
-  const int sets = Sets(bytes);
-  Memory codes(elements / 2, sets), scales_u8(blocks, sets), books(1024, 1);
-  const Memory scales(4 * blocks / kNested, sets), x(2 * kMaxRows * columns, 1);
-  const Memory y(2 * kMaxRows * all, sets);
-  const std::vector<uint8_t> code = RandomBytes(elements / 2), scale = RandomBytes(blocks);
-  for (int s = 0; s < sets; ++s) codes.Set(s, code), scales_u8.Set(s, scale);
+  const Weights weights(outs, columns);
+  const Memory x(2 * kMaxRows * columns, 1), y(2 * kMaxRows * weights.outs(), weights.sets());
   for (const int64_t rows : {1, 2, 4, 8, 16, 32, 64}) {
-    Measure("product_" + name + "_" + std::to_string(rows), bytes, sets, [&](int s) {
-      cuda::RowProductTerm terms[cuda::kMaxRowProductTerms];
-      int64_t row = 0;
-      for (size_t i = 0; i < outs.size(); ++i) {
-        const int64_t block = row * columns / kBlock;
-        cuda::PackedWeight& weight = terms[i].weight;
-        weight.codes = codes.at<uint8_t>(s) + row * columns / 2;
-        weight.code_book = weight.nested_code = books.at<float>(0);
-        weight.bits = 4, weight.block = kBlock, weight.tiled = true;
-        weight.rows = outs[i], weight.columns = columns;
-        weight.scales_u8 = scales_u8.at<uint8_t>(s) + block;
-        weight.nested_scales = scales.at<float>(s) + block / kNested;
-        terms[i].y = y.at<BFloat16>(s) + row;
-        terms[i].y_stride = all;
-        row += outs[i];
-      }
-      return cuda::LaunchRowProduct(x.at<BFloat16>(0), columns, rows, terms,
-                                    static_cast<int>(outs.size()), scratch(), stream());
-    });
+    Measure("product_" + name + "_" + std::to_string(rows), weights.bytes(), weights.sets(),
+            [&](int s) {
+              return cuda::LaunchRowProduct(x.at<BFloat16>(0), columns, rows,
+                                            weights.Terms(s, y.at<BFloat16>(s)).data(),
+                                            weights.count(), scratch(), stream());
+            });
   }
 }
 
@@ -183,67 +218,148 @@ void Bench::Loras(const std::string& name, const std::vector<int64_t>& outs, int
 }
 
 // One new row a sequence, pages of a layer's cache in random order.
-void Bench::Attention(int64_t rows, int64_t context) {
-  const int64_t pages = context / kPageTokens, width = kKvHeads * kHeadDim;
-  const double bytes = 4.0 * static_cast<double>(rows * context * width);
-  const int sets = Sets(bytes);
-  const Memory keys(2 * rows * context * width, sets), values(2 * rows * context * width, sets);
-  const Memory q(2 * rows * kQ, 1), o(2 * rows * kQ, 1);
-  Memory table(4 * rows * pages, 1), lens(4 * rows, 1), bounds(4 * (rows + 1), 1);
-  std::vector<int32_t> page(rows * pages), len(rows, static_cast<int32_t>(context)), bound;
-  for (size_t i = 0; i < page.size(); ++i) page[i] = static_cast<int32_t>(i);
-  std::shuffle(page.begin(), page.end(), std::mt19937(1));
-  for (int64_t r = 0; r <= rows; ++r) bound.push_back(static_cast<int32_t>(r));
-  table.Set(0, page), lens.Set(0, len), bounds.Set(0, bound);
-  const Memory k(2 * rows * width, 1), v(2 * rows * width, 1), freq(2 * kHeadDim, 1);
-  Memory positions(4 * rows, 1), slots(8 * rows, 1);
-  std::vector<int64_t> slot;
-  for (int64_t r = 0; r < rows; ++r)
-    slot.push_back(page[(r + 1) * pages - 1] * kPageTokens + kPageTokens - 1);
-  positions.Set(0, std::vector<int32_t>(rows, static_cast<int32_t>(context - 1)));
-  slots.Set(0, slot);
-  const auto params = [&](int s) {
+class Context {
+ public:
+  Context(int64_t rows, int64_t tokens)
+      : rows_(rows),
+        pages_(tokens / kPageTokens),
+        bytes_(4 * rows * tokens * kKv),
+        sets_(KernelTimer::Sets(static_cast<double>(bytes_))),
+        keys_(bytes_ / 2, sets_),
+        values_(bytes_ / 2, sets_),
+        o_(2 * rows * kQ, 1),
+        qkv_(2 * rows * (kQ + 2 * kKv), 1),
+        freq_(2 * kHeadDim, 1),
+        table_(4 * rows * pages_, 1),
+        lens_(4 * rows, 1),
+        bounds_(4 * (rows + 1), 1),
+        positions_(4 * rows, 1),
+        slots_(8 * rows, 1) {
+    std::vector<int32_t> page(rows * pages_), bound(rows + 1);
+    std::iota(page.begin(), page.end(), 0);
+    std::shuffle(page.begin(), page.end(), std::mt19937(1));
+    std::iota(bound.begin(), bound.end(), 0);
+    std::vector<int64_t> slot;
+    for (int64_t r = 0; r < rows; ++r)
+      slot.push_back(page[(r + 1) * pages_ - 1] * kPageTokens + kPageTokens - 1);
+    table_.Set(0, page), bounds_.Set(0, bound), slots_.Set(0, slot);
+    lens_.Set(0, std::vector<int32_t>(rows, static_cast<int32_t>(tokens)));
+    positions_.Set(0, std::vector<int32_t>(rows, static_cast<int32_t>(tokens - 1)));
+  }
+  double bytes() const { return static_cast<double>(bytes_); }
+  int sets() const { return sets_; }
+  BFloat16* qkv() const { return qkv_.at<BFloat16>(0); }
+  BFloat16* o() const { return o_.at<BFloat16>(0); }
+
+  cuda::PagedAttentionParams Paged(int set, void* workspace, int64_t workspace_bytes) const {
     cuda::PagedAttentionParams p;
-    p.q = q.at<BFloat16>(0), p.o = o.at<BFloat16>(0);
-    p.k_cache = keys.at<BFloat16>(s), p.v_cache = values.at<BFloat16>(s);
-    p.page_table = table.at<int32_t>(0), p.context_lens = lens.at<int32_t>(0);
-    p.cu_seqlens = bounds.at<int32_t>(0);
-    p.num_tokens = p.num_sequences = rows;
+    p.q = qkv(), p.o = o();
+    p.k_cache = keys_.at<BFloat16>(set), p.v_cache = values_.at<BFloat16>(set);
+    p.page_table = table_.at<int32_t>(0), p.context_lens = lens_.at<int32_t>(0);
+    p.cu_seqlens = bounds_.at<int32_t>(0);
+    p.num_tokens = p.num_sequences = rows_;
     p.num_heads = kQHeads, p.num_kv_heads = kKvHeads, p.head_dim = kHeadDim;
-    p.page_tokens = kPageTokens, p.max_pages = p.page_table_stride = pages;
-    p.q_stride = p.o_stride = kQ;
-    p.k_page_stride = p.v_page_stride = kPageTokens * width;
+    p.page_tokens = kPageTokens, p.max_pages = p.page_table_stride = pages_;
+    p.q_stride = kQ + 2 * kKv, p.o_stride = kQ;
+    p.k_page_stride = p.v_page_stride = kPageTokens * kKv;
     p.scale = 0.088f;
-    p.workspace = partial_sums_.at<void>(0), p.workspace_bytes = kPartialBytes;
+    p.workspace = workspace, p.workspace_bytes = workspace_bytes;
     return p;
-  };
-  const std::string shape = std::to_string(rows) + "x" + std::to_string(context);
-  Measure("attention_" + shape, bytes, sets,
-          [&](int s) { return cuda::LaunchPagedAttention(params(s), stream()); });
-  // With the rotation of q and k and the write to the cache: three kernels and one.
-  Measure("rope_write_attention_" + shape, bytes, sets, [&](int s) {
-    const cuda::PagedAttentionParams p = params(s);
-    cuda::LaunchRope(q.at<BFloat16>(0), kQ, positions.at<int32_t>(0), freq.at<float>(0), rows,
-                     kQHeads, kHeadDim, /*inverse=*/false, stream());
-    cuda::KvWriteParams write;
-    write.k = k.at<BFloat16>(0), write.v = v.at<BFloat16>(0), write.slots = slots.at<int64_t>(0);
-    write.k_cache = keys.at<BFloat16>(s), write.v_cache = values.at<BFloat16>(s);
-    write.num_tokens = rows, write.width = write.k_stride = write.v_stride = width;
-    write.page_tokens = kPageTokens;
-    write.k_page_stride = write.v_page_stride = kPageTokens * width;
-    cuda::LaunchKvWrite(write, stream());
-    return cuda::LaunchPagedAttention(p, stream());
-  });
-  Measure("decode_attention_" + shape, bytes, sets, [&](int s) {
+  }
+  cuda::DecodeAttentionParams Decode(int set, const cuda::RowProductScratch& scratch) const {
     cuda::DecodeAttentionParams p;
-    p.attention = params(s);
-    p.k = k.at<BFloat16>(0), p.v = v.at<BFloat16>(0), p.k_stride = p.v_stride = width;
-    p.positions = positions.at<int32_t>(0), p.inv_freq = freq.at<float>(0);
-    p.slots = slots.at<int64_t>(0);
-    p.k_cache = keys.at<BFloat16>(s), p.v_cache = values.at<BFloat16>(s);
-    p.counters = counters_.at<uint32_t>(0), p.num_counters = cuda::kRowProductCounters;
-    return cuda::LaunchDecodeAttention(p, stream());
+    p.attention = Paged(set, scratch.partial_sums, scratch.partial_bytes);
+    p.k = qkv() + kQ, p.v = qkv() + kQ + kKv, p.k_stride = p.v_stride = kQ + 2 * kKv;
+    p.positions = positions_.at<int32_t>(0), p.inv_freq = freq_.at<float>(0);
+    p.slots = slots_.at<int64_t>(0);
+    p.k_cache = keys_.at<BFloat16>(set), p.v_cache = values_.at<BFloat16>(set);
+    p.counters = scratch.counters, p.num_counters = cuda::kRowProductCounters;
+    return p;
+  }
+  cudaError_t LaunchRopeAndWrite(int set, cudaStream_t stream) const {
+    cuda::LaunchRope(qkv(), kQ + 2 * kKv, positions_.at<int32_t>(0), freq_.at<float>(0), rows_,
+                     kQHeads + kKvHeads, kHeadDim, /*inverse=*/false, stream);
+    cuda::KvWriteParams write;
+    write.k = qkv() + kQ, write.v = qkv() + kQ + kKv, write.slots = slots_.at<int64_t>(0);
+    write.k_cache = keys_.at<BFloat16>(set), write.v_cache = values_.at<BFloat16>(set);
+    write.num_tokens = rows_, write.width = kKv, write.k_stride = write.v_stride = kQ + 2 * kKv;
+    write.page_tokens = kPageTokens;
+    write.k_page_stride = write.v_page_stride = kPageTokens * kKv;
+    return cuda::LaunchKvWrite(write, stream);
+  }
+
+ private:
+  const int64_t rows_, pages_, bytes_;
+  const int sets_;
+  const Memory keys_, values_, o_, qkv_, freq_;
+  Memory table_, lens_, bounds_, positions_, slots_;
+};
+
+void Bench::Attention(int64_t rows, int64_t tokens) {
+  const Context context(rows, tokens);
+  const std::string shape = std::to_string(rows) + "x" + std::to_string(tokens);
+  const auto paged = [&](int s) {
+    return cuda::LaunchPagedAttention(context.Paged(s, partial_sums_.at<void>(0), kPartialBytes),
+                                      stream());
+  };
+  Measure("attention_" + shape, context.bytes(), context.sets(), paged);
+  // With the rotation of q and k and the write to the cache: three kernels and one.
+  Measure("rope_write_attention_" + shape, context.bytes(), context.sets(), [&](int s) {
+    const cudaError_t error = context.LaunchRopeAndWrite(s, stream());
+    return error == cudaSuccess ? paged(s) : error;
   });
+  Measure("decode_attention_" + shape, context.bytes(), context.sets(), [&](int s) {
+    return cuda::LaunchDecodeAttention(context.Decode(s, scratch()), stream());
+  });
+}
+
+// The kernels of a layer one after the other, as a decoding step has them: each waits for what the
+// one before it writes. Norms in the products where they can be, or in kernels of their own.
+void Bench::Layer(int64_t rows, int64_t tokens) {
+  const Weights qkv({kQ, kKv, kKv}, kHidden), o({kHidden}, kQ), down({kHidden}, kFfn);
+  const Weights gate_up({kFfn, kFfn}, kHidden);
+  const Context context(rows, tokens);
+  const Memory stream_x(2 * rows * kHidden, 1), normed(2 * rows * kHidden, 1);
+  const Memory act(2 * rows * kFfn, 1), gamma(4 * kHidden, 1);
+  auto* const x = stream_x.at<BFloat16>(0);
+  const auto product = [&](const Weights& weights, const BFloat16* in, int s, BFloat16* y,
+                           bool ends_in_swiglu, const cuda::RowProductNorm& norm) {
+    auto terms = weights.Terms(s % weights.sets(), y);
+    if (y == x) terms[0].residual = x, terms[0].residual_stride = kHidden;
+    cuda::RowProductSwiGlu swiglu;
+    if (ends_in_swiglu) swiglu = {act.at<BFloat16>(0), kFfn};
+    return cuda::LaunchRowProduct(in, weights.columns(), rows, terms.data(), weights.count(),
+                                  scratch(), stream(), swiglu, norm);
+  };
+  const cuda::RowProductNorm norm = {x, kHidden, gamma.at<float>(0), 1e-5f};
+  const bool can_begin_with_norm =
+      cuda::CanBeginWithNorm(norm, rows, qkv.Terms(0, x).data(), qkv.count());
+  const auto normalised = [&](const Weights& weights, int s, BFloat16* y, bool ends_in_swiglu,
+                              bool inside) {
+    if (inside) return product(weights, nullptr, s, y, ends_in_swiglu, norm);
+    const cudaError_t error =
+        cuda::LaunchRmsNorm(x, kHidden, norm.gamma, normed.at<BFloat16>(0), kHidden,
+                            /*inv_rms=*/nullptr, rows, kHidden, norm.eps, stream());
+    if (error != cudaSuccess) return error;
+    return product(weights, normed.at<BFloat16>(0), s, y, ends_in_swiglu, {});
+  };
+  for (const bool inside : {true, false}) {
+    if (inside && !can_begin_with_norm) continue;
+    const auto layer = [&](int s) {
+      cudaError_t error = normalised(qkv, s, context.qkv(), false, inside);
+      if (error != cudaSuccess) return error;
+      error = cuda::LaunchDecodeAttention(context.Decode(s % context.sets(), scratch()), stream());
+      if (error != cudaSuccess) return error;
+      error = product(o, context.o(), s, x, false, {});
+      if (error != cudaSuccess) return error;
+      error = normalised(gate_up, s, act.at<BFloat16>(0), true, inside);
+      return error == cudaSuccess ? product(down, act.at<BFloat16>(0), s, x, false, {}) : error;
+    };
+    Measure("layer_" + std::to_string(rows) + "x" + std::to_string(tokens) +
+                (inside ? "_norms_inside" : ""),
+            qkv.bytes() + o.bytes() + gate_up.bytes() + down.bytes() + context.bytes(), down.sets(),
+            layer);
+  }
 }
 
 }  // namespace
