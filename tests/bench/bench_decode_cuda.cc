@@ -28,6 +28,7 @@ constexpr int64_t kQ = kQHeads * kHeadDim, kKv = kKvHeads * kHeadDim;
 constexpr int64_t kMaxRows = 64, kRank = 16;
 constexpr int64_t kBlock = 64, kNested = 256;
 constexpr int64_t kPageTokens = 64;
+constexpr int64_t kAdapters = 256;  // in memory, more than the L2 cache holds
 
 class Bench : private KernelTimer {
  public:
@@ -92,27 +93,55 @@ void Bench::Products(const std::string& name, const std::vector<int64_t>& outs, 
   const Memory y(2 * kMaxRows * all, sets);
   const std::vector<uint8_t> code = RandomBytes(elements / 2), scale = RandomBytes(blocks);
   for (int s = 0; s < sets; ++s) codes.Set(s, code), scales_u8.Set(s, scale);
-  for (const int64_t rows : {1, 2, 4, 8, 16, 32, 64}) {
-    Measure("product_" + name + "_" + std::to_string(rows), bytes, sets, [&](int s) {
-      cuda::RowProductTerm terms[cuda::kMaxRowProductTerms];
-      int64_t row = 0;
-      for (size_t i = 0; i < outs.size(); ++i) {
-        const int64_t block = row * columns / kBlock;
-        cuda::PackedWeight& weight = terms[i].weight;
-        weight.codes = codes.at<uint8_t>(s) + row * columns / 2;
-        weight.code_book = weight.nested_code = books.at<float>(0);
-        weight.bits = 4, weight.block = kBlock, weight.tiled = true;
-        weight.rows = outs[i], weight.columns = columns;
-        weight.scales_u8 = scales_u8.at<uint8_t>(s) + block;
-        weight.nested_scales = scales.at<float>(s) + block / kNested;
-        terms[i].y = y.at<BFloat16>(s) + row;
-        terms[i].y_stride = all;
-        row += outs[i];
-      }
-      return cuda::LaunchRowProduct(x.at<BFloat16>(0), columns, rows, terms,
-                                    static_cast<int>(outs.size()), scratch(), stream());
-    });
-  }
+  const int64_t adapter = kRank * (static_cast<int64_t>(outs.size()) * columns + all);
+  const Memory adapters(2 * kAdapters * adapter, 1);
+  const Memory xa(2 * kMaxRows * kRank * static_cast<int64_t>(outs.size()), 1);
+  // `count` adapters of rank 16 for equal parts of the rows; 0: none.
+  const auto measure = [&](int64_t rows, int64_t count) {
+    const std::string of = count > 0 ? "_of_" + std::to_string(count) : "";
+    const double total = bytes + 2.0 * static_cast<double>(count * adapter);
+    Measure(
+        "product_" + name + "_" + std::to_string(rows) + of, total, sets, [&, rows, count](int s) {
+          cuda::RowProductTerm terms[cuda::kMaxRowProductTerms];
+          std::vector<cuda::RowProductLora> loras[cuda::kMaxRowProductTerms];
+          int64_t row = 0;
+          for (size_t i = 0; i < outs.size(); ++i) {
+            const int64_t block = row * columns / kBlock;
+            cuda::PackedWeight& weight = terms[i].weight;
+            weight.codes = codes.at<uint8_t>(s) + row * columns / 2;
+            weight.code_book = weight.nested_code = books.at<float>(0);
+            weight.bits = 4, weight.block = kBlock;
+            weight.rows = outs[i], weight.columns = columns;
+            weight.scales_u8 = scales_u8.at<uint8_t>(s) + block;
+            weight.nested_scales = scales.at<float>(s) + block / kNested;
+            weight.tiled = true;
+            terms[i].y = y.at<BFloat16>(s) + row;
+            terms[i].y_stride = all;
+            for (int64_t n = 0; n < count; ++n) {
+              const int64_t begin = n * rows / count;
+              const BFloat16* a = adapters.at<BFloat16>(0) + (s * count + n) % kAdapters * adapter +
+                                  kRank * (static_cast<int64_t>(i) * columns + row);
+              loras[i].push_back(
+                  {.a = a,
+                   .b = a + kRank * columns,
+                   .xa = xa.at<BFloat16>(0) + (static_cast<int64_t>(i) * rows + begin) * kRank,
+                   .scaling = 2,
+                   .rank = kRank,
+                   .row_begin = begin,
+                   .row_end = (n + 1) * rows / count});
+            }
+            terms[i].loras = loras[i].data();
+            terms[i].num_loras = count;
+            row += outs[i];
+          }
+          return cuda::LaunchRowProduct(x.at<BFloat16>(0), columns, rows, terms,
+                                        static_cast<int>(outs.size()), scratch(), stream());
+        });
+  };
+  for (const int64_t rows : {1, 2, 4, 8, 16, 32, 64}) measure(rows, 0);
+  measure(1, 1);
+  measure(16, 1);
+  for (const int64_t count : {1, 8, 64}) measure(64, count);
 }
 
 // The dense head.
