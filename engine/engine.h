@@ -40,7 +40,8 @@ struct EngineConfig {
   // 1 to 60000, or 0: no target, and in each step training takes as long as serving did.
   double itl_target_ms = 0;
   // With a target: served steps in a row without a training slice that was short enough, after
-  // which one is run all the same.
+  // which one is run all the same; and passes that decoding shared with prompts after which a
+  // larger one is tried.
   int32_t training_patience_steps = 100;
   int32_t num_threads = 0;             // of the CPU backend; 0: all cores
   EngineObserver* observer = nullptr;  // not owned; outlives the engine

@@ -142,7 +142,7 @@ absl::Status OutputForward(int64_t layer, const LayerRun& run, LayerAttention& a
   return run.Linear(LinearGroup::kOutput, act.o, absl::MakeSpan(o), /*residual=*/act.x);
 }
 
-// `act` stays unwritten where no down projection follows: a layer that is computed again.
+// act.act stays unwritten where no down projection follows: a layer that is computed again.
 absl::Status GateUpForward(const LayerRun& run, LayerActivations& act, const TensorView& h,
                            bool down_follows) {
   const ConstTensorView gamma = run.weights().post_attention_norm;

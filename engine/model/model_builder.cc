@@ -140,14 +140,16 @@ absl::Status ModelBuilder::Arrange() {
   if (bytes == 0) return absl::OkStatus();
   ASSIGN_OR_RETURN(const DeviceBuffer scratch,
                    backend_.allocator().Allocate(bytes, MemoryTag::kWorkspace));
+  absl::Status queued;
   for (LayerWeights& layer : model_->layers_) {
     for (LinearWeights& linear : layer.linear) {
-      if (ops.ArrangeScratchBytes(linear.weight) == 0) continue;
-      RETURN_IF_ERROR(ops.ArrangeWeight(
-          {.weight = &linear.weight, .scratch = scratch.View(DType::kU8, {bytes})}, stream_));
+      if (!queued.ok() || ops.ArrangeScratchBytes(linear.weight) == 0) continue;
+      queued = ops.ArrangeWeight(
+          {.weight = &linear.weight, .scratch = scratch.View(DType::kU8, {bytes})}, stream_);
     }
   }
-  return stream_.Synchronize();
+  const absl::Status done = stream_.Synchronize();  // what is queued uses the scratch
+  return queued.ok() ? done : queued;
 }
 
 std::shared_ptr<const Model> ModelBuilder::Finish(std::string digest) {

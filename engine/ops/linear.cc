@@ -62,8 +62,9 @@ absl::Status Validate(const LinearArgs& args) {
   if (!args.norm.x.empty()) {
     RETURN_IF_ERROR(ops::CheckLike("linear", "norm x", args.norm.x, args.x));
     RETURN_IF_ERROR(ops::CheckLike("linear", "norm y", args.norm.y, args.x));
-    RETURN_IF_ERROR(ops::CheckThat(args.norm.y.data == args.x.data, "linear",
-                                   "norm y in the memory of x", 0, "true"));
+    RETURN_IF_ERROR(
+        ops::CheckThat(args.norm.y.data == args.x.data && args.norm.y.stride() == args.x.stride(),
+                       "linear", "norm y in the memory of x", 0, "true"));
     RETURN_IF_ERROR(
         Validate(RmsNormArgs{args.norm.x, args.norm.gamma, args.norm.y, {}, args.norm.eps}));
   }

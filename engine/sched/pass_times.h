@@ -25,9 +25,9 @@ class PassTimes {
   void Observe(int64_t rows, absl::Duration took) { times_[SizeOf(rows)].Observe(took); }
   bool Known(int size) const { return times_[size].known(); }
 
-  // A time that a pass of that size seldom exceeds. What has not run is on the line between the
-  // next smaller and the next larger size that have; of the largest, half as many rows more take
-  // a quarter more. Infinite when nothing is known.
+  // A time that a pass of that size seldom exceeds, once it has run a few times. What has not run
+  // is on the line between the next smaller and the next larger size that have; of the largest,
+  // half as many rows more take a quarter more. Infinite when nothing is known.
   absl::Duration Expected(int size) const;
   // The largest size of `least` to `most` rows that has not run; -1: all have.
   int LargestUnknown(int64_t least, int64_t most) const;

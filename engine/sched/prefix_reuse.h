@@ -14,8 +14,8 @@ namespace lorad {
 // Shares nothing that would not give a known prompt the same answer to the bit as a new one. Where
 // prompts are run as matrices that is whole chunks: one that begins at the same token after the
 // same tokens was one pass of the same shape. Neither holds for a prompt's last, shorter chunk, nor
-// for generated tokens. Where prompts are run row by row, it is blocks of
-// any length, wherever passes were cut. All prompts of an engine are run in one of these ways, so
+// for generated tokens. Where prompts are run row by row, it is whole
+// pages, wherever passes were cut. All prompts of an engine are run in one of these ways, so
 // the cache never holds both.
 //
 // Sequences that score take no part. Each of their tokens must be run for its log-probability; and

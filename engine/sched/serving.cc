@@ -357,7 +357,7 @@ void Serving::ReportRows(absl::Duration took) const {
 
 absl::Status Serving::Prefill(int32_t decode_rows, absl::Duration budget) {
   const absl::Time began = options_.now();
-  const int64_t max_tokens = options_.max_batch_tokens - decode_rows;
+  const int64_t max_tokens = options_.max_batch_tokens - decode_rows - step_.prompt_rows;
   int64_t used = 0;
   for (const Turn& turn : Turns(running_)) {
     while (true) {

@@ -27,8 +27,8 @@ struct ServingOptions {
   // the KV cache keeps prompts, if it does, are as long.
   int64_t chunk_tokens = 256;
   // kMatrix: a chunk of a prompt is a pass of its own. kRowInvariant: prompts share the passes of
-  // decoding, by as many rows as there is time for, and `chunk_tokens` bounds such a pass; a row's
-  // numbers are the same however a prompt is cut.
+  // decoding, by as many rows as there is time for, and Runner's max_tokens bounds such a pass; a
+  // row's numbers are the same however a prompt is cut.
   PassKind prompt_kind = PassKind::kMatrix;
   // With kMatrix: a prompt's last chunk, which nobody shares, goes row by row if it has no more
   // tokens: a pass over a few rows is quicker than decoding the weights.

@@ -15,9 +15,12 @@ constexpr int32_t kFewRequests = 8;
 // Of the slack, when all slots are taken.
 constexpr double kLeastShareOfSlack = 0.25;
 
+// The slots having run out counts for so long after a request last waited for one.
+constexpr absl::Duration kCrowdedFor = absl::Seconds(4);
+
 // When a step's last tokens were delivered.
 absl::Time TokensAt(const ServedStep& step) {
-  return step.decode_rows > 0 ? step.decoded : step.ended;
+  return step.decode_rows + step.prompt_rows > 0 ? step.decoded : step.ended;
 }
 
 }  // namespace
@@ -27,8 +30,12 @@ SliceBudget::SliceBudget(const SliceBudgetOptions& options) : options_(options) 
 }
 
 absl::Duration SliceBudget::NextDecode() const {
-  if (!decode_.known()) return options_.itl_target / 2;
-  return std::max({decode_.high(), last_decodes_[0], last_decodes_[1]});
+  absl::Duration next = options_.itl_target / 2;
+  if (decode_.known()) next = std::max({decode_.high(), last_decodes_[0], last_decodes_[1]});
+  if (!served_ || step_.prompt_rows == 0) return next;
+  // Rows that came with prompts have never decoded alone.
+  const absl::Duration learned = passes_.Expected(PassTimes::SizeOf(step_.running));
+  return learned < absl::InfiniteDuration() ? std::max(next, learned) : next;
 }
 
 absl::Duration SliceBudget::Margin() const {
@@ -76,8 +83,10 @@ bool SliceBudget::OnServed(const ServedStep& step) {
                     step.decoded - TokensAt(step_) > options_.itl_target;
   LearnPass(step);
   if (step.chunks > 0) chunk_.Observe((step.ended - step.decoded) / step.chunks);
+  if (step.queue) queued_ = step.ended;
   if (step.queue && step.running >= step.slots) crowded_ = step.slots > 0;
-  if (step.running <= std::max(1, step.slots / 4)) crowded_ = false;
+  if (step.running <= std::max(1, step.slots / 4) || step.ended - queued_ > kCrowdedFor)
+    crowded_ = false;
   step_ = step;
   served_ = true;
   return late;

@@ -19,8 +19,7 @@ namespace lorad::bench {
 //   publication_ms           of it, what PublicationReport::seconds says: without the wait for the
 //                            update, and for the loop to notice
 //   publication_to_token_ms  from there to the first token: it comes onto the device, and its
-//   prompt
-//                            of prompt_tokens is run
+//                            prompt of prompt_tokens is run
 //   step_to_token_ms         the whole
 // Errors of the engine or of a job.
 absl::Status MeasurePublication(const ServeCase& options, std::shared_ptr<const Model> model,

@@ -52,8 +52,8 @@ cudaError_t LaunchArrangeWeight(const PackedWeight& weight, void* codes, uint8_t
   if (ArrangeScratchBytes(weight) == 0) return cudaErrorInvalidValue;
   char* const old_codes = static_cast<char*>(scratch);
   char* const old_scales = old_codes + CodeBytes(weight);
-  cudaError_t error = cudaMemcpyAsync(old_codes, weight.codes, CodeBytes(weight),
-                                      cudaMemcpyDeviceToDevice, stream);
+  cudaError_t error =
+      cudaMemcpyAsync(old_codes, weight.codes, CodeBytes(weight), cudaMemcpyDeviceToDevice, stream);
   if (error != cudaSuccess) return error;
   error = cudaMemcpyAsync(old_scales, weight.scales_u8, ScaleBytes(weight),
                           cudaMemcpyDeviceToDevice, stream);

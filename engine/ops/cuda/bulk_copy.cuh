@@ -11,8 +11,8 @@
 namespace lorad::cuda {
 
 // Rounds of arrivals, and of bytes that have come to shared memory. One thread calls Init, before a
-// barrier of all who use it. A round is over when all arrivals, and the bytes that Expect announced,
-// are there; what was written before an arrival is seen after Wait.
+// barrier of all who use it. A round is over when all arrivals, and the bytes that Expect
+// announced, are there; what was written before an arrival is seen after Wait.
 class SharedBarrier {
  public:
   __device__ __forceinline__ void Init(uint32_t arrivals) {
@@ -39,8 +39,8 @@ class SharedBarrier {
   __device__ __forceinline__ void Copy(void* to, const void* from, uint32_t bytes) {
 #if __CUDA_ARCH__ >= 900
     asm volatile(
-        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];\n"
-        ::"r"(static_cast<uint32_t>(__cvta_generic_to_shared(to))),
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, "
+        "[%3];\n" ::"r"(static_cast<uint32_t>(__cvta_generic_to_shared(to))),
         "l"(from), "r"(bytes), "r"(address())
         : "memory");
 #endif

@@ -9,6 +9,8 @@
 
 #include <cstddef>
 
+#include "engine/ops/cuda/compiled_code.h"
+
 namespace lorad::cuda {
 
 // Every kernel that LaunchChained launches calls this before it reads what an earlier kernel wrote
@@ -27,18 +29,8 @@ __device__ __forceinline__ void LetNextKernelBegin() {
 #endif
 }
 
-// Of the current device; asked for once, since all devices of a process are alike to us: an engine
-// has one.
-inline bool CanChainLaunches() {
-  static const bool can = [] {
-    int device = 0, major = 0;
-    return cudaGetDevice(&device) == cudaSuccess &&
-           cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) ==
-               cudaSuccess &&
-           major >= 9;
-  }();
-  return can;
-}
+// Whether kernels wait for earlier ones by themselves: compiled for less, they do not.
+inline bool CanChainLaunches() { return RunningCode().architecture >= 900; }
 
 template <typename Args>
 cudaError_t LaunchChained(void (*kernel)(Args), dim3 blocks, dim3 threads, size_t shared_bytes,

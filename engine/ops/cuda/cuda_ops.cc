@@ -10,6 +10,7 @@
 #include "engine/device/cuda/cuda_error.h"
 #include "engine/device/cuda/cuda_stream.h"
 #include "engine/ops/cuda/arrange_weight.h"
+#include "engine/ops/cuda/compiled_code.h"
 #include "engine/ops/cuda/dequantize.h"
 #include "engine/ops/cuda/elementwise.h"
 #include "engine/ops/cuda/linear.h"
@@ -245,6 +246,8 @@ class CudaOps final : public Ops {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Ops>> CreateCudaOps(int device, CudaAllocator& allocator) {
+  RETURN_IF_ERROR(ToStatus(cudaSetDevice(device), "cudaSetDevice"));
+  RunningCode();  // now, while nothing is queued that it would wait for
   ASSIGN_OR_RETURN(std::unique_ptr<Matmul> matmul, Matmul::Create());
   ASSIGN_OR_RETURN(std::unique_ptr<PackedAttention> attention, PackedAttention::Create(device));
   auto ops = std::make_unique<CudaOps>(device, allocator, std::move(matmul), std::move(attention));

@@ -171,8 +171,8 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int64_t row = int64_t{strip} * kStripRows + g + 8 * r;
-      nested_scales[r] = __ldg(weight.nested_scales +
-                               ((row * groups + group) * kTileBlocks >> kNestedShift));
+      nested_scales[r] =
+          __ldg(weight.nested_scales + ((row * groups + group) * kTileBlocks >> kNestedShift));
     }
   }
   for (int i = threadIdx.x; i < 16 * kBookLanes; i += kThreads)
@@ -259,8 +259,8 @@ cudaError_t LaunchFast(const PackedWeight* weights, int count, BFloat16* out, in
     source.first_block = static_cast<uint32_t>(blocks);
     source.units = static_cast<uint32_t>(units);
     source.block_shift = std::countr_zero(static_cast<uint32_t>(weight.block / kWordWeights));
-    source.units_per_row = MakeDivisor(
-        static_cast<uint32_t>(weight.columns / (tiled ? kTileGroup : kWordWeights)));
+    source.units_per_row =
+        MakeDivisor(static_cast<uint32_t>(weight.columns / (tiled ? kTileGroup : kWordWeights)));
     blocks += CeilDiv(units, tiled ? kWarps : kThreads * kWords);
   }
   if (blocks == 0) return cudaSuccess;

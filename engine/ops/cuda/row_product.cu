@@ -3,9 +3,9 @@
 //
 //   x [rows, in] bf16    W [out, in] of 4-bit or 8-bit codes, or bf16    y [rows, out] bf16
 //
-// This file has the kernel for any weight and any alignment; row_product_narrow.cu and
-// row_product_wide.cu have those for decoding and for more rows, which do the same sums in the same
-// order.
+// This file has the kernel for any weight and any alignment; row_product_narrow.cu has that for
+// decoding over tiled weights, row_product_wide_tiled.cu and row_product_wide.cu have those for
+// more rows, over tiled weights and others, which do the same sums in the same order.
 //
 // A block of 8 warps takes tiles of 16 outputs and 8 or 16 rows; warp s the groups s, s + 8, ... of
 // 128 columns, 256 where 4-bit weights come in whole blocks. Each weight is decoded once into a
@@ -48,9 +48,9 @@ constexpr int kFastColumns = 32;               // columns come in multiples of i
 constexpr int kBlocksPerProcessor = 2;
 constexpr int64_t kMaxColumns = 1 << 24;
 
-// What a kernel is made for: weights in whole blocks, which come here where something is not
-// aligned or the device small, or any. 4-bit codes are loaded while earlier ones are multiplied;
-// wider ones have loads enough in flight without it.
+// What a kernel is made for: weights in whole blocks, which come here where they are few rows of
+// what is not tiled, something is not aligned or the device lacks something, or any. 4-bit codes
+// are loaded while earlier ones are multiplied; wider ones have loads enough in flight without it.
 template <int kBits, int kRowTiles_, bool kAligned_>
 struct ExactVariant {
   using Form = Exact<kBits>;
@@ -252,11 +252,12 @@ cudaError_t LaunchExact(bool aligned, RowProductArgs& args, const RowProductScra
 
 cudaError_t LaunchBlockScaled(bool aligned, RowProductArgs& args, const RowProductScratch& scratch,
                               cudaStream_t stream) {
-  const bool tiled = args.entries[0].term.weight.tiled;
-  if (!aligned || !HasRoom()) return Launch<BlockScaledVariant>(args, stream);
-  if (tiled && args.rows <= kNarrowRows) return LaunchNarrowRowProduct(args, scratch, stream);
-  if (tiled && HasWideTiledRowProduct()) return LaunchWideTiledRowProduct(args, scratch, stream);
-  if (!tiled && args.rows > kNarrowRows) return LaunchWideRowProduct(args, scratch, stream);
+  const bool tiled = args.entries[0].term.weight.tiled, few = args.rows <= kNarrowRows;
+  if (aligned && tiled && few && HasNarrowRowProduct())
+    return LaunchNarrowRowProduct(args, scratch, stream);
+  if (aligned && tiled && !few && HasWideTiledRowProduct())
+    return LaunchWideTiledRowProduct(args, scratch, stream);
+  if (aligned && !tiled && !few && HasRoom()) return LaunchWideRowProduct(args, scratch, stream);
   return Launch<BlockScaledVariant>(args, stream);
 }
 
@@ -314,7 +315,8 @@ bool TakesLoras(const PackedWeight& weight, const BFloat16* x, int64_t x_stride)
 
 bool CanEndInSwiGlu(const BFloat16* x, int64_t x_stride, int64_t rows, const RowProductTerm* terms,
                     int count) {
-  if (count != 2 || !HasRoom() || (rows > kNarrowRows && !HasWideTiledRowProduct())) return false;
+  if (count != 2) return false;
+  if (rows <= kNarrowRows ? !HasNarrowRowProduct() : !HasWideTiledRowProduct()) return false;
   const PackedWeight &gate = terms[0].weight, &up = terms[1].weight;
   return gate.tiled && up.tiled && gate.rows == up.rows && gate.columns == up.columns &&
          IsAligned(gate, x, x_stride) && IsAligned(up, x, x_stride) && AreAlike(gate, up);
@@ -324,7 +326,7 @@ bool CanBeginWithNorm(const RowProductNorm& norm, int64_t rows, const RowProduct
                       int count) {
   const int64_t columns = terms[0].weight.columns;
   if (rows > kTileRows || rows * columns > kMaxNormElements || columns > kMaxNormColumns ||
-      reinterpret_cast<uintptr_t>(norm.gamma) % 16 != 0 || !HasRoom()) {
+      reinterpret_cast<uintptr_t>(norm.gamma) % 16 != 0 || !HasNarrowRowProduct()) {
     return false;
   }
   return std::all_of(terms, terms + count, [&](const RowProductTerm& term) {

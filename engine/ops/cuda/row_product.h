@@ -40,7 +40,9 @@ struct RowProductTerm {
 };
 
 // What lets a few outputs and many columns use the whole device. Memory of one stream: launches on
-// others must not use it at the same time.
+// others must not use it at the same time. Blocks of a launch that shares tiles wait for each
+// other: one stream of a device at a time may run such launches, or two could keep each other's
+// blocks out.
 struct RowProductScratch {
   void* partial_sums = nullptr;  // aligned to 16 bytes
   int64_t partial_bytes = 0;  // 2 KB for each output and 64 rows; with less, tiles are not shared
@@ -80,9 +82,10 @@ bool CanEndInSwiGlu(const BFloat16* x, int64_t x_stride, int64_t rows, const Row
 // of the weight and of the row's adapter alone: the same bits whatever `rows`, the other rows and
 // adapters, the other terms, strides, alignments and scratch are. Fast where columns are a multiple
 // of 32, the stride of x a multiple of 8, and x and the codes (or dense weights) aligned to 16
-// bytes; anything else is correct, and slow. y overlaps no input but its residual. With `swiglu`,
-// which CanEndInSwiGlu must allow, the terms' y are not written. With `norm`, which
-// CanBeginWithNorm must allow, x is not read.
+// bytes; anything else is correct, and slow. So are few rows over 4-bit weights in blocks of 64
+// with double quantisation and columns in multiples of 256 that are not tiled. y overlaps no input
+// but its residual. With `swiglu`, which CanEndInSwiGlu must allow, the terms' y are not written.
+// With `norm`, which CanBeginWithNorm must allow, x is not read.
 cudaError_t LaunchRowProduct(const BFloat16* x, int64_t x_stride, int64_t rows,
                              const RowProductTerm* terms, int count,
                              const RowProductScratch& scratch, cudaStream_t stream,

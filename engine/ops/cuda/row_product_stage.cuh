@@ -1,5 +1,5 @@
 // A group of columns of a warp's outputs in shared memory, for 4-bit weights in whole blocks.
-// Private to row_product_narrow.cu and row_product_wide.cu.
+// Private to row_product_wide.cu.
 //
 // Copies are of 16 bytes; within a row of 128 bytes the four blocks are exchanged by the row's
 // number, so that the 16 lanes of half a warp read 4 rows, 8 bytes each, without meeting in a bank.
@@ -9,23 +9,16 @@
 #include <cuda_bf16.h>
 
 #include <cstdint>
-#include <type_traits>
 
 #include "engine/ops/cuda/attention_mma.cuh"
 #include "engine/ops/cuda/row_product_block_scaled.cuh"
 
 namespace lorad::cuda {
 
-// kOuts: 16 or 32. The scales of scales lie here, or where there is no room are read when they are
-// wanted: neighbouring outputs share them, so that the first-level cache has them.
+// The scales of scales are read when they are wanted: neighbouring outputs share them, so that the
+// first-level cache has them.
 template <int kOuts>
-struct StageNestedScales {
-  float nested_scales[kOuts];
-};
-struct NoNestedScales {};
-template <int kOuts, bool kHasNestedScales>
-class Stage
-    : private std::conditional_t<kHasNestedScales, StageNestedScales<kOuts>, NoNestedScales> {
+class Stage {
  public:
   // Starts a warp's copies of the outputs from `out` on; those beyond the last are copies of it.
   // The caller commits them.
@@ -45,12 +38,6 @@ class Stage
     const int64_t row = out + r < last ? out + r : last;
     const int64_t block = BlockScaled::FirstBlock(weight, row, column);
     if (lane < kOuts) CopyAsync4(Address(&scale_codes_[r]), weight.scales_u8 + block);
-    if constexpr (kHasNestedScales) {
-      static_assert(2 * kOuts == 32, "the other half of the lanes");
-      if (lane >= kOuts)
-        CopyAsync4(Address(&this->nested_scales[r]),
-                   weight.nested_scales + (block >> kNestedShift));
-    }
   }
 
   // Of lane position t: its 16 columns of block b.
@@ -61,13 +48,9 @@ class Stage
   // `row` of the stage that was copied from `out` and `column` on.
   __device__ __forceinline__ float NestedScale(const PackedWeight& weight, int64_t out, int column,
                                                int row) const {
-    if constexpr (kHasNestedScales) {
-      return this->nested_scales[row];
-    } else {
-      const int64_t last = weight.rows - 1, r = out + row < last ? out + row : last;
-      return __ldg(weight.nested_scales +
-                   (BlockScaled::FirstBlock(weight, r, column) >> kNestedShift));
-    }
+    const int64_t last = weight.rows - 1, r = out + row < last ? out + row : last;
+    return __ldg(weight.nested_scales +
+                 (BlockScaled::FirstBlock(weight, r, column) >> kNestedShift));
   }
 
  private:
@@ -86,8 +69,8 @@ class Stage
 };
 
 // sums += products of the group in `stage`, which was copied from `out` and `column` on.
-template <int kOutTiles, int kRowTiles, bool kHasNestedScales, typename LoadX>
-__device__ __forceinline__ void MultiplyStage(const Stage<16 * kOutTiles, kHasNestedScales>& stage,
+template <int kOutTiles, int kRowTiles, typename LoadX>
+__device__ __forceinline__ void MultiplyStage(const Stage<16 * kOutTiles>& stage,
                                               const PackedWeight& weight, int64_t out, int column,
                                               int g, int t, const LoadX& load_x,
                                               const BlockScaled::Tables& tables,

@@ -9,6 +9,7 @@
 
 #include "engine/core/checked_math.h"
 #include "engine/ops/cuda/attention_mma.cuh"
+#include "engine/ops/cuda/compiled_code.h"
 #include "engine/ops/cuda/row_product.h"
 #include "engine/ops/cuda/swiglu.cuh"
 
@@ -76,20 +77,19 @@ inline bool LayOutTiles(int64_t outs, int64_t rows, RowProductArgs& args) {
   return true;
 }
 
-// Weights in whole blocks, up to kNarrowRows rows, everything aligned; all terms have the tables of
-// the first. Sets first_tile, passes and tiles.
+// Tiled weights, up to kNarrowRows rows, everything aligned, where HasNarrowRowProduct(); all terms
+// have the tables of the first. Sets first_tile, passes and tiles.
 inline constexpr int kNarrowRows = 2 * kTileRows;
 // Of rows that a block can normalise; wider ones rms_norm.cu sums in another order.
 inline constexpr int64_t kMaxNormElements = 12288, kMaxNormColumns = 8192;
 cudaError_t LaunchNarrowRowProduct(RowProductArgs& args, const RowProductScratch& scratch,
                                    cudaStream_t stream);
 
-// The kernel for more than kNarrowRows rows where everything is aligned; sets first_tile, passes
-// and tiles.
+// Weights that are not tiled, more than kNarrowRows rows, everything aligned, where HasRoom(); sets
+// first_tile, passes and tiles.
 cudaError_t LaunchWideRowProduct(RowProductArgs& args, const RowProductScratch& scratch,
                                  cudaStream_t stream);
-// The same for tiled weights, where there is one.
-bool HasWideTiledRowProduct();
+// The same for tiled weights, where HasWideTiledRowProduct().
 cudaError_t LaunchWideTiledRowProduct(RowProductArgs& args, const RowProductScratch& scratch,
                                       cudaStream_t stream);
 
@@ -106,12 +106,15 @@ int DeviceAttribute() {
 }
 inline int Multiprocessors() { return DeviceAttribute<cudaDevAttrMultiProcessorCount>(); }
 
-// The narrow and the wide kernel want the shared memory of compute capability 9.0 for one block.
-// Where there is less, the plain kernel of row_product.cu does everything, and is slower.
+// The narrow and the wide kernels want the shared memory of compute capability 9.0, those for tiled
+// weights also its instructions. Where something is missing, the plain kernel of row_product.cu
+// does everything, and is slower.
 inline constexpr int kMostSharedBytes = 227 << 10;
 inline bool HasRoom() {
   return DeviceAttribute<cudaDevAttrMaxSharedMemoryPerBlockOptin>() >= kMostSharedBytes;
 }
+inline bool HasNarrowRowProduct() { return HasRoom() && RunningCode().architecture >= 900; }
+inline bool HasWideTiledRowProduct() { return HasRoom() && RunningCode().has_wgmma; }
 
 // Codes are read once: they must not drive x out of the first-level cache.
 __device__ __forceinline__ uint4 LoadOnce16(const void* from) {

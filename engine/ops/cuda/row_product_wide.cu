@@ -1,5 +1,5 @@
-// The product of row_product.cu for 17 to 64 rows: the same sums in the same order, to the bit, by
-// another division of work.
+// The product of row_product.cu for 17 to 64 rows over weights that are not tiled: the same sums in
+// the same order, to the bit, by another division of work.
 //
 // There, a block has few outputs and its warps share out the columns, so every block reads all of
 // x: with 64 rows x is the larger part of what it moves. Here a block of 8 warps takes 256 outputs,
@@ -11,7 +11,7 @@
 // memory, each thread its own elements. Where there are few tiles, several blocks share one, each
 // with some of the sums; they leave them in scratch memory, wait for each other, and each adds up
 // some of the rows. A launch has then no more blocks than the device has multiprocessors, so all of
-// them get their turn and the wait ends, whatever else runs.
+// them get their turn and the wait ends, whatever else runs that does not wait itself.
 //
 // Bound, with 64 rows, by shared memory's path: per 2,048 weights of a warp 32 wavefronts of
 // look-ups, 8 of codes and 64 of x, so 20 weights a clock; the tensor cores' mma.sync would take
@@ -48,7 +48,7 @@ template <typename V>
 struct Shared {
   typename V::Form::Tables tables;
   uint4 x[2][V::kRowTiles * V::Form::kChunks * 32];  // see PlaceOfX
-  std::conditional_t<V::kBlockScaled, Stage<V::kWarpOuts, false>, char> codes[V::kWarps][2];
+  std::conditional_t<V::kBlockScaled, Stage<V::kWarpOuts>, char> codes[V::kWarps][2];
   TileTotals<V> totals;
 };
 static_assert(sizeof(Shared<Variant<BlockScaled, BlockScaledRows, kMaxRows / kTileRows, false>>) <=

@@ -327,19 +327,6 @@ cudaError_t LaunchRows(RowProductArgs& product, const RowProductScratch& scratch
 
 }  // namespace
 
-bool HasWideTiledRowProduct() {
-  // The device runs what was compiled for 9.0a, and not what was for others.
-  static const bool has = [] {
-    cudaFuncAttributes attributes;
-    return HasRoom() &&
-           cudaFuncGetAttributes(
-               &attributes, TiledRowProductKernel<Variant<kMostTiles, true, false>, NoRowLora>) ==
-               cudaSuccess &&
-           attributes.binaryVersion == 90;
-  }();
-  return has;
-}
-
 cudaError_t LaunchWideTiledRowProduct(RowProductArgs& args, const RowProductScratch& scratch,
                                       cudaStream_t stream) {
   return args.rows <= kMaxRows / 2 ? LaunchRows<kMostTiles / 2>(args, scratch, stream)

@@ -79,10 +79,9 @@ __device__ __forceinline__ uint32_t ElementBits(const PackedWeight& weight, int6
   if (weight.scales_u8 == nullptr) {
     scale = __ldg(weight.scales + block);
   } else {
-    const int64_t place =
-        weight.tiled ? TiledScale(weight.columns, i / weight.columns,
-                                  i % weight.columns / kTileColumns)
-                     : block;
+    const int64_t place = weight.tiled ? TiledScale(weight.columns, i / weight.columns,
+                                                    i % weight.columns / kTileColumns)
+                                       : block;
     scale =
         NestedScale(__ldg(weight.nested_code + __ldg(weight.scales_u8 + place)),
                     __ldg(weight.nested_scales + (block >> kNestedShift)), weight.nested_offset);

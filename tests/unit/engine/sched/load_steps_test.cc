@@ -184,5 +184,13 @@ TEST(LoadStepsTest, ASteadyLoadCostsTrainingItsOwnTimeAlone) {
   EXPECT_LE(load.MedianFirstToken(), Ms(40));
 }
 
+// Nearly all slots are taken, time and again all: answers go first, training goes on.
+TEST(LoadStepsTest, AHeavySteadyLoadDoesNotKeepTrainingOut) {
+  LoadSteps load(kCosts[2]);
+  load.Run({{20, 60}}, 1);
+  EXPECT_GT(load.PhaseShare(0), 0.3);
+  EXPECT_LE(load.ShareLate(), 0.01);
+}
+
 }  // namespace
 }  // namespace lorad

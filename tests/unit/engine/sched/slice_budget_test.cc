@@ -151,6 +151,23 @@ TEST_F(SlotsTest, WhenTheyHaveRunOutTrainingWaitsUntilMostAreFree) {
   EXPECT_GT(RoomBeside(budget, 1, 1, true), Ms(20));  // one alone: the backlog decides
 }
 
+// They were free in between, though no step with few of them was served.
+TEST_F(SlotsTest, AnIdleStepFreesThemAll) {
+  SliceBudget budget(Target(30));
+  EXPECT_LT(RoomBeside(budget, 64, 64, true), Ms(0));
+  budget.OnIdle();
+  EXPECT_GT(RoomBeside(budget, 20, 64, false), Ms(20));
+}
+
+// A load that keeps more than a quarter of them taken must not keep training out for good.
+TEST_F(SlotsTest, TrainingComesBackWhenNobodyHasWaitedForAWhile) {
+  SliceBudget budget(Target(30));
+  EXPECT_LT(RoomBeside(budget, 64, 64, true), Ms(0));
+  const absl::Time queued = now_;
+  while (RoomBeside(budget, 30, 64, false) < Ms(0)) ASSERT_LT(now_ - queued, absl::Seconds(5));
+  EXPECT_GT(now_ - queued, absl::Seconds(2));
+}
+
 TEST_F(SliceBudgetTest, PatienceEnds) {
   SliceBudgetOptions options = Target(10);
   options.patience_steps = 7;
@@ -247,6 +264,34 @@ TEST_F(PromptRowsTest, GoOnWhereDecodingAloneTakesTheTarget) {
   for (int i = 0; i < 5; ++i) Pass(budget, 60, 0, 11);
   EXPECT_EQ(budget.PromptRows(60, 196, now_), 16);
   EXPECT_EQ(budget.PromptRows(60, 4, now_), 4);
+}
+
+// Rows that came while prompts shared every pass have never decoded alone.
+TEST_F(PromptRowsTest, TheNextDecodingPassHasTheRowsThatNowRun) {
+  SliceBudget budget(Target(10));
+  ServedStep step;
+  const auto serve = [&](int32_t decode, int32_t prompt, int32_t running, double ms) {
+    step.began = now_;
+    step.decoded = step.ended = now_ = now_ + Ms(ms);
+    step.decode_rows = decode, step.prompt_rows = prompt, step.running = running;
+    budget.OnServed(step);
+  };
+  for (int i = 0; i < 10; ++i) serve(1, 0, 1, 3);
+  for (int rows = 2; rows <= 60; ++rows) serve(rows, 4, rows + 1, 3 + 0.1 * rows);
+  EXPECT_LT(Room(budget), Ms(10 - 8) - Margin(10));  // 61 rows take 9 ms
+}
+
+// A prompt's first token comes with the pass, whatever else the step does after it.
+TEST_F(PromptRowsTest, TokensOfAPassWithoutDecodingRowsCountFromThere) {
+  SliceBudget budget(Target(30));
+  for (int i = 0; i < 20; ++i) Serve(budget, Ms(5));
+  ServedStep step;
+  step.began = now_;
+  step.decoded = now_ + Ms(5);
+  step.ended = now_ = now_ + Ms(18);
+  step.prompt_rows = 20, step.chunks = 1, step.running = 1;
+  budget.OnServed(step);
+  EXPECT_EQ(budget.allowance().until, step.decoded + Ms(25) - Margin(30));
 }
 
 TEST_F(PromptRowsTest, WithoutDecodingEverySizeIsTriedFirst) {
