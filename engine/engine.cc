@@ -10,6 +10,7 @@
 #include "engine/core/status_macros.h"
 #include "engine/engine_device.h"
 #include "engine/engine_memory.h"
+#include "engine/engine_observer_relay.h"
 #include "engine/engine_parts.h"
 #include "engine/infer/constraint/constraint_compiler.h"
 #include "engine/io/file.h"
@@ -26,51 +27,6 @@ namespace {
 
 // Of page-locked memory at start: two adapters of rank 16 of an 8B model, with all linears.
 constexpr int64_t kWarmAdapterBytes = int64_t{192} << 20;
-
-// Hands the measurements of the scheduler and the store on to the server's observer, if any.
-class ObserverRelay final : public SchedulerObserver, public AdapterStoreObserver {
- public:
-  explicit ObserverRelay(EngineObserver* observer) : observer_(observer) {}
-
-  void OnFirstToken(bool adapter, double seconds) override {
-    if (observer_ != nullptr) observer_->OnFirstToken(adapter, seconds);
-  }
-  void OnInterToken(bool adapter, double seconds) override {
-    if (observer_ != nullptr) observer_->OnInterToken(adapter, seconds);
-  }
-  void OnRequestFinished(const RequestTimes& times) override {
-    if (observer_ == nullptr) return;
-    observer_->OnRequestFinished({.adapter = times.adapter,
-                                  .queue_seconds = times.queue_seconds,
-                                  .time_to_first_token_seconds = times.time_to_first_token_seconds,
-                                  .total_seconds = times.total_seconds,
-                                  .prompt_tokens = times.prompt_tokens,
-                                  .cached_tokens = times.cached_tokens,
-                                  .generated_tokens = times.generated_tokens,
-                                  .finish_reason = times.finish_reason});
-  }
-  void OnServingStep(bool prefill, int32_t rows, double seconds) override {
-    if (observer_ != nullptr) observer_->OnServingStep(prefill, rows, seconds);
-  }
-  void OnTrainingSlice(SlicePhase phase, double seconds) override {
-    if (observer_ != nullptr) observer_->OnTrainingSlice(phase, seconds);
-  }
-  void OnItlTargetMissed() override {
-    if (observer_ != nullptr) observer_->OnItlTargetMissed();
-  }
-  void OnAdapterLoad(const char* source, const absl::Status& status, double seconds) override {
-    if (observer_ != nullptr) observer_->OnAdapterLoad(source, status, seconds);
-  }
-  void OnAdapterEviction() override {
-    if (observer_ != nullptr) observer_->OnAdapterEviction();
-  }
-  void OnAdapterPrefetch() override {
-    if (observer_ != nullptr) observer_->OnAdapterPrefetch();
-  }
-
- private:
-  EngineObserver* const observer_;
-};
 
 AdapterInfo ToInfo(const AdapterSummary& summary) {
   AdapterInfo info;
@@ -222,7 +178,8 @@ absl::Status EngineImpl::LoadModel(const QuantSpec& quant) {
   ASSIGN_OR_RETURN(const ModelConfig model_config, LoadModelConfig(config_.model_dir));
   RETURN_IF_ERROR(PlanMemory(config_, model_config, quant, backend).status());
   ASSIGN_OR_RETURN(info_.config_json, ReadFile(config_.model_dir + "/config.json"));
-  ASSIGN_OR_RETURN(model_, Model::Load(config_.model_dir, quant, backend));
+  ASSIGN_OR_RETURN(
+      model_, Model::Load(config_.model_dir, quant, backend, {.quant_head = config_.quant_head}));
   absl::StatusOr<std::unique_ptr<const Tokenizer>> tokenizer = Tokenizer::Load(config_.model_dir);
   if (tokenizer.ok()) {
     tokenizer_ = *std::move(tokenizer);

@@ -28,6 +28,7 @@ struct EngineConfig {
   std::string device = "auto";  // auto | cpu | cuda:N
   std::string quant = "nf4";    // text of a QuantSpec: nf4 | fp4 | int4 | int8 | none, ",block=N",
                                 // ",double_quant=false"
+  bool quant_head = false;      // ModelOptions'; with EngineParts: how their model was made
   int64_t memory_limit_bytes = 0;  // of the device; 0: what it has, less a reserve
   int64_t kv_cache_tokens = 0;     // 0: chosen from the memory that is left
   // Of the host, page-locked: adapters that are ready for the device.

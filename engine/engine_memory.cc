@@ -99,10 +99,12 @@ absl::Status ValidateEngineConfig(const EngineConfig& config) {
 
 absl::StatusOr<EngineMemory> PlanMemory(const EngineConfig& config, const ModelConfig& model,
                                         const QuantSpec& quant, Backend& backend) {
+  RETURN_IF_ERROR(CheckModelOptions({.quant_head = config.quant_head}, quant));
   EngineMemory memory;
   memory.total =
       config.memory_limit_bytes > 0 ? config.memory_limit_bytes : DefaultLimit(backend.info());
   memory.weights = ModelWeightBytes(model, quant);
+  if (config.quant_head) memory.weights += QuantHeadBytes(model, quant);
   memory.kv.num_layers = model.num_layers;
   memory.kv.num_kv_heads = model.num_kv_heads;
   memory.kv.head_dim = model.head_dim;

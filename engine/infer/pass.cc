@@ -58,7 +58,8 @@ int64_t LayerScratch(const PassShape& shape, const ModelConfig& config, const Qu
                    LinearScratch({weight(P::kDown)}, shape, backend)});
 }
 
-int64_t HeadScratch(const PassShape& shape, const ModelConfig& config, Backend& backend) {
+int64_t HeadScratch(const PassShape& shape, const ModelConfig& config, const QuantSpec& quant,
+                    Backend& backend) {
   QuantSpec dense;
   dense.format = QuantFormat::kNone;
   const WeightView head = WeightOfShape(dense, config.vocab_size, config.hidden_size);
@@ -67,7 +68,9 @@ int64_t HeadScratch(const PassShape& shape, const ModelConfig& config, Backend& 
     rows.tokens = shape.sequences;
     rows.kind = PassKind::kRowInvariant;
     rows.max_rank = 0;  // the head has no adapters
-    return LinearScratch({head}, rows, backend);
+    const WeightView quantised = WeightOfShape(quant, config.vocab_size, config.hidden_size);
+    return std::max(LinearScratch({head}, rows, backend),
+                    LinearScratch({quantised}, rows, backend));
   }
   if (shape.output == PassOutput::kNone) return 0;
   LinearCrossEntropyArgs args;
@@ -171,8 +174,8 @@ absl::StatusOr<PassTensors> AllocatePass(const PassShape& shape, const ModelConf
   RETURN_IF_ERROR(AllocateLayerScratch(config, backend, batch, arena, t.activations));
   RETURN_IF_ERROR(AllocateLayerActivations(config, backend, batch, arena, t.activations));
   t.activations.x = t.x;
-  const int64_t scratch =
-      std::max(LayerScratch(shape, config, quant, backend), HeadScratch(shape, config, backend));
+  const int64_t scratch = std::max(LayerScratch(shape, config, quant, backend),
+                                   HeadScratch(shape, config, quant, backend));
   ASSIGN_OR_RETURN(t.workspace, arena.Allocate(DType::kU8, Shape{scratch}));
   if (shape.output == PassOutput::kLogits) {
     ASSIGN_OR_RETURN(t.last, arena.Allocate(dtype, Shape{sequences, hidden}));

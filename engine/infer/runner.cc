@@ -305,7 +305,7 @@ absl::Status Runner::Normalise(const TensorView& hidden) {
 
 absl::Status Runner::Head(const TensorView& last, const Pass& pass) {
   LinearTerm term;
-  term.weight = model_->head();
+  term.weight = model_->decode_head();
   term.y = pass.tensors.logits;
   LinearArgs args;
   args.x = last;

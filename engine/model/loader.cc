@@ -28,8 +28,8 @@ std::vector<float> Floats(const SafetensorsEntry& entry) {
 class ModelLoader {
  public:
   static absl::StatusOr<std::shared_ptr<const Model>> Load(const std::string& model_dir,
-                                                           const QuantSpec& quant,
-                                                           Backend& backend) {
+                                                           const QuantSpec& quant, Backend& backend,
+                                                           const ModelOptions& options) {
     RETURN_IF_ERROR(ValidateQuantSpec(quant));
     ASSIGN_OR_RETURN(ModelConfig config, LoadModelConfig(model_dir));
     ASSIGN_OR_RETURN(const SafetensorsCheckpoint checkpoint,
@@ -37,7 +37,9 @@ class ModelLoader {
     ASSIGN_OR_RETURN(const CheckpointPlan plan, PlanCheckpoint(config, checkpoint));
     ASSIGN_OR_RETURN(std::unique_ptr<Stream> stream, backend.CreateStream());
     CheckpointDigest digest(checkpoint);
-    ModelLoader loader(std::move(config), quant, plan, backend, *stream);
+    const QuantSpec& spec = plan.packed != nullptr ? plan.packed->packed->spec : quant;
+    RETURN_IF_ERROR(CheckModelOptions(options, spec));
+    ModelLoader loader(std::move(config), spec, plan, backend, *stream, options);
     RETURN_IF_ERROR(loader.LoadTensors());
     const Model& model = loader.builder_.model();
     std::string identity = digest.Finish(model.config(), model.quant());
@@ -48,11 +50,10 @@ class ModelLoader {
 
  private:
   ModelLoader(ModelConfig config, const QuantSpec& quant, const CheckpointPlan& plan,
-              Backend& backend, Stream& stream)
+              Backend& backend, Stream& stream, const ModelOptions& options)
       : plan_(plan),
         stream_(stream),
-        builder_(std::move(config), plan.packed != nullptr ? plan.packed->packed->spec : quant,
-                 backend, stream) {}
+        builder_(std::move(config), quant, backend, stream, options) {}
 
   absl::Status LoadTensors() {
     RETURN_IF_ERROR(builder_.PlaceShared());
@@ -89,7 +90,10 @@ class ModelLoader {
       if (quant.double_quant) nested_code = Floats(*parts.nested_quant_map);
     }
     RETURN_IF_ERROR(builder_.Upload(code_book, builder_.code_book()));
-    return builder_.Upload(nested_code, builder_.nested_code());
+    RETURN_IF_ERROR(builder_.Upload(nested_code, builder_.nested_code()));
+    if (builder_.quant_head() == nullptr) return absl::OkStatus();
+    return LoadQuantized(plan_.head != nullptr ? *plan_.head : *plan_.embedding,
+                         *builder_.quant_head());
   }
 
   absl::Status LoadLayer(const LayerSource& source, LayerWeights& layer) {
@@ -186,8 +190,9 @@ class ModelLoader {
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<const Model>> Model::Load(const std::string& model_dir,
-                                                         const QuantSpec& quant, Backend& backend) {
-  return ModelLoader::Load(model_dir, quant, backend);
+                                                         const QuantSpec& quant, Backend& backend,
+                                                         const ModelOptions& options) {
+  return ModelLoader::Load(model_dir, quant, backend, options);
 }
 
 }  // namespace lorad

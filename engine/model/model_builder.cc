@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
+#include "absl/status/status.h"
 #include "engine/core/checked_math.h"
 #include "engine/core/status_macros.h"
 #include "engine/ops/ops.h"
@@ -26,9 +28,16 @@ int64_t CountParameters(const Model& model) {
 
 }  // namespace
 
+absl::Status CheckModelOptions(const ModelOptions& options, const QuantSpec& quant) {
+  if (!options.quant_head || quant.format != QuantFormat::kNone) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      "quant_head is true, but the model is kept in 16 bits: its head would be quantised as its "
+      "linears are; choose a quantisation, or leave quant_head");
+}
+
 ModelBuilder::ModelBuilder(ModelConfig config, const QuantSpec& quant, Backend& backend,
-                           Stream& stream)
-    : backend_(backend), stream_(stream), model_(new Model) {
+                           Stream& stream, const ModelOptions& options)
+    : backend_(backend), stream_(stream), options_(options), model_(new Model) {
   model_->config_ = std::move(config);
   model_->quant_ = quant;
   model_->layers_.resize(model_->config_.num_layers);
@@ -67,11 +76,14 @@ absl::Status ModelBuilder::LayOutShared(Arena& arena) {
   }
   ASSIGN_OR_RETURN(model_->final_norm_, arena.Allocate(DType::kF32, {config.hidden_size}));
   ASSIGN_OR_RETURN(model_->rope_inv_freq_, arena.Allocate(DType::kF32, {config.head_dim / 2}));
+  model_->decode_head_ = model_->head_;
   if (model_->quant_.format == QuantFormat::kNone) return absl::OkStatus();
   const int64_t codes = int64_t{1} << CodeBits(model_->quant_.format);
   ASSIGN_OR_RETURN(code_book_, arena.Allocate(DType::kF32, {codes}));
   ASSIGN_OR_RETURN(nested_code_, arena.Allocate(DType::kF32, {256}));
-  return absl::OkStatus();
+  if (!options_.quant_head) return absl::OkStatus();
+  model_->decode_head_.dense = {};
+  return LayOutWeight(/*sixteen_bit=*/false, arena, model_->decode_head_);
 }
 
 absl::Status ModelBuilder::LayOutLayer(const std::array<bool, kNumProjections>& sixteen_bit,
@@ -131,22 +143,22 @@ absl::Status ModelBuilder::Upload(const std::vector<float>& from, const ConstTen
 }
 
 absl::Status ModelBuilder::Arrange() {
+  std::vector<WeightView*> weights;
+  if (options_.quant_head) weights.push_back(&model_->decode_head_);
+  for (LayerWeights& layer : model_->layers_)
+    for (LinearWeights& linear : layer.linear) weights.push_back(&linear.weight);
   Ops& ops = backend_.ops();
   int64_t bytes = 0;
-  for (const LayerWeights& layer : model_->layers_) {
-    for (const LinearWeights& linear : layer.linear)
-      bytes = std::max(bytes, ops.ArrangeScratchBytes(linear.weight));
-  }
+  for (const WeightView* weight : weights)
+    bytes = std::max(bytes, ops.ArrangeScratchBytes(*weight));
   if (bytes == 0) return absl::OkStatus();
   ASSIGN_OR_RETURN(const DeviceBuffer scratch,
                    backend_.allocator().Allocate(bytes, MemoryTag::kWorkspace));
   absl::Status queued;
-  for (LayerWeights& layer : model_->layers_) {
-    for (LinearWeights& linear : layer.linear) {
-      if (!queued.ok() || ops.ArrangeScratchBytes(linear.weight) == 0) continue;
-      queued = ops.ArrangeWeight(
-          {.weight = &linear.weight, .scratch = scratch.View(DType::kU8, {bytes})}, stream_);
-    }
+  for (WeightView* weight : weights) {
+    if (!queued.ok() || ops.ArrangeScratchBytes(*weight) == 0) continue;
+    queued = ops.ArrangeWeight({.weight = weight, .scratch = scratch.View(DType::kU8, {bytes})},
+                               stream_);
   }
   const absl::Status done = stream_.Synchronize();  // what is queued uses the scratch
   return queued.ok() ? done : queued;

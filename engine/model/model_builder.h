@@ -21,12 +21,15 @@
 namespace lorad {
 
 // Takes device memory, a block for the shared tensors and one for each layer, and lays the tensors
-// out in it; their values come from the caller. What it takes is ModelWeightBytes
-// (engine/plan/memory.h) unless linears are kept in 16 bits apart. Thread-compatible.
+// out in it; their values come from the caller. What it takes is ModelWeightBytes, and
+// QuantHeadBytes if there is one (engine/plan/memory.h), unless linears are kept in 16 bits apart.
+// Thread-compatible.
 class ModelBuilder {
  public:
   // The decoder's linears take `quant`. `backend` and `stream` are not owned.
-  ModelBuilder(ModelConfig config, const QuantSpec& quant, Backend& backend, Stream& stream);
+  // REQUIRES: options.quant_head only with a quantisation.
+  ModelBuilder(ModelConfig config, const QuantSpec& quant, Backend& backend, Stream& stream,
+               const ModelOptions& options = {});
 
   // Embedding, head, last norm, rope frequencies and the code books of all matrices. Comes before
   // the layers: their matrices refer to the code books.
@@ -37,6 +40,8 @@ class ModelBuilder {
   // Valid until Finish(). Views are empty until they are placed.
   const Model& model() const { return *model_; }
   LayerWeights& layer(int64_t index) { return model_->layers_[index]; }
+  // The quantised head, to be written; null: there is none of its own.
+  WeightView* quant_head() { return options_.quant_head ? &model_->decode_head_ : nullptr; }
   ConstTensorView code_book() const { return code_book_; }      // empty: no quantisation
   ConstTensorView nested_code() const { return nested_code_; }  // likewise
 
@@ -64,6 +69,7 @@ class ModelBuilder {
 
   Backend& backend_;
   Stream& stream_;
+  const ModelOptions options_;
   std::unique_ptr<Model> model_;
   ConstTensorView code_book_, nested_code_;
 };

@@ -172,7 +172,9 @@ class RandomWriter {
     if (model.quant().format == QuantFormat::kNone) return absl::OkStatus();
     RETURN_IF_ERROR(builder_.Upload(CodeBook(model.quant().format), builder_.code_book()));
     const std::vector<float> nested_code(DynamicMap().begin(), DynamicMap().end());
-    return builder_.Upload(nested_code, builder_.nested_code());
+    RETURN_IF_ERROR(builder_.Upload(nested_code, builder_.nested_code()));
+    if (builder_.quant_head() == nullptr) return absl::OkStatus();
+    return WriteWeight(kRandomStddev, *builder_.quant_head());
   }
 
   absl::Status WriteLayer(LayerWeights& layer) {
@@ -237,12 +239,14 @@ class RandomWriter {
 
 absl::StatusOr<std::shared_ptr<const Model>> RandomModel(const ModelConfig& config,
                                                          const QuantSpec& quant, uint64_t seed,
-                                                         Backend& backend) {
+                                                         Backend& backend,
+                                                         const ModelOptions& options) {
   RETURN_IF_ERROR(ValidateQuantSpec(quant));
+  RETURN_IF_ERROR(CheckModelOptions(options, quant));
   ASSIGN_OR_RETURN(const std::unique_ptr<Stream> stream, backend.CreateStream());
   RandomBlock block(config, quant, seed);
   RETURN_IF_ERROR(block.Fill());
-  ModelBuilder builder(config, quant, backend, *stream);
+  ModelBuilder builder(config, quant, backend, *stream, options);
   const absl::Status written = RandomWriter(builder, block).Write();
   // Queued copies read the block, and write to memory that goes back when this fails.
   const absl::Status copied = stream->Synchronize();

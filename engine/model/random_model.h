@@ -25,10 +25,11 @@ inline constexpr float kRandomStddev = 0.02f;
 // places of it: a model is as large as memory and takes about as long as copying it. Matrices thus
 // share numbers, at random shifts. A function of the arguments alone; digest() says "random" and
 // the seed, and is no sha256.
-// kInvalidArgument: `quant`; kResourceExhausted: memory, and nothing is kept.
+// kInvalidArgument: `quant`, `options`; kResourceExhausted: memory, and nothing is kept.
 absl::StatusOr<std::shared_ptr<const Model>> RandomModel(const ModelConfig& config,
                                                          const QuantSpec& quant, uint64_t seed,
-                                                         Backend& backend);
+                                                         Backend& backend,
+                                                         const ModelOptions& options = {});
 
 }  // namespace lorad
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/core/quant_spec.h"
 #include "engine/device/backend.h"
@@ -28,6 +29,14 @@ struct LayerWeights {
   const LinearWeights& operator[](Projection p) const { return linear[static_cast<int>(p)]; }
 };
 
+struct ModelOptions {
+  // A second copy of the head for decoding, quantised as the decoder's linears are: the head is
+  // read for every token, and 4 bits are read four times as fast. Sampled tokens and their logprobs
+  // come from it; losses and scores from the 16-bit one. kInvalidArgument where `quant` is none.
+  bool quant_head = false;
+};
+absl::Status CheckModelOptions(const ModelOptions& options, const QuantSpec& quant);
+
 // The frozen base model on a device. Immutable after loading; shared by serving and training, which
 // is why it is held by shared_ptr<const Model>. Thread-safe.
 class Model {
@@ -42,8 +51,8 @@ class Model {
   // kResourceExhausted: memory. Nothing is allocated before everything is checked but the values
   // themselves (they must be finite), and nothing is kept when it fails.
   static absl::StatusOr<std::shared_ptr<const Model>> Load(const std::string& model_dir,
-                                                           const QuantSpec& quant,
-                                                           Backend& backend);
+                                                           const QuantSpec& quant, Backend& backend,
+                                                           const ModelOptions& options = {});
 
   const ModelConfig& config() const { return config_; }
   const QuantSpec& quant() const { return quant_; }
@@ -55,6 +64,9 @@ class Model {
 
   ConstTensorView embedding() const { return embedding_; }  // kBF16 [vocab, hidden]
   const WeightView& head() const { return head_; }  // [vocab, hidden]; the embedding if tied
+  // What logits of sampled tokens are computed with: head(), or with ModelOptions::quant_head the
+  // same matrix in quant().
+  const WeightView& decode_head() const { return decode_head_; }
   ConstTensorView final_norm() const { return final_norm_; }        // kF32 [hidden]
   ConstTensorView rope_inv_freq() const { return rope_inv_freq_; }  // kF32 [head_dim / 2]
   const LayerWeights& layer(int64_t index) const { return layers_[index]; }
@@ -70,7 +82,7 @@ class Model {
   int64_t num_parameters_ = 0;
   std::vector<DeviceBuffer> buffers_;
   ConstTensorView embedding_, final_norm_, rope_inv_freq_;
-  WeightView head_;
+  WeightView head_, decode_head_;
   std::vector<LayerWeights> layers_;
 };
 

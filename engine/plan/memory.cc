@@ -53,6 +53,12 @@ int64_t ModelWeightBytes(const ModelConfig& config, const QuantSpec& quant) {
   return CountModelBytes(config, quant).total();
 }
 
+int64_t QuantHeadBytes(const ModelConfig& config, const QuantSpec& quant) {
+  ModelBytes bytes;
+  AddLinear(quant, config.vocab_size * config.hidden_size, 1, bytes);
+  return bytes.total();
+}
+
 double BitsPerWeight(const QuantSpec& quant) {
   const double bits = CodeBits(quant.format), block = quant.block;
   if (quant.format == QuantFormat::kNone) return bits;

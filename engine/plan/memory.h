@@ -24,6 +24,9 @@ ModelBytes CountModelBytes(const ModelConfig& config, const QuantSpec& quant);
 // Their total.
 int64_t ModelWeightBytes(const ModelConfig& config, const QuantSpec& quant);
 
+// What a head takes that is quantised for decoding (ModelOptions::quant_head), beside the model.
+int64_t QuantHeadBytes(const ModelConfig& config, const QuantSpec& quant);
+
 // Bits of one weight of a decoder linear with its share of the constants: 4.127 for nf4 in blocks
 // of 64 with double quantisation, 4.5 without. Source: Dettmers et al., "QLoRA", 2023, section 3.
 double BitsPerWeight(const QuantSpec& quant);

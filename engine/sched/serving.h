@@ -79,6 +79,8 @@ class Serving {
 
  private:
   using Sequences = std::map<Turn, std::unique_ptr<Sequence>>;
+  // For loops that end sequences.
+  static std::vector<Turn> Turns(const Sequences& sequences);
 
   enum class Admission { kAdmitted, kSkipped, kBlocked };
   void SetWantedAdapters();
@@ -96,6 +98,7 @@ class Serving {
     Sequence* sequence;
     Chunk chunk;
   };
+  // Passes: serving_passes.cc.
   absl::Status RunRows(const SliceBudget& budget);
   void AddPrompts(const SliceBudget& budget, std::vector<Part>& parts);
   absl::Status RunParts(const std::vector<Part>& parts, absl::Span<DrawResult> drawn);

@@ -46,6 +46,7 @@ Json CaseJson(const ServeCase& of, const DeviceInfo& device) {
                {"shape", of.shape},
                {"device", device.name},
                {"quant", of.quant},
+               {"quant_head", of.quant_head},
                {"seed", of.seed},
                {"adapters", of.adapters},
                {"rank", of.rank},
@@ -123,7 +124,8 @@ class Bench {
 
  private:
   absl::Status Measure(const ServeCase& one, Json& json) {
-    RETURN_IF_ERROR(model_.Take(one.shape, one.quant, one.seed, *backend_));
+    RETURN_IF_ERROR(
+        model_.Take(one.shape, one.quant, one.seed, *backend_, {.quant_head = one.quant_head}));
     json["parameters"] = model_.get()->num_parameters();
     if (one.mode == "decode") return MeasureDecode(one, json);
     RETURN_IF_ERROR(one.mode == "load" ? MeasureLoad(one, model_.get(), backend_, json)

@@ -7,8 +7,10 @@ namespace lorad::bench {
 void CountBytes(const Model& model, const Backend& backend, DecodePoint& point) {
   const ModelConfig& config = model.config();
   // An embedding that is not the head too is looked up, not read.
-  const int64_t looked_up = config.tie_word_embeddings ? 0 : model.embedding().size_bytes();
-  point.bytes.weights = model.weight_bytes() - looked_up;
+  int64_t not_read = config.tie_word_embeddings ? 0 : model.embedding().size_bytes();
+  // Nor is a dense head that decoding has a quantised copy of.
+  if (model.decode_head().dense.empty()) not_read += model.head().dense.size_bytes();
+  point.bytes.weights = model.weight_bytes() - not_read;
 
   KvCacheOptions one_token;
   one_token.num_layers = config.num_layers;

@@ -28,6 +28,7 @@ FlagSet<ServeCase> CaseFlags() {
   flags.Add("mode", &ServeCase::mode)
       .Add("shape", &ServeCase::shape)
       .Add("quant", &ServeCase::quant)
+      .Add("quant_head", &ServeCase::quant_head)
       .Add("seed", &ServeCase::seed)
       .Add("adapters", &ServeCase::adapters)
       .Add("rank", &ServeCase::rank)

@@ -16,6 +16,7 @@ struct ServeCase : LoadOptions {
   std::string mode = "decode";       // decode | load | publish
   std::string shape = "llama-3-8b";  // see ShapeModel
   std::string quant = "nf4";         // bf16, or what ParseQuantSpec takes
+  bool quant_head = false;           // EngineConfig's
   uint64_t seed = 0;                 // of weights, adapters, prompts and arrivals
 
   int64_t adapters = 0;  // registered (load), or spread over the batch (decode); 0: base alone

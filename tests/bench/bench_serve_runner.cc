@@ -63,6 +63,7 @@ class RunnerDecode final : public DecodeBench {
   absl::Status TakeMemory() {
     EngineConfig config;
     config.model_dir = options_.shape;
+    config.quant_head = options_.quant_head;
     config.memory_limit_bytes = options_.memory_limit;
     config.max_batch_tokens = options_.max_batch_tokens;
     config.max_running_requests = static_cast<int32_t>(rows_);

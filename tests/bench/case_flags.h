@@ -28,6 +28,9 @@ inline bool ParseValue(const std::string& text, std::string& value) {
 inline bool ParseValue(const std::string& text, double& value) {
   return absl::SimpleAtod(text, &value);
 }
+inline bool ParseValue(const std::string& text, bool& value) {
+  return absl::SimpleAtob(text, &value);
+}
 template <typename Integer>
 bool ParseValue(const std::string& text, Integer& value) {
   return absl::SimpleAtoi(text, &value);

@@ -83,6 +83,7 @@ absl::StatusOr<std::unique_ptr<ServeEngine>> ServeEngine::Create(const ServeCase
   std::unique_ptr<ServeEngine> serve(
       new ServeEngine(options, std::move(model), std::move(backend)));
   config.model_dir = options.shape;
+  config.quant_head = options.quant_head;
   config.memory_limit_bytes = options.memory_limit;
   config.max_batch_tokens = options.max_batch_tokens;
   config.adapter_host_memory_bytes = options.adapter_host_memory;

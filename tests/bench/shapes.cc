@@ -53,20 +53,21 @@ absl::StatusOr<ModelConfig> ShapeConfig(const std::string& shape) {
 
 absl::StatusOr<std::shared_ptr<const Model>> ShapeModel(const std::string& shape,
                                                         const std::string& base, uint64_t seed,
-                                                        Backend& backend) {
+                                                        Backend& backend,
+                                                        const ModelOptions& options) {
   ASSIGN_OR_RETURN(const QuantSpec quant, ParseQuantSpec(base == "bf16" ? "none" : base));
-  if (HoldsCheckpoint(shape)) return Model::Load(shape, quant, backend);
+  if (HoldsCheckpoint(shape)) return Model::Load(shape, quant, backend, options);
   ASSIGN_OR_RETURN(const ModelConfig config, ShapeConfig(shape));
-  return RandomModel(config, quant, seed, backend);
+  return RandomModel(config, quant, seed, backend, options);
 }
 
 absl::Status CaseModel::Take(const std::string& shape, const std::string& base, uint64_t seed,
-                             Backend& backend) {
-  const std::string key = absl::StrCat(shape, " ", base, " ", seed);
+                             Backend& backend, const ModelOptions& options) {
+  const std::string key = absl::StrCat(shape, " ", base, " ", seed, " ", options.quant_head);
   if (model_ != nullptr && key == key_) return absl::OkStatus();
   model_.reset();
   const absl::Time begin = absl::Now();
-  ASSIGN_OR_RETURN(model_, ShapeModel(shape, base, seed, backend));
+  ASSIGN_OR_RETURN(model_, ShapeModel(shape, base, seed, backend, options));
   seconds_ = absl::ToDoubleSeconds(absl::Now() - begin);
   key_ = key;
   return absl::OkStatus();

@@ -21,7 +21,8 @@ absl::StatusOr<ModelConfig> ShapeConfig(const std::string& shape);
 // otherwise. `base`: bf16, or what ParseQuantSpec takes.
 absl::StatusOr<std::shared_ptr<const Model>> ShapeModel(const std::string& shape,
                                                         const std::string& base, uint64_t seed,
-                                                        Backend& backend);
+                                                        Backend& backend,
+                                                        const ModelOptions& options = {});
 
 // The model of the case at hand, kept while cases of its shape, base and seed follow one another.
 class CaseModel {
@@ -29,7 +30,7 @@ class CaseModel {
   // ShapeModel's; the one before is given back first, for both might not fit. What was returned
   // must be gone by then.
   absl::Status Take(const std::string& shape, const std::string& base, uint64_t seed,
-                    Backend& backend);
+                    Backend& backend, const ModelOptions& options = {});
   const std::shared_ptr<const Model>& get() const { return model_; }
   // What making it took.
   double seconds() const { return seconds_; }

@@ -75,6 +75,7 @@ class StartTest(harness.LoradTest):
 
     def test_flags(self):
         self.refused("quant", "nf5", flags=["--quant=nf5"])
+        self.refused("quant_head", flags=["--quant=none", "--quant_head"])
         self.refused("max_batch_tokens", "0", flags=["--max_batch_tokens=0"])
 
 

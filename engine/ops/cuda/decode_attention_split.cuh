@@ -78,44 +78,13 @@ struct WarpSplit {
     }
   }
 
-  // The maximum of each slot's scores over the split, for slots g and g + 8. Waits for the block.
+  // As in paged_attention.cuh.
   __device__ __forceinline__ void SplitMax(const float (&scores)[8][4], float (&m)[2]) const {
-#pragma unroll
-    for (int h = 0; h < kHalves; ++h) {
-      m[h] = -INFINITY;
-#pragma unroll
-      for (int n = 0; n < 8; ++n) m[h] = fmaxf(m[h], fmaxf(scores[n][2 * h], scores[n][2 * h + 1]));
-      m[h] = fmaxf(m[h], __shfl_xor_sync(0xffffffffu, m[h], 1));
-      m[h] = fmaxf(m[h], __shfl_xor_sync(0xffffffffu, m[h], 2));
-      if (t == 0) shared.warp_max[warp][g + 8 * h] = m[h];
-    }
-    __syncthreads();
-#pragma unroll
-    for (int h = 0; h < kHalves; ++h) {
-#pragma unroll
-      for (int w = 0; w < kPagedWarps; ++w) m[h] = fmaxf(m[h], shared.warp_max[w][g + 8 * h]);
-    }
+    cuda::SplitMax<kHalves>(scores, shared, warp, g, t, m);
   }
-
-  // p = bf16(2^(scores - m)) as fragments, p[n][h] the words of slot g + 8 h, and their sums.
   __device__ __forceinline__ void Weights(const float (&scores)[8][4], const float (&m)[2],
                                           uint32_t (&p)[8][2]) const {
-#pragma unroll
-    for (int h = 0; h < kHalves; ++h) {
-      const float base = m[h] == -INFINITY ? 0.0f : m[h];
-      float sum = 0;
-#pragma unroll
-      for (int n = 0; n < 8; ++n) {
-        const __nv_bfloat162 pair =
-            __floats2bfloat162_rn(Exp2(scores[n][2 * h] - base), Exp2(scores[n][2 * h + 1] - base));
-        sum += __low2float(pair);
-        sum += __high2float(pair);
-        memcpy(&p[n][h], &pair, sizeof(pair));
-      }
-      sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-      sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-      if (t == 0) shared.warp_sum[warp][g + 8 * h] = sum;
-    }
+    cuda::SplitWeights<kHalves>(scores, m, shared, warp, g, t, p);
   }
 
   // split_sums[warp] = p v over the warp's keys; [kPagedWarps][group][kSumStride].

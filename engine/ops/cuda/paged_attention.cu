@@ -138,48 +138,6 @@ __device__ __forceinline__ void Scores(const PagedArgs& args, const Shared& shar
   }
 }
 
-// The maximum of each slot's scores over the split, for slots g and g + 8. Waits for the block.
-__device__ __forceinline__ void SplitMax(const float (&scores)[8][4], Shared& shared, int warp,
-                                         int g, int t, float (&m)[2]) {
-#pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    m[h] = -INFINITY;
-#pragma unroll
-    for (int n = 0; n < 8; ++n) m[h] = fmaxf(m[h], fmaxf(scores[n][2 * h], scores[n][2 * h + 1]));
-    m[h] = fmaxf(m[h], __shfl_xor_sync(0xffffffffu, m[h], 1));
-    m[h] = fmaxf(m[h], __shfl_xor_sync(0xffffffffu, m[h], 2));
-    if (t == 0) shared.warp_max[warp][g + 8 * h] = m[h];
-  }
-  __syncthreads();
-#pragma unroll
-  for (int h = 0; h < 2; ++h) {
-#pragma unroll
-    for (int w = 0; w < kWarps; ++w) m[h] = fmaxf(m[h], shared.warp_max[w][g + 8 * h]);
-  }
-}
-
-// p = bf16(2^(scores - m)) as fragments, p[n][h] the words of slot g + 8 h, and their sums.
-__device__ __forceinline__ void Weights(const float (&scores)[8][4], const float (&m)[2],
-                                        Shared& shared, int warp, int g, int t,
-                                        uint32_t (&p)[8][2]) {
-#pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    const float base = m[h] == -INFINITY ? 0.0f : m[h];
-    float sum = 0;
-#pragma unroll
-    for (int n = 0; n < 8; ++n) {
-      const __nv_bfloat162 pair =
-          __floats2bfloat162_rn(Exp2(scores[n][2 * h] - base), Exp2(scores[n][2 * h + 1] - base));
-      sum += __low2float(pair);
-      sum += __high2float(pair);
-      memcpy(&p[n][h], &pair, sizeof(pair));
-    }
-    sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-    sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-    if (t == 0) shared.warp_sum[warp][g + 8 * h] = sum;
-  }
-}
-
 // shared.sums[warp] = p v over the warp's keys, for dimensions [first, first + kValueDims).
 template <bool kAligned>
 __device__ __forceinline__ void Values(const uint32_t (&p)[8][2], int dims, int first,
@@ -272,9 +230,9 @@ __global__ void __launch_bounds__(kThreads, 3) PagedKernel(const __grid_constant
     float scores[8][4] = {};
     Scores<kAligned>(args, shared, split, warp, g, t, scores);
     float m[2];
-    SplitMax(scores, shared, warp, g, t, m);
+    SplitMax<2>(scores, shared, warp, g, t, m);
     uint32_t p[8][2];
-    Weights(scores, m, shared, warp, g, t, p);
+    SplitWeights<2>(scores, m, shared, warp, g, t, p);
     __syncthreads();
     if (threadIdx.x < slots) {
       const int slot = threadIdx.x;

@@ -1,6 +1,6 @@
 // What the kernels of paged attention share: how a context is cut, finding a row's sequence, the
-// fold of splits, loads. Private to paged_attention.cu, which explains them, and
-// decode_attention.cu.
+// fold of splits, loads, the exchange between warps. Private to paged_attention.cu, which explains
+// them, and decode_attention.cu.
 #ifndef LORAD_ENGINE_OPS_CUDA_PAGED_ATTENTION_CUH_
 #define LORAD_ENGINE_OPS_CUDA_PAGED_ATTENTION_CUH_
 
@@ -138,6 +138,54 @@ __device__ __forceinline__ float* Partial(const PagedArgs& args, int64_t row, in
 __device__ __forceinline__ __nv_bfloat16* Output(const PagedArgs& args, int64_t row, int64_t head) {
   return reinterpret_cast<__nv_bfloat16*>(args.p.o) + row * args.p.o_stride +
          head * args.p.head_dim;
+}
+
+// What the warps of a block exchange about a split: warp_max and warp_sum of S are
+// [kPagedWarps][8 kHalves slots]. scores[n] is the fragment of the warp's keys [8 n, 8 n + 8), of
+// slots g and, if kHalves is 2, g + 8.
+
+// m: the maximum of each slot's scores over the split. Waits for the block.
+template <int kHalves, typename S>
+__device__ __forceinline__ void SplitMax(const float (&scores)[8][4], S& shared, int warp, int g,
+                                         int t, float (&m)[2]) {
+#pragma unroll
+  for (int h = 0; h < kHalves; ++h) {
+    m[h] = -INFINITY;
+#pragma unroll
+    for (int n = 0; n < 8; ++n) m[h] = fmaxf(m[h], fmaxf(scores[n][2 * h], scores[n][2 * h + 1]));
+    m[h] = fmaxf(m[h], __shfl_xor_sync(0xffffffffu, m[h], 1));
+    m[h] = fmaxf(m[h], __shfl_xor_sync(0xffffffffu, m[h], 2));
+    if (t == 0) shared.warp_max[warp][g + 8 * h] = m[h];
+  }
+  __syncthreads();
+#pragma unroll
+  for (int h = 0; h < kHalves; ++h) {
+#pragma unroll
+    for (int w = 0; w < kPagedWarps; ++w) m[h] = fmaxf(m[h], shared.warp_max[w][g + 8 * h]);
+  }
+}
+
+// p = bf16(2^(scores - m)) as fragments, p[n][h] the words of slot g + 8 h, and their sums.
+template <int kHalves, typename S>
+__device__ __forceinline__ void SplitWeights(const float (&scores)[8][4], const float (&m)[2],
+                                             S& shared, int warp, int g, int t,
+                                             uint32_t (&p)[8][2]) {
+#pragma unroll
+  for (int h = 0; h < kHalves; ++h) {
+    const float base = m[h] == -INFINITY ? 0.0f : m[h];
+    float sum = 0;
+#pragma unroll
+    for (int n = 0; n < 8; ++n) {
+      const __nv_bfloat162 pair =
+          __floats2bfloat162_rn(Exp2(scores[n][2 * h] - base), Exp2(scores[n][2 * h + 1] - base));
+      sum += __low2float(pair);
+      sum += __high2float(pair);
+      memcpy(&p[n][h], &pair, sizeof(pair));
+    }
+    sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+    sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+    if (t == 0) shared.warp_sum[warp][g + 8 * h] = sum;
+  }
 }
 
 }  // namespace lorad::cuda

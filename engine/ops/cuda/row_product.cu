@@ -33,6 +33,7 @@
 #include "engine/core/checked_math.h"
 #include "engine/ops/cuda/chained_launch.cuh"
 #include "engine/ops/cuda/row_product.h"
+#include "engine/ops/cuda/row_product_block_multiply.cuh"
 #include "engine/ops/cuda/row_product_block_scaled.cuh"
 #include "engine/ops/cuda/row_product_exact.cuh"
 #include "engine/ops/cuda/row_product_tile.cuh"

@@ -19,6 +19,7 @@
 #include "engine/ops/cuda/bulk_copy.cuh"
 #include "engine/ops/cuda/chained_launch.cuh"
 #include "engine/ops/cuda/rms_norm.cuh"
+#include "engine/ops/cuda/row_product_block_multiply.cuh"
 #include "engine/ops/cuda/row_product_block_scaled.cuh"
 #include "engine/ops/cuda/row_product_expand.cuh"
 #include "engine/ops/cuda/row_product_lora.cuh"
@@ -81,7 +82,7 @@ struct Shared {
 static_assert(sizeof(ShrinkShared) <= sizeof(Shared<1, false>));
 static_assert(sizeof(Shrinking) <= sizeof(Shared<1, true>));
 
-// The strips of one team: every so many, and where products end in SwiGLU each strip of gate
+// The strips of one block: every so many, and where products end in SwiGLU each strip of gate
 // followed by that of up.
 template <bool kSwiGlu, typename Lora>
 class StripWalk {
@@ -161,7 +162,7 @@ class GroupWalk {
   const uint8_t* scales_;
 };
 
-// What one warp, a different one for each strip (or pair of gate and up), makes of the team's sums,
+// What one warp, a different one for each strip (or pair of gate and up), makes of all warps' sums,
 // while the others go on. Where adapters add to them, a lane has what it has of a fragment; else
 // lane 16 h + o has output o of rows h, h + 2, ...
 template <int kRowTiles, bool kSwiGlu, typename Lora>

@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "engine/ops/cuda/attention_mma.cuh"
+#include "engine/ops/cuda/row_product_block_multiply.cuh"
 #include "engine/ops/cuda/row_product_block_scaled.cuh"
 
 namespace lorad::cuda {

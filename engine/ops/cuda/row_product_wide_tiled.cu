@@ -25,7 +25,8 @@
 #include "engine/ops/cuda/row_product_sums.cuh"
 #include "engine/ops/cuda/row_product_tile.cuh"
 #include "engine/ops/cuda/row_product_wide_lora.cuh"
-#include "engine/ops/cuda/row_product_wide_operands.cuh"
+#include "engine/ops/cuda/row_product_wide_weights.cuh"
+#include "engine/ops/cuda/row_product_wide_x.cuh"
 #include "engine/ops/cuda/wgmma.cuh"
 
 namespace lorad::cuda {

@@ -32,6 +32,7 @@ class WaitingSink : public GenerateSink {
  public:
   void OnDelta(GenerateDelta delta) override {
     ids.insert(ids.end(), delta.ids.begin(), delta.ids.end());
+    for (const TokenLogprob& token : delta.logprobs) logprobs.push_back(token.logprob);
     text += delta.text;
     if (!first.HasBeenNotified()) first.Notify();
   }
@@ -45,6 +46,7 @@ class WaitingSink : public GenerateSink {
   }
 
   std::vector<int32_t> ids;
+  std::vector<float> logprobs;  // of the tokens, where they were asked for
   std::string text;
   std::optional<GenerateResult> result;
   absl::Status error;
@@ -180,6 +182,33 @@ TEST_F(EngineTest, WrongConfigurationsAreNamed) {
          "1048576 bytes may be used");
   expect([](C& c) { c.kv_cache_tokens = int64_t{1} << 50; }, StatusCode::kResourceExhausted,
          "KV cache");
+}
+
+// Sampled tokens come from the quantised head, scores from the dense one, and memory is planned.
+TEST_F(EngineTest, AQuantisedHeadForDecoding) {
+  EngineConfig config = SmallConfig(golden_.model_dir());
+  ASSERT_OK_AND_ASSIGN(const auto plan, PlanEngineMemory(config));
+  const auto answer = [&] {
+    GenerateRequest request = Greedy(1, 20, 1);
+    request.logprobs = 1;
+    const auto sink = Submit(std::move(request));
+    sink->ended.WaitForNotification();
+    EXPECT_OK(sink->error);
+    return sink->logprobs.at(0);
+  };
+  Start(config);
+  const float dense = answer();
+  config.quant_head = true;
+  ASSERT_OK_AND_ASSIGN(const auto larger, PlanEngineMemory(config));
+  EXPECT_GT(larger[static_cast<int>(MemoryTag::kWeights)],
+            plan[static_cast<int>(MemoryTag::kWeights)]);
+  Start(config);
+  const float quantised = answer();
+  EXPECT_NE(quantised, dense);
+  EXPECT_NEAR(quantised, dense, 0.5);
+  config.quant = "none";
+  EXPECT_THAT(PlanEngineMemory(config), StatusIs(StatusCode::kInvalidArgument, "quant_head"));
+  EXPECT_THAT(CreateEngine(config), StatusIs(StatusCode::kInvalidArgument, "quant_head"));
 }
 
 TEST_F(EngineTest, TheCacheBoundsTheContext) {

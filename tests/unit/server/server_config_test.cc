@@ -25,6 +25,7 @@ TEST_F(ConfigTest, DefaultsAreSafe) {
   EXPECT_EQ(config.listen, "127.0.0.1:7430");
   EXPECT_EQ(config.http_listen, "127.0.0.1:7431");
   EXPECT_EQ(config.engine.quant, "nf4");
+  EXPECT_FALSE(config.engine.quant_head);
   EXPECT_EQ(config.engine.device, "auto");
   EXPECT_EQ(config.engine.memory_limit_bytes, 0);
   EXPECT_TRUE(config.engine.prefix_cache);

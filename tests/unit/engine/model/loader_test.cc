@@ -7,6 +7,7 @@
 #include "engine/device/backend.h"
 #include "engine/model/weights.h"
 #include "engine/ops/ops.h"
+#include "engine/plan/memory.h"
 #include "engine/quant/quant.h"
 #include "tests/support/golden.h"
 #include "tests/support/status_matchers.h"
@@ -104,6 +105,36 @@ TEST_F(LoaderTest, QuantisesAsQuantizeDoes) {
       EXPECT_EQ(std::memcmp(weight.codes.data, expected.codes.data(), expected.codes.size()), 0);
       EXPECT_EQ(Dequantized(weight), Dequantized(expected.View())) << FormatQuantSpec(spec);
     }
+  }
+}
+
+// A second copy for decoding, of the head or of the embedding that stands for it.
+TEST_F(LoaderTest, AQuantisedHeadBesideTheDenseOne) {
+  for (const bool tied : {false, true}) {
+    TinyModelOptions options;
+    options.tied = tied;
+    const TinyModel tiny(options);
+    const TempDir dir;
+    tiny.Write(dir.path());
+    for (const QuantSpec& spec : {Spec(QuantFormat::kNf4), Spec(QuantFormat::kInt8, false)}) {
+      ASSERT_OK_AND_ASSIGN(const auto without, Model::Load(dir.path(), spec, *backend_));
+      EXPECT_EQ(without->decode_head().dense.data, without->head().dense.data);
+      ASSERT_OK_AND_ASSIGN(const auto model,
+                           Model::Load(dir.path(), spec, *backend_, {.quant_head = true}));
+      EXPECT_EQ(model->digest(), without->digest());
+      EXPECT_EQ(model->weight_bytes(),
+                without->weight_bytes() + QuantHeadBytes(model->config(), spec));
+      const WeightView &head = model->head(), &quantised = model->decode_head();
+      EXPECT_FALSE(head.dense.empty());
+      const std::vector<float> values =
+          tiny.Values(tied ? "model.embed_tokens.weight" : "lm_head.weight");
+      const QuantizedMatrix expected =
+          Quantize(spec, head.out_features, head.in_features, values.data());
+      EXPECT_EQ(quantised.spec, spec);
+      EXPECT_EQ(Dequantized(quantised), Dequantized(expected.View()));
+    }
+    EXPECT_THAT(Model::Load(dir.path(), Spec(QuantFormat::kNone), *backend_, {.quant_head = true}),
+                StatusIs(kInvalid, "quant_head is true"));
   }
 }
 
