@@ -66,7 +66,7 @@ class CudaScratch final : public OpScratch {
   int64_t spare_column_align() const override { return kRankAlign; }
   bool reuses_workspace() const override { return true; }
   // For the stream of the job and that of serving: cuBLASLt's, and the row products' counters.
-  int64_t backend_bytes() const override { return 2 * ((int64_t{32} << 20) + 256 * 4); }
+  int64_t backend_bytes() const override { return 2 * ((int64_t{32} << 20) + 257 * 4); }
 
   // Of the largest batch of linears that are decoded, and multiplied, as one matrix.
   int64_t Linear(int group, int64_t tokens, bool) const override {

@@ -33,6 +33,7 @@ constexpr int64_t kQ = kQHeads * kHeadDim, kKv = kKvHeads * kHeadDim;
 constexpr int64_t kMaxRows = 64, kRank = 16;
 constexpr int64_t kBlock = 64, kNested = 256;
 constexpr int64_t kPageTokens = 64;
+constexpr int64_t kAdapters = 256;  // in memory, more than the L2 cache holds
 
 class Bench : private KernelTimer {
  public:
@@ -53,7 +54,9 @@ class Bench : private KernelTimer {
     for (const int64_t context : {1024, 8192}) {
       for (const int64_t rows : {1, 8, 64}) Attention(rows, context);
     }
-    for (const int64_t rows : {1, 8, 64}) Layer(rows, /*tokens=*/1024);
+    for (const int64_t rows : {1, 8, 64}) Layer(rows, /*tokens=*/1024, /*adapters=*/0);
+    for (const int64_t adapters : {1, 8, 64}) Layer(/*rows=*/64, /*tokens=*/1024, adapters);
+    Layer(/*rows=*/1, /*tokens=*/1024, /*adapters=*/1);
   }
 
  private:
@@ -64,7 +67,7 @@ class Bench : private KernelTimer {
   void LorasOf(const std::string& name, const std::vector<int64_t>& outs, int64_t columns,
                int64_t rows, int64_t adapters);
   void Attention(int64_t rows, int64_t tokens);
-  void Layer(int64_t rows, int64_t tokens);
+  void Layer(int64_t rows, int64_t tokens, int64_t adapters);
   cuda::RowProductScratch scratch() const {
     return {partial_sums_.at<void>(0), kPartialBytes, counters_.at<uint32_t>(0)};
   }
@@ -110,6 +113,7 @@ class Weights {
   int count() const { return static_cast<int>(outs_.size()); }
   int64_t columns() const { return columns_; }
   int64_t outs() const { return elements_ / columns_; }
+  const std::vector<int64_t>& outs_of_terms() const { return outs_; }
 
   // Term i's outputs are columns of y [rows, outs()].
   std::array<cuda::RowProductTerm, cuda::kMaxRowProductTerms> Terms(int set, BFloat16* y) const {
@@ -139,17 +143,70 @@ class Weights {
   const Memory scales_, books_;
 };
 
+// Adapters of all terms of some weights.
+class Adapters {
+ public:
+  using Terms = std::array<cuda::RowProductTerm, cuda::kMaxRowProductTerms>;
+
+  explicit Adapters(const Weights& weights)
+      : weights_(weights),
+        each_(kRank * (weights.count() * weights.columns() + weights.outs())),
+        values_(2 * kAdapters * each_, 1),
+        xa_(2 * kMaxRows * kRank * weights.count(), 1) {}
+  double bytes() const { return 2.0 * static_cast<double>(each_); }
+
+  // `count` of them, other ones for each set, for equal parts of the rows; 0: none. The terms'
+  // lists stay until the next call.
+  void Attach(int64_t rows, int64_t count, int64_t set, Terms& terms) {
+    int64_t out = 0;
+    for (int i = 0; i < weights_.count(); ++i) {
+      std::vector<cuda::RowProductLora>& loras = loras_[i];
+      loras.clear();
+      for (int64_t n = 0; n < count; ++n) {
+        const int64_t begin = n * rows / count;
+        const BFloat16* const a = values_.at<BFloat16>(0) + (set * count + n) % kAdapters * each_ +
+                                  kRank * (i * weights_.columns() + out);
+        loras.push_back({.a = a,
+                         .b = a + kRank * weights_.columns(),
+                         .xa = xa_.at<BFloat16>(0) + (i * rows + begin) * kRank,
+                         .scaling = 2,
+                         .rank = kRank,
+                         .row_begin = begin,
+                         .row_end = (n + 1) * rows / count});
+      }
+      terms[i].loras = loras.data();
+      terms[i].num_loras = count;
+      out += weights_.outs_of_terms()[i];
+    }
+  }
+
+ private:
+  const Weights& weights_;
+  const int64_t each_;  // elements
+  const Memory values_, xa_;
+  std::array<std::vector<cuda::RowProductLora>, cuda::kMaxRowProductTerms> loras_;
+};
+
+std::string Of(int64_t adapters) { return adapters > 0 ? "_of_" + std::to_string(adapters) : ""; }
+
 void Bench::Products(const std::string& name, const std::vector<int64_t>& outs, int64_t columns) {
   const Weights weights(outs, columns);
+  Adapters adapters(weights);
   const Memory x(2 * kMaxRows * columns, 1), y(2 * kMaxRows * weights.outs(), weights.sets());
-  for (const int64_t rows : {1, 2, 4, 8, 16, 32, 64}) {
-    Measure("product_" + name + "_" + std::to_string(rows), weights.bytes(), weights.sets(),
-            [&](int s) {
-              return cuda::LaunchRowProduct(x.at<BFloat16>(0), columns, rows,
-                                            weights.Terms(s, y.at<BFloat16>(s)).data(),
+  const auto measure = [&](int64_t rows, int64_t count) {
+    Measure("product_" + name + "_" + std::to_string(rows) + Of(count),
+            weights.bytes() + static_cast<double>(count) * adapters.bytes(), weights.sets(),
+            [&, rows, count](int s) {
+              auto terms = weights.Terms(s, y.at<BFloat16>(s));
+              adapters.Attach(rows, count, s, terms);
+              return cuda::LaunchRowProduct(x.at<BFloat16>(0), columns, rows, terms.data(),
                                             weights.count(), scratch(), stream());
             });
-  }
+  };
+  for (const int64_t rows : {1, 2, 4, 8, 16, 32, 64}) measure(rows, 0);
+  measure(1, 1);
+  measure(16, 1);
+  for (const int64_t count : {1, 8, 64}) measure(64, count);
 }
 
 // The dense head.
@@ -313,52 +370,68 @@ void Bench::Attention(int64_t rows, int64_t tokens) {
   });
 }
 
+// Linears that share an input, with adapters.
+struct Linears {
+  Linears(std::vector<int64_t> outs, int64_t columns)
+      : weights(std::move(outs), columns), adapters(weights) {}
+  Linears(const Linears&) = delete;
+  Linears& operator=(const Linears&) = delete;
+
+  Weights weights;
+  Adapters adapters;
+};
+
 // The kernels of a layer one after the other, as a decoding step has them: each waits for what the
-// one before it writes. Norms in the products where they can be, or in kernels of their own.
-void Bench::Layer(int64_t rows, int64_t tokens) {
-  const Weights qkv({kQ, kKv, kKv}, kHidden), o({kHidden}, kQ), down({kHidden}, kFfn);
-  const Weights gate_up({kFfn, kFfn}, kHidden);
+// one before it writes. `count` adapters for equal parts of the rows. Norms in the products where
+// they can be, or in kernels of their own.
+void Bench::Layer(int64_t rows, int64_t tokens, int64_t count) {
+  Linears qkv({kQ, kKv, kKv}, kHidden), o({kHidden}, kQ);
+  Linears gate_up({kFfn, kFfn}, kHidden), down({kHidden}, kFfn);
   const Context context(rows, tokens);
-  const Memory stream_x(2 * rows * kHidden, 1), normed(2 * rows * kHidden, 1);
-  const Memory act(2 * rows * kFfn, 1), gamma(4 * kHidden, 1);
-  auto* const x = stream_x.at<BFloat16>(0);
-  const auto product = [&](const Weights& weights, const BFloat16* in, int s, BFloat16* y,
-                           bool ends_in_swiglu, const cuda::RowProductNorm& norm) {
+  const Memory residual_stream(2 * rows * kHidden, 1), normed_rows(2 * rows * kHidden, 1);
+  const Memory act_rows(2 * rows * kFfn, 1), gamma(4 * kHidden, 1);
+  auto* const x = residual_stream.at<BFloat16>(0);
+  auto* const normed = normed_rows.at<BFloat16>(0);
+  auto* const act = act_rows.at<BFloat16>(0);
+  const cuda::RowProductNorm norm = {x, kHidden, gamma.at<float>(0), 1e-5f};
+  const auto product = [&](Linears& linears, const BFloat16* in, int s, BFloat16* y,
+                           const cuda::RowProductNorm& begin = {}) {
+    const Weights& weights = linears.weights;
     auto terms = weights.Terms(s % weights.sets(), y);
+    linears.adapters.Attach(rows, count, s, terms);
     if (y == x) terms[0].residual = x, terms[0].residual_stride = kHidden;
     cuda::RowProductSwiGlu swiglu;
-    if (ends_in_swiglu) swiglu = {act.at<BFloat16>(0), kFfn};
+    if (y == act) swiglu = {act, kFfn};
     return cuda::LaunchRowProduct(in, weights.columns(), rows, terms.data(), weights.count(),
-                                  scratch(), stream(), swiglu, norm);
+                                  scratch(), stream(), swiglu, begin);
   };
-  const cuda::RowProductNorm norm = {x, kHidden, gamma.at<float>(0), 1e-5f};
-  const bool can_begin_with_norm =
-      cuda::CanBeginWithNorm(norm, rows, qkv.Terms(0, x).data(), qkv.count());
-  const auto normalised = [&](const Weights& weights, int s, BFloat16* y, bool ends_in_swiglu,
-                              bool inside) {
-    if (inside) return product(weights, nullptr, s, y, ends_in_swiglu, norm);
+  const auto normalised = [&](Linears& linears, int s, BFloat16* y, bool inside) {
+    if (inside) return product(linears, nullptr, s, y, norm);
     const cudaError_t error =
-        cuda::LaunchRmsNorm(x, kHidden, norm.gamma, normed.at<BFloat16>(0), kHidden,
-                            /*inv_rms=*/nullptr, rows, kHidden, norm.eps, stream());
-    if (error != cudaSuccess) return error;
-    return product(weights, normed.at<BFloat16>(0), s, y, ends_in_swiglu, {});
+        cuda::LaunchRmsNorm(x, kHidden, norm.gamma, normed, kHidden, /*inv_rms=*/nullptr, rows,
+                            kHidden, norm.eps, stream());
+    return error == cudaSuccess ? product(linears, normed, s, y) : error;
   };
+  const bool can_begin_with_norm = cuda::CanBeginWithNorm(
+      norm, rows, qkv.weights.Terms(0, context.qkv()).data(), qkv.weights.count());
   for (const bool inside : {true, false}) {
     if (inside && !can_begin_with_norm) continue;
     const auto layer = [&](int s) {
-      cudaError_t error = normalised(qkv, s, context.qkv(), false, inside);
+      cudaError_t error = normalised(qkv, s, context.qkv(), inside);
       if (error != cudaSuccess) return error;
       error = cuda::LaunchDecodeAttention(context.Decode(s % context.sets(), scratch()), stream());
       if (error != cudaSuccess) return error;
-      error = product(o, context.o(), s, x, false, {});
+      error = product(o, context.o(), s, x);
       if (error != cudaSuccess) return error;
-      error = normalised(gate_up, s, act.at<BFloat16>(0), true, inside);
-      return error == cudaSuccess ? product(down, act.at<BFloat16>(0), s, x, false, {}) : error;
+      error = normalised(gate_up, s, act, inside);
+      return error == cudaSuccess ? product(down, act, s, x) : error;
     };
-    Measure("layer_" + std::to_string(rows) + "x" + std::to_string(tokens) +
+    double bytes = context.bytes();
+    for (const Linears* l : {&qkv, &o, &gate_up, &down})
+      bytes += l->weights.bytes() + static_cast<double>(count) * l->adapters.bytes();
+    Measure("layer_" + std::to_string(rows) + "x" + std::to_string(tokens) + Of(count) +
                 (inside ? "_norms_inside" : ""),
-            qkv.bytes() + o.bytes() + gate_up.bytes() + down.bytes() + context.bytes(), down.sets(),
-            layer);
+            bytes, down.weights.sets(), layer);
   }
 }
 

@@ -132,15 +132,16 @@ TEST_F(RowLinearTest, TilesDoNotShow) {
 TEST_F(RowLinearTest, SwiGluEndsTheProducts) {
   constexpr int64_t kIn = 2304, kOut = 336;
   const QuantSpec nf4 = {QuantFormat::kNf4, 64, true};
-  for (const bool adapted : {false, true}) {
-    const std::vector<Rank> ranks = {{0, 1, 8}};
+  // None; one that is fused in the first term and not in the second; many that are fused.
+  const std::vector<std::vector<Rank>> kinds = {
+      {}, {{0, 1, 8}}, {{0, 1, 8}, {2, 9, 16}, {9, 10, 36}, {12, 60, 16}}};
+  for (size_t kind = 0; kind < kinds.size(); ++kind) {
     Layer layer;
     layer.in = kIn;
     for (uint32_t seed : {10, 20})
-      layer.terms.push_back(
-          MakeTerm(nf4, kOut, kIn, seed, true, adapted ? ranks : std::vector<Rank>{}));
-    for (const int64_t rows : {1, 8, 9, 16, 17, 64}) {
-      SCOPED_TRACE(testing::Message() << rows << " rows, adapters " << adapted);
+      layer.terms.push_back(MakeTerm(nf4, kOut, kIn, seed, true, kinds[kind], kind == 2));
+    for (const int64_t rows : {1, 8, 9, 16, 17, 64, 100}) {
+      SCOPED_TRACE(testing::Message() << rows << " rows, adapters " << kind);
       const Slices x = RandomSlices({{rows, kIn}}, 0, static_cast<uint32_t>(rows));
       const Slices apart = UnwrittenSlices(layer.OutputShapes(rows), 0);
       const Slices together = UnwrittenSlices(layer.OutputShapes(rows), 0);
@@ -162,16 +163,16 @@ TEST_F(RowLinearTest, NormBeginsTheProducts) {
   const QuantSpec nf4 = {QuantFormat::kNf4, 64, true};
   for (const int64_t in : {256, 2304, 4096, 8192, 8448}) {
     const Both<float> gamma = Same<float>({in}, Random<float>({in}, 3, 2).data);
-    for (const bool adapted : {false, true}) {
-      const std::vector<Rank> ranks = {{0, 1, 8}};
+    // None; one that is fused in the first term and not in the second; some that are fused.
+    const std::vector<std::vector<Rank>> kinds = {
+        {}, {{0, 1, 8}}, {{0, 1, 8}, {1, 2, 16}, {2, 3, 20}}};
+    for (size_t kind = 0; kind < kinds.size(); ++kind) {
       Layer layer;
       layer.in = in;
-      for (uint32_t seed : {10, 20}) {
-        layer.terms.push_back(
-            MakeTerm(nf4, 336, in, seed, true, adapted ? ranks : std::vector<Rank>{}));
-      }
+      for (uint32_t seed : {10, 20})
+        layer.terms.push_back(MakeTerm(nf4, 336, in, seed, true, kinds[kind], kind == 2));
       for (const int64_t rows : {1, 2, 3, 4, 8, 16, 17}) {
-        SCOPED_TRACE(testing::Message() << in << " columns, " << rows << " rows, " << adapted);
+        SCOPED_TRACE(testing::Message() << in << " columns, " << rows << " rows, " << kind);
         const Slices raw = RandomSlices({{rows, in}}, 0, static_cast<uint32_t>(rows), 30);
         const Slices x = UnwrittenSlices({{rows, in}}, 0),
                      scratch = UnwrittenSlices({{rows, in}}, 0);
@@ -273,29 +274,128 @@ TEST_F(RowLinearTest, MoreAdaptersThanALaunchTakes) {
   ExpectAgreement(layer, 64, false, 0, 50);
 }
 
+// Over tiled weights, where the launch of the product takes those adapters that are served and
+// whose rank is a multiple of 4: in all kernels, several batches of 64 rows, the last tile of
+// outputs not whole, sums of xa without columns.
+TEST_F(RowLinearTest, AdaptersOverTiledWeights) {
+  const std::vector<Rank> ranks = {{1, 2, 1},    {2, 2, 8},    {2, 11, 16},   {14, 31, 20},
+                                   {31, 33, 4},  {40, 41, 64}, {41, 60, 100}, {60, 90, 16},
+                                   {90, 91, 17}, {91, 99, 48}};
+  for (const auto& [out, in] : {std::pair<int64_t, int64_t>{16, 256}, {304, 2304}, {48, 4864}}) {
+    SCOPED_TRACE(testing::Message() << out << " x " << in);
+    for (const bool all_served : {false, true}) {
+      Layer layer;
+      layer.in = in;
+      const QuantSpec nf4 = {QuantFormat::kNf4, 64, true};
+      layer.terms.push_back(MakeTerm(nf4, out, in, 1, true, ranks, all_served));
+      layer.terms.push_back(MakeTerm(nf4, 2 * out, in, 2, false));
+      ASSERT_TRUE(layer.terms[0].weight.cuda().tiled);
+      ExpectAgreement(layer, 99, false, 0, 50);
+      ExpectAgreement(layer, 99, true, 5, 60);
+    }
+    for (const int64_t rows : {1, 8, 9, 16, 17, 32, 64}) {
+      Layer layer;
+      layer.in = in;
+      layer.terms.push_back(
+          MakeTerm({QuantFormat::kNf4, 64, true}, out, in, 1, true, {{0, rows, 16}}, true));
+      ExpectAgreement(layer, rows, rows % 2 == 0, 0, static_cast<uint32_t>(50 + rows));
+    }
+  }
+}
+
+// Each row its own adapter, of all sizes, in three terms of which not all have it: a row has the
+// bits that it has alone and in any part of the batch, whatever numbers are in other rows and
+// adapters.
+TEST_F(RowLinearTest, EveryRowItsAdapter) {
+  constexpr int64_t kRows = 64, kIn = 1536, kNan = 5;
+  const int64_t sizes[] = {16, 8, 64, 1, 16, 17, 4, 100};
+  Layer layer;
+  layer.in = kIn;
+  for (int64_t i = 0; i < 3; ++i) {
+    std::vector<Rank> ranks;
+    for (int64_t r = 0; r < kRows; ++r)
+      if (r % 7 != i) ranks.push_back({r, r + 1, sizes[r % 8]});
+    layer.terms.push_back(MakeTerm({QuantFormat::kNf4, 64, true}, 320 - 16 * i, kIn,
+                                   static_cast<uint32_t>(1 + i), true, ranks, true));
+  }
+  Slices x = RandomSlices({{kRows, kIn}}, 0, 5);
+  const auto run = [&](int64_t begin, int64_t end) {
+    const Slices y = UnwrittenSlices(layer.OutputShapes(kRows), 0);
+    RunCuda(layer, x, y, begin, end);
+    std::vector<std::vector<float>> values;
+    for (size_t i = 0; i < layer.terms.size(); ++i) values.push_back(FetchSlice(y, i));
+    return values;
+  };
+  const std::vector<std::vector<float>> expected = run(0, kRows);
+  const auto expect_rows = [&](const std::vector<std::vector<float>>& values, int64_t begin,
+                               int64_t end) {
+    for (size_t i = 0; i < values.size(); ++i) {
+      const int64_t out = layer.terms[i].weight.cpu().out_features;
+      EXPECT_EQ(Part(values[i], begin, end, out), Part(expected[i], begin, end, out))
+          << "term " << i << ", rows " << begin << " to " << end;
+    }
+  };
+  for (int64_t r = 0; r < kRows; ++r) expect_rows(run(r, r + 1), r, r + 1);
+  const int64_t parts[][2] = {{0, 8}, {3, 12}, {3, 19}, {20, 40}, {5, 64}};
+  for (const auto& [begin, end] : parts) expect_rows(run(begin, end), begin, end);
+
+  for (Term& term : layer.terms) {
+    Segment& s = term.segments[kNan];
+    std::vector<float> a(s.a.host.size(), std::nanf("")), b(s.b.host.size(), std::nanf(""));
+    s.served_a = RoundAndUpload(a), s.served_b = RoundAndUpload(b);
+  }
+  const std::vector<std::vector<float>> beside = run(0, kRows);
+  for (size_t i = 0; i < layer.terms.size(); ++i) {
+    const int64_t out = layer.terms[i].weight.cpu().out_features;
+    const int64_t row = layer.terms[i].segments[kNan].begin;
+    EXPECT_TRUE(std::isnan(beside[i][row * out]));
+    EXPECT_EQ(Part(beside[i], 0, row, out), Part(expected[i], 0, row, out));
+    EXPECT_EQ(Part(beside[i], row + 1, kRows, out), Part(expected[i], row + 1, kRows, out));
+  }
+  std::fill_n(x.host[0].begin(), 10 * kIn, std::nanf(""));
+  x = MakeSlices({{kRows, kIn}}, x.host, 0);
+  expect_rows(run(0, kRows), 10, kRows);
+}
+
+// More outputs than the blocks of the narrow kernel keep to add adapters to.
+TEST_F(RowLinearTest, AdaptersOfManyOutputs) {
+  constexpr int64_t kOut = 80000, kIn = 256, kRows = 20;
+  Layer layer;
+  layer.in = kIn;
+  layer.terms.push_back(
+      MakeTerm({QuantFormat::kNf4, 64, true}, kOut, kIn, 1, false, {{0, 2, 16}, {2, 9, 32}}, true));
+  const Slices x = RandomSlices({{kRows, kIn}}, 0, 5);
+  const Slices wide = UnwrittenSlices({{kRows, kOut}}, 0);
+  RunCuda(layer, x, wide, 0, kRows);
+  const Slices narrow = UnwrittenSlices({{kRows, kOut}}, 0);
+  for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, 3}, {3, 15}, {15, 20}})
+    RunCuda(layer, x, narrow, begin, end);
+  EXPECT_EQ(FetchSlice(narrow, 0), FetchSlice(wide, 0));
+}
+
 // With and without adapters around them base rows have the same bits; adapter rows have those that
 // they have alone, at any place in a tile of rows.
 TEST_F(RowLinearTest, AdaptersDoNotShowInOtherRows) {
-  constexpr int64_t kRows = 40, kOut = 150, kIn = 672;
-  for (int64_t cut : {0, 1}) {  // the second: no aligned loads
-    const int64_t in = kIn - cut;
+  constexpr int64_t kRows = 40;
+  // The second: no aligned loads. The third: in the product's launch.
+  for (const auto& [out, in] : {std::pair<int64_t, int64_t>{150, 672}, {150, 671}, {304, 768}}) {
     Layer layer;
     layer.in = in;
-    layer.terms.push_back(MakeTerm({QuantFormat::kNf4, 64, true}, kOut, in, 1, true,
-                                   {{3, 14, 16}, {14, 15, 8}, {20, 37, 70}}));
+    layer.terms.push_back(MakeTerm({QuantFormat::kNf4, 64, true}, out, in, 1, true,
+                                   {{3, 14, 16}, {14, 15, 8}, {20, 37, 70}}, out == 304));
     const Slices x = RandomSlices({{kRows, in}}, 0, 5);
-    const Slices mixed = UnwrittenSlices({{kRows, kOut}}, 0);
+    const Slices mixed = UnwrittenSlices({{kRows, out}}, 0);
     RunCuda(layer, x, mixed, 0, kRows);
     const std::vector<float> expected = FetchSlice(mixed, 0);
-    const Slices plain = UnwrittenSlices({{kRows, kOut}}, 0);
+    const Slices plain = UnwrittenSlices({{kRows, out}}, 0);
     RunCuda(layer, x, plain, 0, kRows, /*accumulate=*/false, /*lora=*/false);
     const std::vector<float> base = FetchSlice(plain, 0);
     for (int64_t r = 0; r < kRows; ++r) {
       const bool adapted = (r >= 3 && r < 15) || (r >= 20 && r < 37);
-      EXPECT_EQ(Part(base, r, r + 1, kOut) == Part(expected, r, r + 1, kOut), !adapted) << r;
-      const Slices alone = UnwrittenSlices({{kRows, kOut}}, 0);
+      EXPECT_EQ(Part(base, r, r + 1, out) == Part(expected, r, r + 1, out), !adapted) << r;
+      const Slices alone = UnwrittenSlices({{kRows, out}}, 0);
       RunCuda(layer, x, alone, r, r + 1);
-      EXPECT_EQ(Part(FetchSlice(alone, 0), r, r + 1, kOut), Part(expected, r, r + 1, kOut)) << r;
+      EXPECT_EQ(Part(FetchSlice(alone, 0), r, r + 1, out), Part(expected, r, r + 1, out)) << r;
     }
   }
 }

@@ -24,14 +24,20 @@ __device__ __forceinline__ float InvRmsOf(float sum_squares, int hidden, float e
 }
 
 template <int kWidth>
+__device__ __forceinline__ Pack<kWidth> NormedBy(const Pack<kWidth>& pack, float inv_rms,
+                                                 const float (&gamma)[kWidth]) {
+  float values[kWidth];
+  Unpack(pack, values);
+#pragma unroll
+  for (int i = 0; i < kWidth; ++i) values[i] = gamma[i] * (values[i] * inv_rms);
+  return Rounded(values);
+}
+template <int kWidth>
 __device__ __forceinline__ Pack<kWidth> Normed(const Pack<kWidth>& pack, float inv_rms,
                                                const float* gamma) {
-  float values[kWidth], weight[kWidth];
-  Unpack(pack, values);
+  float weight[kWidth];
   LoadConstant(gamma, weight);
-#pragma unroll
-  for (int i = 0; i < kWidth; ++i) values[i] = weight[i] * (values[i] * inv_rms);
-  return Rounded(values);
+  return NormedBy(pack, inv_rms, weight);
 }
 
 }  // namespace lorad::cuda

@@ -11,9 +11,10 @@
 namespace lorad::cuda {
 
 // The op of engine/ops/linear.h for args that Validate() has passed and that are row_invariant. y
-// is rounded to bf16 once after weights, bias and residual (or, with `accumulate`, the old y) are
-// summed, and once more where an adapter adds to it; xa is rounded before B. So base rows never
-// pass through anything but the first. Views may have strides; the fast layouts are those of
+// is rounded to bf16 once after weights, bias, residual (or, with `accumulate`, the old y) and a
+// bf16 adapter over tiled weights (TakesLoras of row_product.h) are summed, and once more where any
+// other adapter adds to it; xa is rounded before B. So base rows never pass through anything but
+// the first. Views may have strides; the fast layouts are those of
 // row_product.h.
 absl::Status RowInvariantLinear(const LinearArgs& args, const LinearScratch& scratch);
 

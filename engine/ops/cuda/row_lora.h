@@ -1,4 +1,6 @@
-// LoRA of a few rows at its true rank: segments of a batch that go through different adapters.
+// LoRA of a few rows at its true rank: segments of a batch that go through different adapters. For
+// those that the launch of a product does not take (row_product.h): fp32, with dropout, other
+// weights than tiled ones, odd ranks.
 #ifndef LORAD_ENGINE_OPS_CUDA_ROW_LORA_H_
 #define LORAD_ENGINE_OPS_CUDA_ROW_LORA_H_
 

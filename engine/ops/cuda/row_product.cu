@@ -254,7 +254,8 @@ cudaError_t LaunchExact(bool aligned, RowProductArgs& args, const RowProductScra
 cudaError_t LaunchBlockScaled(bool aligned, RowProductArgs& args, const RowProductScratch& scratch,
                               cudaStream_t stream) {
   const bool tiled = args.entries[0].term.weight.tiled, few = args.rows <= kNarrowRows;
-  if (aligned && tiled && few && HasNarrowRowProduct()) return LaunchNarrowRowProduct(args, stream);
+  if (aligned && tiled && few && HasNarrowRowProduct())
+    return LaunchNarrowRowProduct(args, scratch, stream);
   if (aligned && tiled && !few && HasWideTiledRowProduct())
     return LaunchWideTiledRowProduct(args, scratch, stream);
   if (aligned && !tiled && !few && HasRoom()) return LaunchWideRowProduct(args, scratch, stream);
@@ -309,6 +310,10 @@ cudaError_t LaunchTogether(const BFloat16* x, int64_t x_stride, int64_t rows,
 
 }  // namespace
 
+bool TakesLoras(const PackedWeight& weight, const BFloat16* x, int64_t x_stride) {
+  return weight.tiled && IsAligned(weight, x, x_stride) && HasWideTiledRowProduct();
+}
+
 bool CanEndInSwiGlu(const BFloat16* x, int64_t x_stride, int64_t rows, const RowProductTerm* terms,
                     int count) {
   if (count != 2) return false;
@@ -350,6 +355,7 @@ cudaError_t LaunchRowProduct(const BFloat16* x, int64_t x_stride, int64_t rows,
     const PackedWeight &weight = terms[i].weight, &head = terms[0].weight;
     if (weight.columns != head.columns || weight.columns > kMaxColumns)
       return cudaErrorInvalidValue;
+    if (terms[i].num_loras > 0 && !TakesLoras(weight, x, x_stride)) return cudaErrorInvalidValue;
     together &=
         AreAlike(weight, head) && IsAligned(weight, x, x_stride) == IsAligned(head, x, x_stride);
   }

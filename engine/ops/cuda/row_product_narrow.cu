@@ -21,6 +21,9 @@
 #include "engine/ops/cuda/rms_norm.cuh"
 #include "engine/ops/cuda/row_product_block_multiply.cuh"
 #include "engine/ops/cuda/row_product_block_scaled.cuh"
+#include "engine/ops/cuda/row_product_expand.cuh"
+#include "engine/ops/cuda/row_product_lora.cuh"
+#include "engine/ops/cuda/row_product_shrink.cuh"
 #include "engine/ops/cuda/row_product_tile.cuh"
 
 namespace lorad::cuda {
@@ -52,6 +55,19 @@ struct NormRows {
 };
 struct NoNormRows {};
 
+template <typename Lora_>
+struct NarrowArgs {
+  using Lora = Lora_;
+  RowProductArgs product;
+  Lora lora;
+};
+static_assert(kThreads == kShrinkThreads);
+// Of a block that shrinks.
+struct Shrinking {
+  ShrinkShared items;
+  NormRows norm;
+};
+
 template <int kRowTiles, bool kNorm>
 struct Shared {
   BlockScaled::Tables tables;
@@ -61,15 +77,20 @@ struct Shared {
   SharedBarrier full[kBuffers], empty[kBuffers];
   float partial[kBuffers][kWarps][kRowTiles * kTileRows][kPartialStride];
   std::conditional_t<kNorm, NormRows, NoNormRows> norm;
+  bool has_xa;
 };
+static_assert(sizeof(ShrinkShared) <= sizeof(Shared<1, false>));
+static_assert(sizeof(Shrinking) <= sizeof(Shared<1, true>));
 
 // The strips of one block: every so many, and where products end in SwiGLU each strip of gate
 // followed by that of up.
-template <bool kSwiGlu>
+template <bool kSwiGlu, typename Lora>
 class StripWalk {
  public:
-  __device__ __forceinline__ StripWalk(const RowProductArgs& args, uint32_t strip)
-      : strip_(strip), end_(kSwiGlu ? args.entries[1].first_tile : args.tiles) {}
+  __device__ __forceinline__ explicit StripWalk(const NarrowArgs<Lora>& args)
+      : lora_(args.lora),
+        strip_(ProductBlock(args.lora)),
+        end_(kSwiGlu ? args.product.entries[1].first_tile : args.product.tiles) {}
   __device__ __forceinline__ bool done() const { return strip_ >= end_; }
   // Of the launch.
   __device__ __forceinline__ uint32_t strip() const {
@@ -78,24 +99,25 @@ class StripWalk {
   __device__ __forceinline__ bool is_up() const { return kSwiGlu && up_; }
   __device__ __forceinline__ void Next() {
     if (kSwiGlu) up_ = !up_;
-    if (!kSwiGlu || !up_) strip_ += gridDim.x;
+    if (!kSwiGlu || !up_) strip_ += ProductBlocks(lora_);
   }
 
  private:
+  const Lora& lora_;
   uint32_t strip_;
   const uint32_t end_;
   bool up_ = false;
 };
 
 // The groups of one warp, strip after strip, in the order in which they are loaded.
-template <bool kSwiGlu>
+template <bool kSwiGlu, typename Lora>
 class GroupWalk {
  public:
-  __device__ __forceinline__ GroupWalk(const RowProductArgs& args, uint32_t strip, int begin)
-      : args_(args),
+  __device__ __forceinline__ GroupWalk(const NarrowArgs<Lora>& args, int begin)
+      : args_(args.product),
         begin_(begin),
-        groups_(static_cast<int>(args.entries[0].term.weight.columns) / BlockScaled::kGroup),
-        strips_(args, strip),
+        groups_(static_cast<int>(args_.entries[0].term.weight.columns) / BlockScaled::kGroup),
+        strips_(args),
         group_(begin) {
     Find();
   }
@@ -134,102 +156,190 @@ class GroupWalk {
 
   const RowProductArgs& args_;
   const int begin_, groups_;
-  StripWalk<kSwiGlu> strips_;
+  StripWalk<kSwiGlu, Lora> strips_;
   int group_;
   const char* codes_;
   const uint8_t* scales_;
 };
 
 // What one warp, a different one for each strip (or pair of gate and up), makes of all warps' sums,
-// while the others go on: lane 16 h + o has output o of rows h, h + 2, ...
-template <int kRowTiles, bool kSwiGlu>
+// while the others go on. Where adapters add to them, a lane has what it has of a fragment; else
+// lane 16 h + o has output o of rows h, h + 2, ...
+template <int kRowTiles, bool kSwiGlu, typename Lora>
 class Finisher {
  public:
   static constexpr int kItems = kRowTiles * kTileRows * kTileOuts / 32;
   using Partial = float[kWarps][kRowTiles * kTileRows][kPartialStride];
 
   // `full` says when `partial` is written; afterwards it is free.
-  __device__ __forceinline__ void Finish(const RowProductArgs& args,
-                                         const StripWalk<kSwiGlu>& strips, const Partial& partial,
-                                         SharedBarrier& full, uint32_t parity,
-                                         SharedBarrier& empty) {
-    const int lane = threadIdx.x % 32, o = lane % kTileOuts, half = lane / kTileOuts;
-    const RowProductEntry& entry = args.entries[EntryOf(args, strips.strip())];
-    const int64_t out = int64_t{strips.strip() - entry.first_tile} * kTileOuts + o;
+  __device__ __forceinline__ void Finish(const NarrowArgs<Lora>& all,
+                                         const StripWalk<kSwiGlu, Lora>& strips,
+                                         const Partial& partial, SharedBarrier& full,
+                                         uint32_t parity, SharedBarrier& empty, bool& has_xa) {
+    const RowProductArgs& args = all.product;
+    const int term = EntryOf(args, strips.strip());
+    const RowProductEntry& entry = args.entries[term];
+    const int64_t out = int64_t{strips.strip() - entry.first_tile} * kTileOuts;
     float residuals[kItems];
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {  // on their way before the sums are there
-      const int row = 2 * i + half;
-      residuals[i] = row < args.rows ? ResidualOf(entry.term, row, out) : 0;
+      residuals[i] = Row(i) < args.rows ? ResidualOf(entry.term, Row(i), out + Out(i)) : 0;
+    }
+    [[maybe_unused]] int adapters[kRowTiles];
+    [[maybe_unused]] uint2 xa[kRowTiles];
+    [[maybe_unused]] HeldB<kHeld> held[kRowTiles];
+    if constexpr (Lora::kPresent) {
+#pragma unroll
+      for (int n = 0; n < kRowTiles; ++n) {
+        adapters[n] = AdapterOfRow(all.lora, term, n * kTileRows);
+        held[n].TakeFirst(all.lora, adapters[n], out);
+      }
+      FindXa(all.lora, has_xa);
+      const int lane = threadIdx.x % 32;
+#pragma unroll
+      for (int n = 0; n < kRowTiles; ++n)
+        xa[n] = LoadXa(all.lora, adapters[n], n * kTileRows + lane / 4, 0, lane % 4);
     }
     full.Wait(parity);
+    float values[kRowTiles][kItems / kRowTiles] = {};
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
-      const int row = 2 * i + half;
-      if (row >= args.rows) break;
-      float sum = partial[0][row][o];
+      if (Row(i) >= args.rows) continue;
+      float sum = partial[0][Row(i)][Out(i)];
 #pragma unroll
-      for (int w = 1; w < kWarps; ++w) sum += partial[w][row][o];
-      sum = Completed(entry.term, out, sum, residuals[i]);
-      if constexpr (!kSwiGlu) {
-        StoreResult(entry.term, row, out, sum);
-      } else if (!strips.is_up()) {
-        gate_[i] = sum;
-      } else {
-        StoreSwiGlu(args.swiglu, row, out, gate_[i], sum);
-      }
+      for (int w = 1; w < kWarps; ++w) sum += partial[w][Row(i)][Out(i)];
+      values[i / 4][i % 4] = Completed(entry.term, out + Out(i), sum, residuals[i]);
     }
     __syncwarp();
-    if (lane == 0) empty.Arrive();
+    if (threadIdx.x % 32 == 0) empty.Arrive();
+    if constexpr (Lora::kPresent) {
+#pragma unroll
+      for (int n = 0; n < kRowTiles; ++n)
+        AddLora(all.lora, adapters[n], xa[n], n * kTileRows, out, held[n], values[n]);
+    }
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) {
+      if (Row(i) >= args.rows) continue;
+      const float value = values[i / 4][i % 4];
+      if constexpr (!kSwiGlu) {
+        StoreResult(entry.term, Row(i), out + Out(i), value);
+      } else if (!strips.is_up()) {
+        gate_[i] = value;
+      } else {
+        StoreSwiGlu(args.swiglu, Row(i), out + Out(i), gate_[i], value);
+      }
+    }
   }
 
  private:
+  static constexpr int kHeld = kRowTiles == 1 ? 4 : 2;  // adapters whose B is loaded at once
+  static_assert(kItems == 4 * kRowTiles);
+
+  static __device__ __forceinline__ int Row(int i) {
+    const int lane = threadIdx.x % 32;
+    return Lora::kPresent ? i / 4 * kTileRows + lane % 4 * 2 + i % 2 : 2 * i + lane / kTileOuts;
+  }
+  static __device__ __forceinline__ int Out(int i) {
+    const int lane = threadIdx.x % 32;
+    return Lora::kPresent ? lane / 4 + i / 2 % 2 * 8 : lane % kTileOuts;
+  }
+  // The first warp of a block that wants xa waits for it.
+  static __device__ __forceinline__ void FindXa(const Lora& lora, bool& has_xa) {
+    if (threadIdx.x % 32 == 0 && !*const_cast<volatile bool*>(&has_xa)) {
+      WaitForXa(lora);
+      __threadfence_block();
+      *const_cast<volatile bool*>(&has_xa) = true;
+    }
+    __threadfence_block();
+    __syncwarp();
+  }
+
   float gate_[kSwiGlu ? kItems : 1] = {};
 };
 
 // RMSNorm as rms_norm.cu has it for few rows, whose block has a thread for each pack of a row: here
 // thread i stands for those of packs i, i + 256, ...
-__device__ __forceinline__ void Normalise(const RowProductArgs& args, NormRows& shared) {
-  constexpr int kRounds = kMaxNormColumns / kVectorWidth / kThreads;
-  static_assert(kRounds * kWarps == kMaxWarps);
-  const int columns = static_cast<int>(args.entries[0].term.weight.columns);
-  const int packs = columns / kVectorWidth, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  for (int r = 0; r < args.rows; ++r) {
-    const auto* x = reinterpret_cast<const __nv_bfloat16*>(args.norm.x) + r * args.norm.stride;
-    Pack<kVectorWidth> kept[kRounds];
+class Normaliser {
+ public:
+  // Loads gamma: before the kernel that computes x has ended.
+  __device__ __forceinline__ explicit Normaliser(const RowProductArgs& args)
+      : norm_(args.norm), columns_(static_cast<int>(args.entries[0].term.weight.columns)) {
 #pragma unroll
     for (int j = 0; j < kRounds; ++j) {
-      const int pack = j * kThreads + static_cast<int>(threadIdx.x);
-      kept[j].bits = make_uint4(0, 0, 0, 0);
-      if (pack < packs) kept[j] = Load<kVectorWidth>(x + pack * kVectorWidth);
+      if (Pack(j) < columns_ / kVectorWidth)
+        LoadConstant(norm_.gamma + Pack(j) * kVectorWidth, gamma_[j]);
     }
-#pragma unroll
-    for (int j = 0; j < kRounds; ++j) {
-      const float squares = WarpReduce<SumOf>(SumSquares(kept[j]));
-      if (lane == 0) shared.partial[j * kWarps + warp] = squares;
-    }
-    __syncthreads();
-    const float inv_rms = InvRmsOf(WarpReduce<SumOf>(shared.partial[lane]), columns, args.norm.eps);
-#pragma unroll
-    for (int j = 0; j < kRounds; ++j) {
-      const int pack = j * kThreads + static_cast<int>(threadIdx.x);
-      if (pack >= packs) break;
-      shared.x[r * packs + pack] =
-          Normed(kept[j], inv_rms, args.norm.gamma + pack * kVectorWidth).bits;
-    }
-    __syncthreads();
   }
-}
+  // Others see the rows after a barrier.
+  __device__ __forceinline__ void Run(int64_t rows, NormRows& shared) const {
+    const int packs = columns_ / kVectorWidth, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    for (int r = 0; r < rows; ++r) {
+      const auto* x = reinterpret_cast<const __nv_bfloat16*>(norm_.x) + r * norm_.stride;
+      cuda::Pack<kVectorWidth> kept[kRounds];
+#pragma unroll
+      for (int j = 0; j < kRounds; ++j) {
+        kept[j].bits = make_uint4(0, 0, 0, 0);
+        if (Pack(j) < packs) kept[j] = Load<kVectorWidth>(x + Pack(j) * kVectorWidth);
+      }
+#pragma unroll
+      for (int j = 0; j < kRounds; ++j) {
+        const float squares = WarpReduce<SumOf>(SumSquares(kept[j]));
+        if (lane == 0) shared.partial[j * kWarps + warp] = squares;
+      }
+      __syncthreads();
+      const float inv_rms = InvRmsOf(WarpReduce<SumOf>(shared.partial[lane]), columns_, norm_.eps);
+#pragma unroll
+      for (int j = 0; j < kRounds; ++j) {
+        if (Pack(j) < packs)
+          shared.x[r * packs + Pack(j)] = NormedBy(kept[j], inv_rms, gamma_[j]).bits;
+      }
+      if (r + 1 < rows) __syncthreads();  // the partial sums have been read
+    }
+  }
 
-template <int kRowTiles, bool kSwiGlu, bool kNorm>
+ private:
+  static constexpr int kRounds = kMaxNormColumns / kVectorWidth / kThreads;
+  static_assert(kRounds * kWarps == kMaxWarps);
+  static __device__ __forceinline__ int Pack(int round) {
+    return round * kThreads + static_cast<int>(threadIdx.x);
+  }
+
+  const RowProductNorm& norm_;
+  const int columns_;
+  float gamma_[kRounds][kVectorWidth];
+};
+struct NoNormaliser {
+  __device__ __forceinline__ explicit NoNormaliser(const RowProductArgs&) {}
+};
+
+template <int kRowTiles, bool kSwiGlu, bool kNorm, typename Lora>
 __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
-    NarrowRowProductKernel(const __grid_constant__ RowProductArgs args) {
+    NarrowRowProductKernel(const __grid_constant__ NarrowArgs<Lora> all) {
   extern __shared__ __align__(128) unsigned char dynamic_shared[];
   auto& shared = *reinterpret_cast<Shared<kRowTiles, kNorm>*>(dynamic_shared);
+  const RowProductArgs& args = all.product;
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const int warp = threadIdx.x / 32;
   const int groups = static_cast<int>(args.entries[0].term.weight.columns) / BlockScaled::kGroup;
   LetNextKernelBegin();
+  if constexpr (Lora::kPresent) {
+    if (blockIdx.x < all.lora.shrink_blocks) {
+      auto& shrinking = *reinterpret_cast<Shrinking*>(dynamic_shared);
+      const std::conditional_t<kNorm, Normaliser, NoNormaliser> normaliser(args);
+      Shrink<1>(args, all.lora, &shrinking.items, [&] {
+        if constexpr (kNorm) {
+          normaliser.Run(args.rows, shrinking.norm);
+          __syncthreads();
+          return RowsOfX{reinterpret_cast<const __nv_bfloat16*>(shrinking.norm.x),
+                         args.entries[0].term.weight.columns};
+        } else {
+          return RowsOfX{args.x, args.x_stride};
+        }
+      });
+      return;
+    }
+    if (threadIdx.x == 0) shared.has_xa = false;
+  }
 
   Stage(&stages)[kStages] = shared.stages[warp];
   SharedBarrier(&barriers)[kStages] = shared.barriers[warp];
@@ -242,19 +352,30 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     shared.empty[threadIdx.x].Init(1);
   }
   __syncwarp();
-  GroupWalk<kSwiGlu> walk(args, blockIdx.x, warp);
+  GroupWalk<kSwiGlu, Lora> walk(all, warp);
 #pragma unroll
   for (int s = 0; s < kStages; ++s) {
     if (!walk.valid()) break;
     walk.Copy(stages[s], barriers[s]);
     walk.Next();
   }
+  if constexpr (Lora::kPresent) {
+    if (threadIdx.x < kRowTiles * kTileRows) {
+      for (StripWalk<kSwiGlu, Lora> strips(all); !strips.done(); strips.Next()) {
+        const int entry = EntryOf(args, strips.strip());
+        FetchB(all.lora, entry,
+               int64_t{strips.strip() - args.entries[entry].first_tile} * kTileOuts, kTileOuts,
+               threadIdx.x, /*apart=*/false);
+      }
+    }
+  }
   FillTables(args.entries[0].term.weight, shared.tables);
   for (int i = 0; i < kTileRows; ++i)
     shared.nested_code[threadIdx.x][(i + threadIdx.x) % kTileRows] =
         __ldg(args.entries[0].term.weight.nested_code + threadIdx.x);
+  const std::conditional_t<kNorm, Normaliser, NoNormaliser> normaliser(args);
   WaitForEarlierKernels();
-  if constexpr (kNorm) Normalise(args, shared.norm);
+  if constexpr (kNorm) normaliser.Run(args.rows, shared.norm);
   __syncthreads();
 
   const PairTable table(shared.tables);
@@ -270,10 +391,10 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     asm volatile("" : "+l"(x[n]));  // computed here, not again for every group
   }
   int stage = 0, parity = 0;
-  Finisher<kRowTiles, kSwiGlu> finisher;
+  Finisher<kRowTiles, kSwiGlu, Lora> finisher;
   int finishing = 0, buffer = 0;  // the warp that finishes, and where it finds the sums
   uint32_t round = 0;             // how often all buffers have been used
-  for (StripWalk<kSwiGlu> strips(args, blockIdx.x); !strips.done(); strips.Next()) {
+  for (StripWalk<kSwiGlu, Lora> strips(all); !strips.done(); strips.Next()) {
     const uint32_t strip = strips.strip();
     const RowProductEntry& entry = args.entries[EntryOf(args, strip)];
     const uint32_t blocks_per_row = static_cast<uint32_t>(groups) * BlockScaled::kBlocks;
@@ -339,49 +460,67 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     __syncwarp();
     if (lane == 0) shared.full[buffer].Arrive();
     if (warp == finishing) {
-      finisher.Finish(args, strips, shared.partial[buffer], shared.full[buffer], round & 1,
-                      shared.empty[buffer]);
+      finisher.Finish(all, strips, shared.partial[buffer], shared.full[buffer], round & 1,
+                      shared.empty[buffer], shared.has_xa);
     }
     if (!kSwiGlu || strips.is_up()) finishing = (finishing + 1) % kWarps;
     if (++buffer == kBuffers) buffer = 0, ++round;
   }
+  if constexpr (Lora::kPresent) {
+    __syncthreads();  // nobody waits for xa any more
+    if (threadIdx.x == 0) CountXa(all.lora);
+  }
 }
 
-template <int kRowTiles, bool kSwiGlu, bool kNorm>
-cudaError_t Launch(const RowProductArgs& args, cudaStream_t stream) {
+template <int kRowTiles, bool kSwiGlu, bool kNorm, typename Lora>
+cudaError_t Launch(const NarrowArgs<Lora>& args, unsigned blocks, cudaStream_t stream) {
+  const auto kernel = NarrowRowProductKernel<kRowTiles, kSwiGlu, kNorm, Lora>;
   constexpr int kBytes = sizeof(Shared<kRowTiles, kNorm>);
   static_assert(kBlocksPerProcessor * kBytes <= kMostSharedBytes);
   static const cudaError_t has_room =
-      cudaFuncSetAttribute(NarrowRowProductKernel<kRowTiles, kSwiGlu, kNorm>,
-                           cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
   if (has_room != cudaSuccess) return has_room;
-  const int64_t strips = kSwiGlu ? args.entries[1].first_tile : args.tiles;
-  const int64_t resident = int64_t{kBlocksPerProcessor} * Multiprocessors();
-  return LaunchChained(NarrowRowProductKernel<kRowTiles, kSwiGlu, kNorm>,
-                       dim3(static_cast<unsigned>(std::min(resident, strips))), kThreads, kBytes,
-                       args, stream);
+  return LaunchChained(kernel, dim3(blocks), kThreads, kBytes, args, stream);
 }
 
-template <int kRowTiles, bool kSwiGlu>
-cudaError_t Launch(const RowProductArgs& args, cudaStream_t stream) {
+template <int kRowTiles, bool kSwiGlu, typename Lora>
+cudaError_t Launch(const NarrowArgs<Lora>& args, unsigned blocks, cudaStream_t stream) {
   if constexpr (kRowTiles == 1) {
-    if (args.norm.x != nullptr) return Launch<kRowTiles, kSwiGlu, true>(args, stream);
+    if (args.product.norm.x != nullptr)
+      return Launch<kRowTiles, kSwiGlu, true>(args, blocks, stream);
   }
-  return Launch<kRowTiles, kSwiGlu, false>(args, stream);
+  return Launch<kRowTiles, kSwiGlu, false>(args, blocks, stream);
 }
 
 template <int kRowTiles>
-cudaError_t Launch(const RowProductArgs& args, cudaStream_t stream) {
-  return args.swiglu.out == nullptr ? Launch<kRowTiles, false>(args, stream)
-                                    : Launch<kRowTiles, true>(args, stream);
+cudaError_t LaunchRows(const RowProductArgs& product, const RowProductScratch& scratch,
+                       cudaStream_t stream) {
+  const bool swiglu = product.swiglu.out != nullptr;
+  const uint32_t strips = swiglu ? product.entries[1].first_tile : product.tiles;
+  const auto resident = static_cast<uint32_t>(kBlocksPerProcessor * Multiprocessors());
+  const auto halves = [&](uint32_t items) { return 2 * items <= resident / 8; };
+  return WithLoras(product, scratch, halves, [&]<typename Lora>(const Lora& lora) {
+    NarrowArgs<Lora> args = {product, lora};
+    uint32_t blocks = std::min(strips, resident);
+    if constexpr (Lora::kPresent) {
+      // In passing where there are places; where all are taken the product gives some away.
+      const uint32_t shrink = std::min(lora.items, std::max(resident - blocks, resident / 8));
+      if (blocks == resident) blocks -= shrink;
+      args.lora.shrink_blocks = shrink;
+      blocks += shrink;
+    }
+    return swiglu ? Launch<kRowTiles, true>(args, blocks, stream)
+                  : Launch<kRowTiles, false>(args, blocks, stream);
+  });
 }
 
 }  // namespace
 
-cudaError_t LaunchNarrowRowProduct(RowProductArgs& args, cudaStream_t stream) {
+cudaError_t LaunchNarrowRowProduct(RowProductArgs& args, const RowProductScratch& scratch,
+                                   cudaStream_t stream) {
   if (!LayOutTiles(kTileOuts, kNarrowRows, args)) return cudaErrorInvalidValue;
-  return args.rows <= kTileRows ? Launch<1>(args, stream)
-                                : Launch<kNarrowRows / kTileRows>(args, stream);
+  return args.rows <= kTileRows ? LaunchRows<1>(args, scratch, stream)
+                                : LaunchRows<kNarrowRows / kTileRows>(args, scratch, stream);
 }
 
 }  // namespace lorad::cuda

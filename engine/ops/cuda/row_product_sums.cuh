@@ -9,6 +9,7 @@
 
 #include <cstdint>
 
+#include "engine/ops/cuda/row_product_lora.cuh"
 #include "engine/ops/cuda/row_product_tile.cuh"
 
 namespace lorad::cuda {
@@ -84,9 +85,11 @@ __device__ __forceinline__ void EndSum(const WideArgs& args, uint32_t tile, int 
   }
 }
 
-// Until all blocks of the tile have left their sums. Leaves the counter as it was found, at zero:
-// each block counts when it comes and when it goes.
-__device__ __forceinline__ void WaitForSharers(const WideArgs& args, uint32_t tile) {
+// Until all blocks of the tile have left their sums, and xa is there. Leaves the counter as it was
+// found, at zero: each block counts when it comes and when it goes.
+template <typename Lora>
+__device__ __forceinline__ void WaitForSharers(const WideArgs& args, uint32_t tile,
+                                               const Lora& lora) {
   __threadfence();
   __syncthreads();
   if (threadIdx.x == 0) {
@@ -98,6 +101,9 @@ __device__ __forceinline__ void WaitForSharers(const WideArgs& args, uint32_t ti
       asm volatile("ld.acquire.gpu.global.u32 %0, [%1];\n" : "=r"(now) : "l"(counter) : "memory");
     } while (now < sharers);
     atomicInc(counter, 2 * sharers - 1);
+  }
+  if constexpr (Lora::kPresent) {
+    if (threadIdx.x == 32) WaitForXa(lora);  // meanwhile
   }
   __syncthreads();
 }
@@ -152,7 +158,7 @@ __device__ __forceinline__ void Finish(const WideArgs& args, uint32_t index,
 inline int Sharers(int64_t tiles, int64_t outs, int row_tiles, const RowProductScratch& scratch) {
   const int64_t bytes =
       tiles * kSums * outs * row_tiles * kTileRows * static_cast<int64_t>(sizeof(float));
-  if (scratch.counters == nullptr || bytes > scratch.partial_bytes || tiles > kRowProductCounters)
+  if (scratch.counters == nullptr || bytes > scratch.partial_bytes || tiles > kRowTileCounters)
     return 1;
   int sharers = kSums;
   while (sharers > 1 && tiles * sharers > Multiprocessors()) sharers /= 2;

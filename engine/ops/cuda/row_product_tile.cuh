@@ -82,7 +82,8 @@ inline bool LayOutTiles(int64_t outs, int64_t rows, RowProductArgs& args) {
 inline constexpr int kNarrowRows = 2 * kTileRows;
 // Of rows that a block can normalise; wider ones rms_norm.cu sums in another order.
 inline constexpr int64_t kMaxNormElements = 12288, kMaxNormColumns = 8192;
-cudaError_t LaunchNarrowRowProduct(RowProductArgs& args, cudaStream_t stream);
+cudaError_t LaunchNarrowRowProduct(RowProductArgs& args, const RowProductScratch& scratch,
+                                   cudaStream_t stream);
 
 // Weights that are not tiled, more than kNarrowRows rows, everything aligned, where HasRoom(); sets
 // first_tile, passes and tiles.

@@ -19,8 +19,12 @@
 // turns at 71 % of that path. Placing x costs a fifth of the time. Measured in
 // tests/bench/results/decode_cuda.md.
 #include "engine/ops/cuda/chained_launch.cuh"
+#include "engine/ops/cuda/row_product_expand.cuh"
+#include "engine/ops/cuda/row_product_lora.cuh"
+#include "engine/ops/cuda/row_product_shrink.cuh"
 #include "engine/ops/cuda/row_product_sums.cuh"
 #include "engine/ops/cuda/row_product_tile.cuh"
+#include "engine/ops/cuda/row_product_wide_lora.cuh"
 #include "engine/ops/cuda/row_product_wide_weights.cuh"
 #include "engine/ops/cuda/row_product_wide_x.cuh"
 #include "engine/ops/cuda/wgmma.cuh"
@@ -42,8 +46,17 @@ struct Variant {
   static constexpr int kEntryOuts = kSwiGlu ? kOuts / 2 : kOuts;
   static constexpr int kEntryWarps = kEntryOuts / kWarpOuts;
   static_assert(kThreads == 512, "of FillTables");
+  static constexpr int kHeldB = 4;  // adapters whose B is loaded at once
   using Sums = float[kOutTiles][kRowTiles][4];
 };
+
+template <typename Lora_>
+struct TiledArgs {
+  using Lora = Lora_;
+  WideArgs wide;
+  Lora lora;
+};
+constexpr int kShrinkTeams = 2;  // of a block
 
 template <typename V>
 struct Shared {
@@ -131,15 +144,27 @@ __device__ __forceinline__ void FinishSwiGlu(const WideArgs& args, uint32_t inde
   }
 }
 
-template <typename V>
-__device__ __forceinline__ void MultiplyTile(const WideArgs& args) {
+template <typename V, typename Lora>
+__device__ __forceinline__ void MultiplyTile(const TiledArgs<Lora>& all) {
   extern __shared__ __align__(1024) unsigned char tiled_shared[];
   Shared<V>& shared = *reinterpret_cast<Shared<V>*>(tiled_shared);
+  const WideArgs& args = all.wide;
   const int columns = static_cast<int>(args.product.entries[0].term.weight.columns);
   LetNextKernelBegin();
+  if constexpr (Lora::kPresent) {
+    static_assert(V::kThreads == kShrinkTeams * kShrinkThreads);
+    if (blockIdx.x < all.lora.shrink_blocks) {
+      Shrink<kShrinkTeams>(args.product, all.lora, reinterpret_cast<ShrinkShared*>(tiled_shared),
+                           [&] {
+                             return RowsOfX{args.product.x, args.product.x_stride};
+                           });
+      return;
+    }
+  }
 
-  const uint32_t index = blockIdx.x / args.sharers;
-  const int part = static_cast<int>(blockIdx.x) % args.sharers, my_sums = kSums / args.sharers;
+  const uint32_t index = ProductBlock(all.lora) / args.sharers;
+  const int part = static_cast<int>(ProductBlock(all.lora) % args.sharers);
+  const int my_sums = kSums / args.sharers;
   const int first_sum = part * my_sums, end_sum = first_sum + my_sums;
   const RowProductTile tile = LocateTile<V::kEntryOuts, V::kRows>(args.product, index);
   const int warp = threadIdx.x / 32, entry = V::kSwiGlu ? warp / V::kEntryWarps : tile.entry;
@@ -154,6 +179,17 @@ __device__ __forceinline__ void MultiplyTile(const WideArgs& args) {
     for (int b = 0; b < kGroupBlocks; ++b) codes[b] = strip.Codes(first.column(), b);
     scale_codes = strip.ScaleCodes(first.column());
   }
+  // Not long before it is wanted: the weights go through the second-level cache as well.
+  const auto fetch_b = [&] {
+    if constexpr (Lora::kPresent) {
+      const int row = static_cast<int>(threadIdx.x) % V::kRows, c = threadIdx.x / V::kRows;
+      if (c >= (V::kSwiGlu ? 2 : 1) || row / kTileRows % args.sharers != part) return;
+      const int64_t left = args.product.entries[tile.entry].term.weight.rows - tile.out;
+      FetchB(all.lora, tile.entry + c, tile.out,
+             static_cast<int>(min(int64_t{V::kEntryOuts}, left)), row, args.sharers > 1);
+    }
+  };
+  if constexpr (V::kSharesTiles) fetch_b();
   FillTables(args.product.entries[0].term.weight, shared.tables);
   if (threadIdx.x == 0) shared.x.Init();
   WaitForEarlierKernels();
@@ -207,6 +243,7 @@ __device__ __forceinline__ void MultiplyTile(const WideArgs& args) {
       if (ends_sum) {
         EndSum<V>(args, index, sum, sum == first_sum, sums, shared.totals);
         sum = groups.sum();
+        if (!V::kSharesTiles && sum == kSums - 1) fetch_b();
       }
       x.Next();
     }
@@ -215,8 +252,25 @@ __device__ __forceinline__ void MultiplyTile(const WideArgs& args) {
   if constexpr (V::kSharesTiles) {
     for (++sum; sum < end_sum; ++sum)  // sums without columns
       EndSum<V>(args, index, sum, false, sums, shared.totals);
-    WaitForSharers(args, index);
   }
+  if constexpr (Lora::kPresent) {
+    // Found again, not kept: the products want all registers.
+    uint32_t block = ProductBlock(all.lora);
+    asm volatile("" : "+r"(block));
+    using Finish = WideLoraFinish<V, Lora>;
+    Finish finish(args, all.lora, block / args.sharers, static_cast<int>(block % args.sharers));
+    finish.Begin();
+    if constexpr (V::kSharesTiles) {
+      WaitForSharers(args, index, all.lora);
+    } else {
+      if (threadIdx.x == 0) WaitForXa(all.lora);
+      __syncthreads();
+    }
+    finish.Finish(shared.totals, *reinterpret_cast<typename Finish::Xa*>(&shared.x));
+    if (threadIdx.x == 0) CountXa(all.lora);
+    return;
+  }
+  if constexpr (V::kSharesTiles) WaitForSharers(args, index, all.lora);
   if constexpr (V::kSwiGlu) {
     FinishSwiGlu<V>(args, index, tile, part, shared.totals);
   } else {
@@ -224,9 +278,9 @@ __device__ __forceinline__ void MultiplyTile(const WideArgs& args) {
   }
 }
 
-template <typename V>
+template <typename V, typename Lora>
 __global__ void __launch_bounds__(V::kThreads, 1)
-    TiledRowProductKernel(const __grid_constant__ WideArgs args) {
+    TiledRowProductKernel(const __grid_constant__ TiledArgs<Lora> args) {
   if (LORAD_HAS_WGMMA) {
     MultiplyTile<V>(args);
   } else {
@@ -234,14 +288,15 @@ __global__ void __launch_bounds__(V::kThreads, 1)
   }
 }
 
-template <typename V>
-cudaError_t Launch(const WideArgs& args, cudaStream_t stream) {
-  static const cudaError_t has_room = cudaFuncSetAttribute(
-      TiledRowProductKernel<V>, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(Shared<V>));
+template <typename V, typename Lora>
+cudaError_t Launch(const TiledArgs<Lora>& args, unsigned blocks, cudaStream_t stream) {
+  const auto kernel = TiledRowProductKernel<V, Lora>;
+  constexpr size_t kShrinkBytes = Lora::kPresent ? sizeof(ShrinkShared[kShrinkTeams]) : 0;
+  constexpr size_t kSharedBytes = std::max(sizeof(Shared<V>), kShrinkBytes);
+  static const cudaError_t has_room =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
   if (has_room != cudaSuccess) return has_room;
-  return LaunchChained(TiledRowProductKernel<V>,
-                       dim3(args.product.tiles * static_cast<unsigned>(args.sharers)), V::kThreads,
-                       sizeof(Shared<V>), args, stream);
+  return LaunchChained(kernel, dim3(blocks), V::kThreads, kSharedBytes, args, stream);
 }
 
 template <int kRowTiles, bool kSwiGlu>
@@ -250,10 +305,18 @@ cudaError_t LaunchRows(RowProductArgs& product, const RowProductScratch& scratch
   using Whole = Variant<kRowTiles, false, kSwiGlu>;
   if (!LayOutTiles(Whole::kEntryOuts, Whole::kRows, product)) return cudaErrorInvalidValue;
   if (kSwiGlu) product.tiles = product.entries[1].first_tile;
-  const WideArgs args = {product, Sharers(product.tiles, kOuts, kRowTiles, scratch),
+  const WideArgs wide = {product, Sharers(product.tiles, kOuts, kRowTiles, scratch),
                          static_cast<float4*>(scratch.partial_sums), scratch.counters};
-  return args.sharers > 1 ? Launch<Variant<kRowTiles, true, kSwiGlu>>(args, stream)
-                          : Launch<Whole>(args, stream);
+  const uint32_t product_blocks = product.tiles * static_cast<uint32_t>(wide.sharers);
+  const WideShrinking shrinking(product_blocks, kShrinkTeams);
+  const auto halves = [&](uint32_t items) { return shrinking.Halves(items); };
+  return WithLoras(product, scratch, halves, [&]<typename Lora>(const Lora& lora) {
+    TiledArgs<Lora> args = {wide, lora};
+    uint32_t blocks = product_blocks;
+    if constexpr (Lora::kPresent) blocks += args.lora.shrink_blocks = shrinking.Blocks(lora.items);
+    return wide.sharers > 1 ? Launch<Variant<kRowTiles, true, kSwiGlu>>(args, blocks, stream)
+                            : Launch<Whole>(args, blocks, stream);
+  });
 }
 
 template <int kRowTiles>
