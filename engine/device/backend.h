@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -47,6 +48,15 @@ class Event {
   virtual absl::StatusOr<bool> Done() = 0;
 };
 
+// Work that was recorded once, to be queued again as one piece, which takes the host and the device
+// less than piece by piece. Thread-compatible.
+class Graph {
+ public:
+  virtual ~Graph() = default;  // REQUIRES: nothing of it is queued
+  // Queues all of it. It reads and writes the memory that it was recorded with.
+  virtual absl::Status Launch(Stream& stream) = 0;
+};
+
 struct DeviceInfo {
   std::string name;          // "cpu", "NVIDIA H200"
   std::string kind;          // "cpu" or "cuda"
@@ -81,6 +91,13 @@ class Backend {
   // Queues setting `bytes` bytes to zero.
   virtual absl::Status Zero(void* data, int64_t bytes, Stream& stream) = 0;
   virtual Ops& ops() = 0;
+  // What `queue` queues on `stream`, recorded and not carried out. The same work must have been
+  // carried out before: nothing may be allocated while it is recorded. Errors of `queue`;
+  // kUnimplemented: the device records nothing. After any error nothing is queued.
+  virtual absl::StatusOr<std::unique_ptr<Graph>> Record(
+      [[maybe_unused]] Stream& stream, [[maybe_unused]] absl::FunctionRef<absl::Status()> queue) {
+    return absl::UnimplementedError(info().name + " records no work");
+  }
 
  protected:
   virtual absl::StatusOr<std::unique_ptr<Stream>> MakeStream(StreamPriority priority) = 0;

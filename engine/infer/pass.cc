@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <functional>
 #include <numeric>
 
@@ -83,6 +84,12 @@ int64_t HeadScratch(const PassShape& shape, const ModelConfig& config, const Qua
 
 }  // namespace
 
+int64_t DecodePages(int64_t pages) {
+  constexpr int64_t kFewest = 16;
+  return static_cast<int64_t>(
+      std::bit_ceil(static_cast<uint64_t>(std::max<int64_t>(pages, kFewest))));
+}
+
 PackedRows Pack(absl::Span<const SequenceRows> batch, int32_t page_tokens) {
   PackedRows packed;
   packed.order.resize(batch.size());
@@ -90,8 +97,12 @@ PackedRows Pack(absl::Span<const SequenceRows> batch, int32_t page_tokens) {
   std::stable_sort(packed.order.begin(), packed.order.end(), [&](int64_t a, int64_t b) {
     return std::less<>()(batch[a].adapter, batch[b].adapter);  // base rows, null, come first
   });
-  for (const SequenceRows& rows : batch)
+  bool decodes = true;
+  for (const SequenceRows& rows : batch) {
     packed.max_pages = std::max(packed.max_pages, static_cast<int64_t>(rows.pages.size()));
+    decodes = decodes && rows.ids.size() == 1;
+  }
+  if (decodes) packed.max_pages = DecodePages(packed.max_pages);
   packed.page_table.assign(batch.size() * packed.max_pages, 0);
   packed.cu_seqlens.push_back(0);
 
@@ -154,7 +165,7 @@ std::array<PassShape, 3> LargestShapes(int32_t page_tokens, const RunnerLimits& 
   const int64_t max_pages = CeilDiv(limits.context_tokens, page_tokens);
   return {{
       {PassKind::kRowInvariant, PassOutput::kLogits, limits.max_tokens, limits.max_sequences,
-       max_pages, limits.max_rank, kMaxTopLogprobs},
+       DecodePages(max_pages), limits.max_rank, kMaxTopLogprobs},
       {PassKind::kMatrix, PassOutput::kLogits, limits.max_tokens, 1, max_pages, limits.max_rank,
        kMaxTopLogprobs},
       {PassKind::kMatrix, PassOutput::kScores, limits.max_tokens, 1, max_pages, limits.max_rank, 0},

@@ -30,8 +30,7 @@ enum class PassKind {
   // Row by row over the packed codes: a row's numbers do not depend on what shares the pass.
   kRowInvariant,
   // Weights are dequantised once and multiplied as matrices. The numbers of a row depend on how
-  // many
-  // rows there are, so a pass holds one sequence, cut where that sequence alone decides.
+  // many rows there are, so a pass holds one sequence, cut where that sequence alone decides.
   kMatrix,
 };
 
@@ -49,8 +48,13 @@ struct PackedRows {
 
   int64_t tokens() const { return static_cast<int64_t>(ids.size()); }
   int64_t sequences() const { return static_cast<int64_t>(order.size()); }
+  // One new row for each sequence.
+  bool decodes() const { return ids.size() == order.size(); }
 };
 PackedRows Pack(absl::Span<const SequenceRows> batch, int32_t page_tokens);
+// The width of the page table of decoding passes whose sequences have at most so many pages: few
+// widths, so that a pass is like the ones before it while its sequences grow.
+int64_t DecodePages(int64_t pages);
 
 enum class PassOutput { kNone, kLogits, kScores };
 

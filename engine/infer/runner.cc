@@ -120,7 +120,8 @@ Runner::Runner(std::shared_ptr<const Model> model, Backend& backend, KvCache& ca
       stream_(std::move(stream)),
       workspace_(std::move(workspace)),
       arena_("workspace", workspace_.data(), workspace_.size_bytes()),
-      staging_(std::move(staging)) {}
+      staging_(std::move(staging)),
+      graphs_(backend_, *stream_) {}
 
 template <typename Function>
 absl::Status Runner::InArena(Function pass) {
@@ -168,41 +169,29 @@ absl::Status Runner::CheckLimits(absl::Span<const SequenceRows> batch, PassKind 
   return absl::OkStatus();
 }
 
-absl::StatusOr<Runner::Pass> Runner::RunLayers(absl::Span<const SequenceRows> batch, PassKind kind,
-                                               const Wanted& wanted) {
+absl::StatusOr<Runner::Pass> Runner::Prepare(absl::Span<const SequenceRows> batch, PassKind kind,
+                                             const Wanted& wanted) {
   RETURN_IF_ERROR(CheckLimits(batch, kind));
-  Pass pass{.rows = Pack(batch, cache_.page_tokens()), .kind = kind, .tensors = {}, .lora = {}};
-  const PassShape shape = {kind,
-                           wanted.output,
-                           pass.rows.tokens(),
-                           pass.rows.sequences(),
-                           pass.rows.max_pages,
-                           limits_.max_rank,
-                           LargestTop(wanted.draws)};
-  const ModelConfig& config = model_->config();
-  ASSIGN_OR_RETURN(pass.tensors, AllocatePass(shape, config, model_->quant(), backend_, arena_));
-  PassTensors& t = pass.tensors;
+  Pass pass;
+  pass.rows = Pack(batch, cache_.page_tokens());
+  pass.shape = {kind,
+                wanted.output,
+                pass.rows.tokens(),
+                pass.rows.sequences(),
+                pass.rows.max_pages,
+                limits_.max_rank,
+                LargestTop(wanted.draws)};
+  ASSIGN_OR_RETURN(pass.tensors,
+                   AllocatePass(pass.shape, model_->config(), model_->quant(), backend_, arena_));
   if (!pass.rows.adapters.empty()) {
     ASSIGN_OR_RETURN(LoraBatch lora, LoraBatch::Create(pass.rows.adapters, backend_, arena_));
     pass.lora.emplace(std::move(lora));
   }
-  RETURN_IF_ERROR(Upload(pass, wanted));
-  RETURN_IF_ERROR(backend_.ops().Embedding({t.ids, model_->embedding(), t.x}, *stream_));
-
-  PagedLayerAttention attention(backend_, cache_, t, model_->rope_inv_freq(),
-                                static_cast<float>(1 / std::sqrt(double(config.head_dim))));
-  const LayerContext context = {.model = *model_,
-                                .backend = backend_,
-                                .positions = t.positions,
-                                .lora = pass.lora.has_value() ? &*pass.lora : nullptr,
-                                .row_invariant = kind == PassKind::kRowInvariant,
-                                .workspace = t.workspace};
-  for (int64_t layer = 0; layer < config.num_layers; ++layer)
-    RETURN_IF_ERROR(LayerForward(layer, context, attention, t.activations, t.x, *stream_));
+  KeepInputs(pass, wanted);
   return pass;
 }
 
-absl::Status Runner::Upload(const Pass& pass, const Wanted& wanted) {
+void Runner::KeepInputs(const Pass& pass, const Wanted& wanted) {
   const PassTensors& t = pass.tensors;
   const auto put = [&](const TensorView& member, const void* data) {
     staging_.Put(t.inputs, member, data);
@@ -219,22 +208,52 @@ absl::Status Runner::Upload(const Pass& pass, const Wanted& wanted) {
     for (const int64_t index : pass.rows.order) draws.push_back(wanted.draws[index].params);
     put(t.draws, draws.data());
   }
-  return staging_.Upload(t.inputs, *stream_);
 }
 
-absl::StatusOr<Runner::Pass> Runner::RunToLogits(absl::Span<const SequenceRows> batch,
-                                                 PassKind kind,
-                                                 absl::Span<const DrawRequest> draws) {
-  const Wanted wanted = {.output = PassOutput::kLogits, .draws = draws, .labels = {}};
-  ASSIGN_OR_RETURN(Pass pass, RunLayers(batch, kind, wanted));
+absl::Status Runner::QueueLayers(Pass& pass) {
+  PassTensors& t = pass.tensors;
+  RETURN_IF_ERROR(staging_.Upload(t.inputs, *stream_));
+  RETURN_IF_ERROR(backend_.ops().Embedding({t.ids, model_->embedding(), t.x}, *stream_));
+  const ModelConfig& config = model_->config();
+  PagedLayerAttention attention(backend_, cache_, t, model_->rope_inv_freq(),
+                                static_cast<float>(1 / std::sqrt(double(config.head_dim))));
+  const LayerContext context = {.model = *model_,
+                                .backend = backend_,
+                                .positions = t.positions,
+                                .lora = pass.lora.has_value() ? &*pass.lora : nullptr,
+                                .row_invariant = pass.shape.kind == PassKind::kRowInvariant,
+                                .workspace = t.workspace};
+  for (int64_t layer = 0; layer < config.num_layers; ++layer)
+    RETURN_IF_ERROR(LayerForward(layer, context, attention, t.activations, t.x, *stream_));
+  return absl::OkStatus();
+}
+
+absl::Status Runner::QueueToLogits(Pass& pass) {
+  RETURN_IF_ERROR(QueueLayers(pass));
   ASSIGN_OR_RETURN(const TensorView last, LastRows(pass));
   RETURN_IF_ERROR(Normalise(last));
-  RETURN_IF_ERROR(Head(last, pass));
-  return pass;
+  return Head(last, pass);
+}
+
+absl::Status Runner::QueueDraws(Pass& pass, void* drawn) {
+  RETURN_IF_ERROR(QueueToLogits(pass));
+  RETURN_IF_ERROR(Sample(pass));
+  return staging_.Fetch(pass.tensors.drawn, drawn, *stream_);
+}
+
+PassKey Runner::KeyOf(const Pass& pass) const {
+  PassKey key = {.sequences = pass.shape.sequences,
+                 .max_pages = pass.shape.max_pages,
+                 .top = pass.shape.top,
+                 .adapters = {}};
+  for (const AdapterRows& rows : pass.rows.adapters)
+    key.adapters.push_back({rows.begin, rows.end, rows.adapter->instance()});
+  return key;
 }
 
 absl::Status Runner::ForwardInArena(absl::Span<const SequenceRows> batch, PassKind kind) {
-  RETURN_IF_ERROR(RunLayers(batch, kind, {}).status());
+  ASSIGN_OR_RETURN(Pass pass, Prepare(batch, kind, {}));
+  RETURN_IF_ERROR(QueueLayers(pass));
   return stream_->Synchronize();
 }
 
@@ -242,21 +261,27 @@ absl::Status Runner::DrawInArena(absl::Span<const SequenceRows> batch, PassKind 
                                  absl::Span<const DrawRequest> requests,
                                  absl::Span<DrawResult> results) {
   RETURN_IF_ERROR(CheckDraws(batch.size(), requests, results.size()));
-  ASSIGN_OR_RETURN(const Pass pass, RunToLogits(batch, kind, requests));
+  const Wanted wanted = {.output = PassOutput::kLogits, .draws = requests, .labels = {}};
+  ASSIGN_OR_RETURN(Pass pass, Prepare(batch, kind, wanted));
   const PassTensors& t = pass.tensors;
   const int64_t sequences = pass.rows.sequences(), vocab = model_->config().vocab_size;
-  const char* drawn = nullptr;
-  if (!std::all_of(requests.begin(), requests.end(), [](const auto& r) { return r.logits; })) {
-    RETURN_IF_ERROR(Sample(pass));
-    ASSIGN_OR_RETURN(const void* const block, staging_.Fetch(t.drawn, *stream_));
-    drawn = static_cast<const char*>(block);
-  }
+  const auto count = std::count_if(requests.begin(), requests.end(),
+                                   [](const DrawRequest& request) { return request.logits; });
+  void* const drawn = count < sequences ? staging_.PlaceFor(t.drawn) : nullptr;
   std::vector<const void*> rows(sequences);
-  int64_t count = 0;
-  for (int64_t s = 0; s < sequences; ++s) {
-    if (!requests[pass.rows.order[s]].logits) continue;
-    ASSIGN_OR_RETURN(rows[s], staging_.Fetch(Rows(t.logits, s, s + 1), *stream_));
-    ++count;
+  if (count > 0) {
+    RETURN_IF_ERROR(drawn == nullptr ? QueueToLogits(pass) : QueueDraws(pass, drawn));
+    for (int64_t s = 0; s < sequences; ++s) {
+      if (!requests[pass.rows.order[s]].logits) continue;
+      const TensorView row = Rows(t.logits, s, s + 1);
+      void* const place = staging_.PlaceFor(row);
+      RETURN_IF_ERROR(staging_.Fetch(row, place, *stream_));
+      rows[s] = place;
+    }
+  } else if (kind == PassKind::kRowInvariant && pass.rows.decodes()) {
+    RETURN_IF_ERROR(graphs_.Run(KeyOf(pass), [&] { return QueueDraws(pass, drawn); }));
+  } else {
+    RETURN_IF_ERROR(QueueDraws(pass, drawn));
   }
   RETURN_IF_ERROR(stream_->Synchronize());
 
@@ -266,7 +291,8 @@ absl::Status Runner::DrawInArena(absl::Span<const SequenceRows> batch, PassKind 
     const int64_t index = pass.rows.order[s];
     results[index] = {};
     if (rows[s] == nullptr) {
-      results[index].token = TokenOf(t, drawn, s, requests[index].params.top);
+      results[index].token =
+          TokenOf(t, static_cast<const char*>(drawn), s, requests[index].params.top);
       continue;
     }
     ConvertToFloat(t.logits.dtype, rows[s], vocab, free);
@@ -286,7 +312,7 @@ absl::Status Runner::Sample(const Pass& pass) {
 // otherwise.
 absl::StatusOr<TensorView> Runner::LastRows(const Pass& pass) {
   const PassTensors& t = pass.tensors;
-  if (pass.rows.tokens() == pass.rows.sequences()) return t.x;
+  if (pass.rows.decodes()) return t.x;
   const auto row_of = [&](int64_t s) { return int64_t{pass.rows.cu_seqlens[s + 1]} - 1; };
   for (int64_t begin = 0, end; begin < pass.rows.sequences(); begin = end) {
     for (end = begin + 1; end < pass.rows.sequences() && row_of(end) == row_of(end - 1) + 1;) ++end;
@@ -322,8 +348,8 @@ absl::Status Runner::ScoreInArena(const SequenceRows& rows, absl::Span<const int
         "%d labels and %d answers for %d tokens", next.size(), logprobs.size(), rows.ids.size()));
   }
   const Wanted wanted = {.output = PassOutput::kScores, .draws = {}, .labels = next};
-  ASSIGN_OR_RETURN(const Pass pass,
-                   RunLayers(absl::MakeConstSpan(&rows, 1), PassKind::kMatrix, wanted));
+  ASSIGN_OR_RETURN(Pass pass, Prepare(absl::MakeConstSpan(&rows, 1), PassKind::kMatrix, wanted));
+  RETURN_IF_ERROR(QueueLayers(pass));
   const PassTensors& t = pass.tensors;
   RETURN_IF_ERROR(Normalise(t.x));
   LinearCrossEntropyArgs args;
@@ -333,7 +359,8 @@ absl::Status Runner::ScoreInArena(const SequenceRows& rows, absl::Span<const int
   args.loss = t.losses;
   args.workspace = t.workspace;
   RETURN_IF_ERROR(backend_.ops().LinearCrossEntropy(args, *stream_));
-  ASSIGN_OR_RETURN(const void* const losses, staging_.Fetch(t.losses, *stream_));
+  void* const losses = staging_.PlaceFor(t.losses);
+  RETURN_IF_ERROR(staging_.Fetch(t.losses, losses, *stream_));
   RETURN_IF_ERROR(stream_->Synchronize());
   for (size_t i = 0; i < logprobs.size(); ++i) {
     const float loss = static_cast<const float*>(losses)[i];

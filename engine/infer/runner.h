@@ -13,6 +13,7 @@
 #include "absl/types/span.h"
 #include "engine/infer/draw.h"
 #include "engine/infer/pass.h"
+#include "engine/infer/pass_graphs.h"
 #include "engine/infer/staging.h"
 #include "engine/kv/kv_cache.h"
 #include "engine/model/weights.h"
@@ -52,8 +53,8 @@ class Runner {
 
  private:
   struct Pass {  // of one call
+    PassShape shape;
     PackedRows rows;
-    PassKind kind;
     PassTensors tensors;
     std::optional<LoraBatch> lora;
   };
@@ -72,13 +73,17 @@ class Runner {
   template <typename Function>
   absl::Status InArena(Function pass);
   absl::Status CheckLimits(absl::Span<const SequenceRows> batch, PassKind kind) const;
-  // Lays out, uploads and runs embedding and layers; tensors.x is then the last layer's output.
-  absl::StatusOr<Pass> RunLayers(absl::Span<const SequenceRows> batch, PassKind kind,
-                                 const Wanted& wanted);
-  absl::Status Upload(const Pass& pass, const Wanted& wanted);
+  // Lays out, and keeps the inputs for their copy to the device: nothing is queued.
+  absl::StatusOr<Pass> Prepare(absl::Span<const SequenceRows> batch, PassKind kind,
+                               const Wanted& wanted);
+  void KeepInputs(const Pass& pass, const Wanted& wanted);
+  // Uploads and runs embedding and layers; tensors.x is then the last layer's output.
+  absl::Status QueueLayers(Pass& pass);
   // All up to the logits, which stay on the device.
-  absl::StatusOr<Pass> RunToLogits(absl::Span<const SequenceRows> batch, PassKind kind,
-                                   absl::Span<const DrawRequest> draws);
+  absl::Status QueueToLogits(Pass& pass);
+  // All, with what was drawn to `drawn`: of passes none of whose rows asks for logits.
+  absl::Status QueueDraws(Pass& pass, void* drawn);
+  PassKey KeyOf(const Pass& pass) const;
   absl::Status ForwardInArena(absl::Span<const SequenceRows> batch, PassKind kind);
   absl::Status DrawInArena(absl::Span<const SequenceRows> batch, PassKind kind,
                            absl::Span<const DrawRequest> requests, absl::Span<DrawResult> results);
@@ -97,6 +102,7 @@ class Runner {
   const DeviceBuffer workspace_;
   Arena arena_;
   Staging staging_;
+  PassGraphs graphs_;          // of *stream_
   std::vector<float> logits_;  // of the rows that DrawResult::logits shows
 };
 

@@ -48,13 +48,16 @@ absl::Status Staging::Upload(const TensorView& block, Stream& stream) {
   return backend_->Copy(block.data, inputs_.data(), block.size_bytes(), stream);
 }
 
-absl::StatusOr<const void*> Staging::Fetch(const ConstTensorView& tensor, Stream& stream) {
+void* Staging::PlaceFor(const ConstTensorView& tensor) {
   const int64_t bytes = tensor.size_bytes();
-  LORAD_CHECK(tensor.dense() && fetched_ + bytes <= outputs_.size_bytes());
-  char* const place = static_cast<char*>(outputs_.data()) + fetched_;
-  RETURN_IF_ERROR(backend_->Copy(place, tensor.data, bytes, stream));
-  fetched_ += RoundUp(bytes, kMemberAlignment);
+  LORAD_CHECK(tensor.dense() && placed_ + bytes <= outputs_.size_bytes());
+  char* const place = static_cast<char*>(outputs_.data()) + placed_;
+  placed_ += RoundUp(bytes, kMemberAlignment);
   return place;
+}
+
+absl::Status Staging::Fetch(const ConstTensorView& tensor, void* place, Stream& stream) {
+  return backend_->Copy(place, tensor.data, tensor.size_bytes(), stream);
 }
 
 }  // namespace lorad

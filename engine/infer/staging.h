@@ -37,14 +37,15 @@ class Staging {
   static absl::StatusOr<Staging> Create(const StagingBytes& bytes, Backend& backend);
 
   // REQUIRES: no copy is in flight.
-  void Begin() { fetched_ = 0; }
+  void Begin() { placed_ = 0; }
   // Keeps what is to go to `member` of `block`.
   void Put(const TensorView& block, const TensorView& member, const void* data);
   // Queues the copy of the block, of which all that matters was Put.
   absl::Status Upload(const TensorView& block, Stream& stream);
-  // Queues a copy of a dense tensor and returns where it arrives: there after the synchronisation,
-  // and until Begin().
-  absl::StatusOr<const void*> Fetch(const ConstTensorView& tensor, Stream& stream);
+  // Where a dense tensor may arrive: the same place after each Begin() for the same tensors.
+  void* PlaceFor(const ConstTensorView& tensor);
+  // Queues a copy of the tensor to its place: there after the synchronisation, and until Begin().
+  absl::Status Fetch(const ConstTensorView& tensor, void* place, Stream& stream);
 
  private:
   Staging(Backend& backend, DeviceBuffer inputs, DeviceBuffer outputs)
@@ -52,7 +53,7 @@ class Staging {
 
   Backend* backend_;
   DeviceBuffer inputs_, outputs_;
-  int64_t fetched_ = 0;  // bytes of outputs_ in use
+  int64_t placed_ = 0;  // bytes of outputs_ in use
 };
 
 }  // namespace lorad

@@ -1,6 +1,7 @@
 #include "engine/lora/adapter.h"
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <string_view>
 #include <utility>
@@ -61,6 +62,14 @@ std::string AdapterDigest(absl::Span<const AdapterModuleView> modules) {
 }
 
 std::string AdapterDigest(const HostAdapter& adapter) { return AdapterDigest(Views(adapter)); }
+
+DeviceAdapter::DeviceAdapter(std::string id, AdapterMemory& memory)
+    : id_(std::move(id)),
+      instance_([] {
+        static std::atomic<uint64_t> last = 0;
+        return ++last;
+      }()),
+      memory_(memory) {}
 
 absl::StatusOr<std::shared_ptr<const DeviceAdapter>> DeviceAdapter::Create(
     const AdapterImage& image, AdapterMemory& memory, Backend& backend, Stream& stream) {

@@ -95,6 +95,8 @@ class DeviceAdapter {
   DeviceAdapter& operator=(const DeviceAdapter&) = delete;
 
   const std::string& id() const { return id_; }
+  // Of these bytes at this place: no other DeviceAdapter of the process ever has it.
+  uint64_t instance() const { return instance_; }
   int64_t size_bytes() const { return size_bytes_; }  // of whole pages
   const std::vector<Module>& modules() const { return modules_; }
   // nullptr if the adapter does not adapt it.
@@ -107,13 +109,14 @@ class DeviceAdapter {
     int64_t count = 0;
   };
 
-  DeviceAdapter(std::string id, AdapterMemory& memory) : id_(std::move(id)), memory_(memory) {}
+  DeviceAdapter(std::string id, AdapterMemory& memory);
   absl::Status TakePages(const AdapterImage& image);
   absl::Status Copy(const AdapterImage& image, Backend& backend, Stream& stream) const;
   void PlaceModules(const AdapterImage& image);
   char* page(int64_t index) const { return page_data_[index]; }
 
   const std::string id_;
+  const uint64_t instance_;
   AdapterMemory& memory_;
   int64_t size_bytes_ = 0;
   std::vector<Run> runs_;

@@ -13,14 +13,15 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "engine/device/backend.h"
+#include "tests/support/forwarding_backend.h"
 
 namespace lorad {
 
 // Another backend, with streams whose copies are carried out when Release() says so, in order, as a
 // GPU's are at some time. Ops do not run on such streams. Thread-compatible, the allocator apart.
-class DeferredBackend final : public Backend {
+class DeferredBackend final : public ForwardingBackend {
  public:
-  explicit DeferredBackend(std::unique_ptr<Backend> base) : base_(std::move(base)) {}
+  explicit DeferredBackend(std::unique_ptr<Backend> base) : ForwardingBackend(std::move(base)) {}
 
   // Whether streams that are created from now on are deferred.
   void DeferNewStreams(bool defer) { defer_ = defer; }
@@ -39,29 +40,21 @@ class DeferredBackend final : public Backend {
   // How often somebody has blocked for a deferred stream.
   int waits() const { return waits_; }
 
-  const DeviceInfo& info() const override { return base_->info(); }
-  DType activation_dtype() const override { return base_->activation_dtype(); }
-  DType adapter_dtype() const override { return base_->adapter_dtype(); }
-  Allocator& allocator() override { return base_->allocator(); }
   absl::StatusOr<std::unique_ptr<Event>> CreateEvent() override {
     return std::make_unique<DeferredEvent>(*this);
   }
   absl::Status Copy(void* to, const void* from, int64_t bytes, Stream& stream) override {
     if (dynamic_cast<DeferredStream*>(&stream) == nullptr)
-      return base_->Copy(to, from, bytes, stream);
+      return base().Copy(to, from, bytes, stream);
     work_.push_back([this, to, from, bytes, &stream] {
-      (void)base_->Copy(to, from, bytes, stream);  // the CPU's cannot fail
+      (void)base().Copy(to, from, bytes, stream);  // the CPU's cannot fail
     });
     return absl::OkStatus();
   }
-  absl::Status Zero(void* data, int64_t bytes, Stream& stream) override {
-    return base_->Zero(data, bytes, stream);
-  }
-  Ops& ops() override { return base_->ops(); }
 
  private:
   absl::StatusOr<std::unique_ptr<Stream>> MakeStream(StreamPriority priority) override {
-    if (!defer_) return base_->CreateStream(priority);
+    if (!defer_) return base().CreateStream(priority);
     return std::make_unique<DeferredStream>(*this);
   }
 
@@ -113,7 +106,6 @@ class DeferredBackend final : public Backend {
     absl::Time recorded_ = absl::InfinitePast();
   };
 
-  const std::unique_ptr<Backend> base_;
   bool defer_ = false;
   bool hold_events_ = false;
   int asks_ = 0;

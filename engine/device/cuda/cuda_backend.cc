@@ -9,6 +9,7 @@
 #include "engine/device/backend.h"
 #include "engine/device/cuda/cuda_allocator.h"
 #include "engine/device/cuda/cuda_error.h"
+#include "engine/device/cuda/cuda_graph.h"
 #include "engine/device/cuda/cuda_stream.h"
 #include "engine/ops/cuda/cuda_ops.h"
 
@@ -47,6 +48,10 @@ class CudaBackend final : public Backend {
                     "cudaMemsetAsync");
   }
   Ops& ops() override { return *ops_; }
+  absl::StatusOr<std::unique_ptr<Graph>> Record(Stream& stream,
+                                                absl::FunctionRef<absl::Status()> queue) override {
+    return cuda::CudaGraph::Record(device_, stream, queue);
+  }
 
  private:
   absl::StatusOr<std::unique_ptr<Stream>> MakeStream(StreamPriority priority) override {

@@ -81,8 +81,10 @@ TEST_F(StagingTest, WhatWasFetchedStaysUntilTheNextPass) {
   for (int pass = 0; pass < 3; ++pass) {
     for (int i = 0; i < 8; ++i) tensor.as<int32_t>()[i] = 10 * pass + i;
     staging.Begin();
-    ASSERT_OK_AND_ASSIGN(const void* const head, staging.Fetch(Rows(tensor, 0, 3), *stream_));
-    ASSERT_OK_AND_ASSIGN(const void* const tail, staging.Fetch(Rows(tensor, 3, 8), *stream_));
+    void* const head = staging.PlaceFor(Rows(tensor, 0, 3));
+    void* const tail = staging.PlaceFor(Rows(tensor, 3, 8));
+    ASSERT_OK(staging.Fetch(Rows(tensor, 0, 3), head, *stream_));
+    ASSERT_OK(staging.Fetch(Rows(tensor, 3, 8), tail, *stream_));
     tensor.as<int32_t>()[0] = -1;
     EXPECT_EQ(static_cast<const int32_t*>(head)[0], 10 * pass);
     EXPECT_EQ(static_cast<const int32_t*>(head)[2], 10 * pass + 2);
@@ -112,7 +114,8 @@ TEST_F(StagingTest, ErrorsOfCopiesAreReported) {
   ASSERT_OK_AND_ASSIGN(const TensorView tensor, arena_.Allocate(DType::kU8, {16}));
   backend_.BreakWork();
   EXPECT_THAT(staging.Upload(tensor, *stream_), StatusIs(StatusCode::kInternal, ""));
-  EXPECT_THAT(staging.Fetch(tensor, *stream_), StatusIs(StatusCode::kInternal, ""));
+  EXPECT_THAT(staging.Fetch(tensor, staging.PlaceFor(tensor), *stream_),
+              StatusIs(StatusCode::kInternal, ""));
 }
 
 }  // namespace
