@@ -48,16 +48,14 @@ class LayerRun {
     return term;
   }
 
-  // `residual`, `norm`, `swiglu` empty: none.
+  // `residual`, `swiglu` empty: none.
   absl::Status Linear(LinearGroup group, const TensorView& x, absl::Span<LinearTerm> terms,
-                      const TensorView& residual, const LinearNorm& norm = {},
-                      const TensorView& swiglu = {}) const {
+                      const TensorView& residual, const TensorView& swiglu = {}) const {
     return ops_.Linear({.x = Flat(x),
                         .terms = terms,
                         .row_invariant = context_.row_invariant,
                         .workspace = LinearWorkspace(context_, group),
                         .residual = residual,
-                        .norm = norm,
                         .swiglu = swiglu},
                        stream_);
   }
@@ -86,13 +84,6 @@ class LayerRun {
     return false;
   }
 
-  // The norm of x as part of the linears that read it. Where statistics are wanted it comes before
-  // them, and this is none.
-  LinearNorm NormBefore(const TensorView& x, ConstTensorView gamma, const TensorView& y,
-                        const TensorView& inv_rms) const {
-    if (!inv_rms.empty()) return {};
-    return {Flat(x), gamma, eps(), Flat(y)};
-  }
   absl::Status Norm(const TensorView& x, ConstTensorView gamma, const TensorView& y,
                     const TensorView& inv_rms) const {
     return ops_.RmsNorm({x, gamma, y, inv_rms, eps()}, stream_);
@@ -125,12 +116,10 @@ class LayerRun {
 
 absl::Status QkvForward(const LayerRun& run, const LayerAttention& attention,
                         LayerActivations& act) {
-  const ConstTensorView gamma = run.weights().input_norm;
-  if (!act.inv_rms1.empty()) RETURN_IF_ERROR(run.Norm(act.x, gamma, act.norm, act.inv_rms1));
+  RETURN_IF_ERROR(run.Norm(act.x, run.weights().input_norm, act.norm, act.inv_rms1));
   std::array<LinearTerm, 3> qkv = {run.Term(P::kQ, act.q), run.Term(P::kK, act.k),
                                    run.Term(P::kV, act.v)};
-  RETURN_IF_ERROR(run.Linear(LinearGroup::kQkv, act.norm, absl::MakeSpan(qkv), /*residual=*/{},
-                             run.NormBefore(act.x, gamma, act.norm, act.inv_rms1)));
+  RETURN_IF_ERROR(run.Linear(LinearGroup::kQkv, act.norm, absl::MakeSpan(qkv), /*residual=*/{}));
   if (attention.rotates()) return absl::OkStatus();
   return run.RopeBoth(act.q, act.k, /*inverse=*/false);
 }
@@ -145,11 +134,9 @@ absl::Status OutputForward(int64_t layer, const LayerRun& run, LayerAttention& a
 // act.act stays unwritten where no down projection follows: a layer that is computed again.
 absl::Status GateUpForward(const LayerRun& run, LayerActivations& act, const TensorView& h,
                            bool down_follows) {
-  const ConstTensorView gamma = run.weights().post_attention_norm;
-  if (!act.inv_rms2.empty()) RETURN_IF_ERROR(run.Norm(h, gamma, act.norm, act.inv_rms2));
+  RETURN_IF_ERROR(run.Norm(h, run.weights().post_attention_norm, act.norm, act.inv_rms2));
   std::array<LinearTerm, 2> gate_up = {run.Term(P::kGate, act.gate), run.Term(P::kUp, act.up)};
   return run.Linear(LinearGroup::kGateUp, act.norm, absl::MakeSpan(gate_up), /*residual=*/{},
-                    run.NormBefore(h, gamma, act.norm, act.inv_rms2),
                     /*swiglu=*/down_follows ? act.act : TensorView{});
 }
 

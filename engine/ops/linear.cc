@@ -2,7 +2,6 @@
 
 #include "engine/core/status_macros.h"
 #include "engine/ops/check_args.h"
-#include "engine/ops/rms_norm.h"
 #include "engine/ops/validate_weight.h"
 
 namespace lorad {
@@ -58,15 +57,6 @@ absl::Status Validate(const LinearArgs& args) {
     RETURN_IF_ERROR(
         ops::CheckThat(!args.accumulate, "linear", "accumulate with a residual", 1, "false"));
     RETURN_IF_ERROR(ops::CheckLike("linear", "residual", args.residual, args.terms[0].y));
-  }
-  if (!args.norm.x.empty()) {
-    RETURN_IF_ERROR(ops::CheckLike("linear", "norm x", args.norm.x, args.x));
-    RETURN_IF_ERROR(ops::CheckLike("linear", "norm y", args.norm.y, args.x));
-    RETURN_IF_ERROR(
-        ops::CheckThat(args.norm.y.data == args.x.data && args.norm.y.stride() == args.x.stride(),
-                       "linear", "norm y in the memory of x", 0, "true"));
-    RETURN_IF_ERROR(
-        Validate(RmsNormArgs{args.norm.x, args.norm.gamma, args.norm.y, {}, args.norm.eps}));
   }
   if (!args.swiglu.empty()) {
     RETURN_IF_ERROR(ops::CheckThat(args.terms.size() == 2, "linear", "terms with swiglu",

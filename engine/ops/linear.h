@@ -71,14 +71,6 @@ struct LinearLayout {
   }
 };
 
-// RMSNorm before linear layers (engine/ops/rms_norm.h): y = x * inv_rms * gamma is what they read.
-struct LinearNorm {
-  ConstTensorView x;      // like LinearArgs::x; empty: no norm
-  ConstTensorView gamma;  // kF32 [in]
-  float eps = 0;          // > 0
-  TensorView y;           // the memory of LinearArgs::x
-};
-
 // For each term:  y (+)= x W^T + bias + scaling * (drop(x) A^T) B^T
 // LoRA: Hu et al., 2021; mixed adapters in a batch: Chen et al., "Punica", 2023.
 // The CPU takes dense tensors alone.
@@ -95,8 +87,6 @@ struct LinearArgs {
   // Like y of the only term, which it may be; not with accumulate. y = residual + ...: a residual
   // connection without a copy. Empty: none.
   ConstTensorView residual = {};
-  // x is computed first. With row_invariant it may be left unwritten.
-  LinearNorm norm = {};
   // Like y of the two terms, gate and up: silu(gate) * up (engine/ops/swiglu.h), of their values as
   // y holds them. Not with accumulate or residual. With row_invariant the terms' y may be left
   // unwritten. Empty: none.

@@ -66,6 +66,7 @@ class Bench : private KernelTimer {
   void Loras(const std::string& name, const std::vector<int64_t>& outs, int64_t columns);
   void LorasOf(const std::string& name, const std::vector<int64_t>& outs, int64_t columns,
                int64_t rows, int64_t adapters);
+  cudaError_t LaunchHead(const Memory& weight, int64_t rows, const BFloat16* x, BFloat16* y);
   void Attention(int64_t rows, int64_t tokens);
   void Layer(int64_t rows, int64_t tokens, int64_t adapters);
   cuda::RowProductScratch scratch() const {
@@ -209,21 +210,23 @@ void Bench::Products(const std::string& name, const std::vector<int64_t>& outs, 
   for (const int64_t count : {1, 8, 64}) measure(64, count);
 }
 
+cudaError_t Bench::LaunchHead(const Memory& weight, int64_t rows, const BFloat16* x, BFloat16* y) {
+  cuda::RowProductTerm term;
+  term.weight.codes = weight.at<BFloat16>(0);
+  term.weight.bits = 16;
+  term.weight.rows = kVocab, term.weight.columns = kHidden;
+  term.y = y, term.y_stride = kVocab;
+  return cuda::LaunchRowProduct(x, kHidden, rows, &term, 1, scratch(), stream());
+}
+
 // The dense head.
 void Bench::Head() {
   const double bytes = 2.0 * kVocab * kHidden;
   const Memory weight(2 * kVocab * kHidden, 1), x(2 * kMaxRows * kHidden, 1);
   const Memory y(2 * kMaxRows * kVocab, 1);
   for (const int64_t rows : {1, 8, 64}) {
-    Measure("product_head_" + std::to_string(rows), bytes, 1, [&](int) {
-      cuda::RowProductTerm term;
-      term.weight.codes = weight.at<BFloat16>(0);
-      term.weight.bits = 16;
-      term.weight.rows = kVocab, term.weight.columns = kHidden;
-      term.y = y.at<BFloat16>(0), term.y_stride = kVocab;
-      return cuda::LaunchRowProduct(x.at<BFloat16>(0), kHidden, rows, &term, 1, scratch(),
-                                    stream());
-    });
+    Measure("product_head_" + std::to_string(rows), bytes, 1,
+            [&](int) { return LaunchHead(weight, rows, x.at<BFloat16>(0), y.at<BFloat16>(0)); });
   }
 }
 
@@ -382,8 +385,7 @@ struct Linears {
 };
 
 // The kernels of a layer one after the other, as a decoding step has them: each waits for what the
-// one before it writes. `count` adapters for equal parts of the rows. Norms in the products where
-// they can be, or in kernels of their own.
+// one before it writes. `count` adapters for equal parts of the rows.
 void Bench::Layer(int64_t rows, int64_t tokens, int64_t count) {
   Linears qkv({kQ, kKv, kKv}, kHidden), o({kHidden}, kQ);
   Linears gate_up({kFfn, kFfn}, kHidden), down({kHidden}, kFfn);
@@ -393,9 +395,7 @@ void Bench::Layer(int64_t rows, int64_t tokens, int64_t count) {
   auto* const x = residual_stream.at<BFloat16>(0);
   auto* const normed = normed_rows.at<BFloat16>(0);
   auto* const act = act_rows.at<BFloat16>(0);
-  const cuda::RowProductNorm norm = {x, kHidden, gamma.at<float>(0), 1e-5f};
-  const auto product = [&](Linears& linears, const BFloat16* in, int s, BFloat16* y,
-                           const cuda::RowProductNorm& begin = {}) {
+  const auto product = [&](Linears& linears, const BFloat16* in, int s, BFloat16* y) {
     const Weights& weights = linears.weights;
     auto terms = weights.Terms(s % weights.sets(), y);
     linears.adapters.Attach(rows, count, s, terms);
@@ -403,36 +403,36 @@ void Bench::Layer(int64_t rows, int64_t tokens, int64_t count) {
     cuda::RowProductSwiGlu swiglu;
     if (y == act) swiglu = {act, kFfn};
     return cuda::LaunchRowProduct(in, weights.columns(), rows, terms.data(), weights.count(),
-                                  scratch(), stream(), swiglu, begin);
+                                  scratch(), stream(), swiglu);
   };
-  const auto normalised = [&](Linears& linears, int s, BFloat16* y, bool inside) {
-    if (inside) return product(linears, nullptr, s, y, norm);
+  const auto normalised = [&](Linears& linears, int s, BFloat16* y) {
     const cudaError_t error =
-        cuda::LaunchRmsNorm(x, kHidden, norm.gamma, normed, kHidden, /*inv_rms=*/nullptr, rows,
-                            kHidden, norm.eps, stream());
+        cuda::LaunchRmsNorm(x, kHidden, gamma.at<float>(0), normed, kHidden, /*inv_rms=*/nullptr,
+                            rows, kHidden, 1e-5f, stream());
     return error == cudaSuccess ? product(linears, normed, s, y) : error;
   };
-  const bool can_begin_with_norm = cuda::CanBeginWithNorm(
-      norm, rows, qkv.weights.Terms(0, context.qkv()).data(), qkv.weights.count());
-  for (const bool inside : {true, false}) {
-    if (inside && !can_begin_with_norm) continue;
-    const auto layer = [&](int s) {
-      cudaError_t error = normalised(qkv, s, context.qkv(), inside);
-      if (error != cudaSuccess) return error;
-      error = cuda::LaunchDecodeAttention(context.Decode(s % context.sets(), scratch()), stream());
-      if (error != cudaSuccess) return error;
-      error = product(o, context.o(), s, x);
-      if (error != cudaSuccess) return error;
-      error = normalised(gate_up, s, act, inside);
-      return error == cudaSuccess ? product(down, act, s, x) : error;
-    };
-    double bytes = context.bytes();
-    for (const Linears* l : {&qkv, &o, &gate_up, &down})
-      bytes += l->weights.bytes() + static_cast<double>(count) * l->adapters.bytes();
-    Measure("layer_" + std::to_string(rows) + "x" + std::to_string(tokens) + Of(count) +
-                (inside ? "_norms_inside" : ""),
-            bytes, down.weights.sets(), layer);
-  }
+  const auto layer = [&](int s) {
+    cudaError_t error = normalised(qkv, s, context.qkv());
+    if (error != cudaSuccess) return error;
+    error = cuda::LaunchDecodeAttention(context.Decode(s % context.sets(), scratch()), stream());
+    if (error != cudaSuccess) return error;
+    error = product(o, context.o(), s, x);
+    if (error != cudaSuccess) return error;
+    error = normalised(gate_up, s, act);
+    return error == cudaSuccess ? product(down, act, s, x) : error;
+  };
+  double bytes = context.bytes();
+  for (const Linears* l : {&qkv, &o, &gate_up, &down})
+    bytes += l->weights.bytes() + static_cast<double>(count) * l->adapters.bytes();
+  const std::string shape = std::to_string(rows) + "x" + std::to_string(tokens) + Of(count);
+  Measure("layer_" + shape, bytes, down.weights.sets(), layer);
+  // What a pass ends with: its shared memory and caches are as the layer left them.
+  if (count > 0) return;
+  const Memory head(2 * kVocab * kHidden, 1), logits(2 * rows * kVocab, 1);
+  Measure("layer_head_" + shape, bytes + 2.0 * kVocab * kHidden, down.weights.sets(), [&](int s) {
+    const cudaError_t error = layer(s);
+    return error == cudaSuccess ? LaunchHead(head, rows, x, logits.at<BFloat16>(0)) : error;
+  });
 }
 
 }  // namespace

@@ -115,8 +115,7 @@ class RowLinearTest : public ParityTest {
 
   // Rows [begin, end) of the batch as a batch of their own.
   void RunCuda(Layer& layer, const Slices& x, const Slices& y, int64_t begin, int64_t end,
-               bool accumulate = false, bool lora = true, const TensorView& swiglu = {},
-               const LinearNorm& norm = {}) {
+               bool accumulate = false, bool lora = true, const TensorView& swiglu = {}) {
     std::vector<std::vector<LoraSegment>> segments(layer.terms.size());
     std::vector<LinearTerm> terms(layer.terms.size());
     for (size_t i = 0; i < terms.size(); ++i) {
@@ -145,7 +144,6 @@ class RowLinearTest : public ParityTest {
     args.accumulate = accumulate;
     args.row_invariant = true;
     args.swiglu = swiglu;
-    args.norm = norm;
     const int64_t bytes = cuda().ops().LinearWorkspaceBytes(args);
     if (bytes > 0) args.workspace = Workspace(bytes);
     ASSERT_OK(cuda().ops().Linear(args, stream()));

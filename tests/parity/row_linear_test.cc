@@ -157,43 +157,6 @@ TEST_F(RowLinearTest, SwiGluEndsTheProducts) {
   }
 }
 
-// Products that begin with RMSNorm give the bits of two ops: in the rows that a block normalises
-// for itself, in more of them, with adapters and without.
-TEST_F(RowLinearTest, NormBeginsTheProducts) {
-  const QuantSpec nf4 = {QuantFormat::kNf4, 64, true};
-  for (const int64_t in : {256, 2304, 4096, 8192, 8448}) {
-    const Both<float> gamma = Same<float>({in}, Random<float>({in}, 3, 2).data);
-    // None; one that is fused in the first term and not in the second; some that are fused.
-    const std::vector<std::vector<Rank>> kinds = {
-        {}, {{0, 1, 8}}, {{0, 1, 8}, {1, 2, 16}, {2, 3, 20}}};
-    for (size_t kind = 0; kind < kinds.size(); ++kind) {
-      Layer layer;
-      layer.in = in;
-      for (uint32_t seed : {10, 20})
-        layer.terms.push_back(MakeTerm(nf4, 336, in, seed, true, kinds[kind], kind == 2));
-      for (const int64_t rows : {1, 2, 3, 4, 8, 16, 17}) {
-        SCOPED_TRACE(testing::Message() << in << " columns, " << rows << " rows, " << kind);
-        const Slices raw = RandomSlices({{rows, in}}, 0, static_cast<uint32_t>(rows), 30);
-        const Slices x = UnwrittenSlices({{rows, in}}, 0),
-                     scratch = UnwrittenSlices({{rows, in}}, 0);
-        const Slices expected = UnwrittenSlices(layer.OutputShapes(rows), 0);
-        const Slices y = UnwrittenSlices(layer.OutputShapes(rows), 0);
-        const Slices gated = UnwrittenSlices({{rows, 336}}, 0);
-        const Slices act = UnwrittenSlices({{rows, 336}}, 0);
-        ASSERT_OK(
-            cuda().ops().RmsNorm({raw.cuda(0), gamma.cuda(), x.cuda(0), {}, 1e-5f}, stream()));
-        RunCuda(layer, x, expected, 0, rows);
-        RunCuda(layer, x, expected, 0, rows, false, true, gated.cuda(0));
-        const LinearNorm norm = {raw.cuda(0), gamma.cuda(), 1e-5f, scratch.cuda(0)};
-        RunCuda(layer, scratch, y, 0, rows, false, true, {}, norm);
-        for (size_t i = 0; i < 2; ++i) EXPECT_EQ(FetchSlice(y, i), FetchSlice(expected, i));
-        RunCuda(layer, scratch, y, 0, rows, false, true, act.cuda(0), norm);
-        EXPECT_EQ(FetchSlice(act, 0), FetchSlice(gated, 0));
-      }
-    }
-  }
-}
-
 // Neither the alignment of x nor that of the codes shows: the slow kernel sums as the fast one.
 TEST_F(RowLinearTest, AlignmentDoesNotShow) {
   constexpr int64_t kRows = 19, kOut = 35;

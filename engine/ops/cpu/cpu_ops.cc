@@ -62,10 +62,6 @@ class CpuOps final : public Ops {
     RETURN_IF_ERROR(CheckIs<T>("linear", "x", args.x));
     if (!args.residual.empty()) RETURN_IF_ERROR(CheckIs<T>("linear", "residual", args.residual));
     RETURN_IF_ERROR(CheckWorkspace("linear", args.workspace, LinearWorkspaceBytes(args)));
-    if (!args.norm.x.empty()) {
-      RETURN_IF_ERROR(
-          RmsNorm({args.norm.x, args.norm.gamma, args.norm.y, {}, args.norm.eps}, stream));
-    }
     cpu::Linear<T>(args, pool_, flops_);
     if (args.swiglu.empty()) return absl::OkStatus();
     return SwiGlu({args.terms[0].y, args.terms[1].y, args.swiglu}, stream);

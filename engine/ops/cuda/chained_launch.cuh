@@ -32,19 +32,29 @@ __device__ __forceinline__ void LetNextKernelBegin() {
 // Whether kernels wait for earlier ones by themselves: compiled for less, they do not.
 inline bool CanChainLaunches() { return RunningCode().architecture >= 900; }
 
+// `carveout`: the percentage of a multiprocessor's memory that is to be shared memory, the rest
+// being first-level cache, through which every load passes that does not go to shared memory.
+// Negative: as the driver likes, which leaves it as the kernel before had it.
 template <typename Args>
 cudaError_t LaunchChained(void (*kernel)(Args), dim3 blocks, dim3 threads, size_t shared_bytes,
-                          const Args& args, cudaStream_t stream) {
-  cudaLaunchAttribute overlap = {};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
+                          const Args& args, cudaStream_t stream, int carveout = -1) {
+  cudaLaunchAttribute attributes[2] = {};
+  unsigned count = 0;
+  if (CanChainLaunches()) {
+    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (carveout >= 0) {
+    attributes[count].id = cudaLaunchAttributePreferredSharedMemoryCarveout;
+    attributes[count++].val.sharedMemCarveout = static_cast<unsigned>(carveout);
+  }
   cudaLaunchConfig_t config = {};
   config.gridDim = blocks;
   config.blockDim = threads;
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
-  config.attrs = &overlap;
-  config.numAttrs = CanChainLaunches() ? 1 : 0;
+  config.attrs = attributes;
+  config.numAttrs = count;
   return cudaLaunchKernelEx(&config, kernel, args);
 }
 

@@ -182,7 +182,6 @@ absl::Status Linear(Matmul& matmul, const LinearArgs& args, const LinearScratch&
                     const LinearLimits& limits) {
   if (args.row_invariant) return RowInvariantLinear(args, scratch);
   if (args.x.shape[0] == 0) return absl::OkStatus();
-  if (!args.norm.x.empty()) RETURN_IF_ERROR(NormOfX(args, scratch.stream));
   RETURN_IF_ERROR(Forward(matmul, args, scratch, limits).Run());
   return args.swiglu.empty() ? absl::OkStatus() : SwiGluOfTerms(args, scratch.stream);
 }

@@ -19,7 +19,6 @@
 // Zhang & Sennrich, "Root Mean Square Layer Normalization", 2019.
 #include "engine/ops/cuda/chained_launch.cuh"
 #include "engine/ops/cuda/elementwise.h"
-#include "engine/ops/cuda/rms_norm.cuh"
 #include "engine/ops/cuda/vector_access.cuh"
 
 namespace lorad::cuda {
@@ -29,7 +28,7 @@ constexpr int kPacksManyRows = 4;     // per thread: bytes in flight come from m
 constexpr int kPacksFewRows = 1;      // per thread: as many threads as the row has packs
 constexpr int64_t kFewRows = 512;     // about what fits on the GPU at once
 constexpr int kMaxThreadsKept = 512;  // 512 * 4 packs of 8: 16384 columns
-constexpr int kMaxThreadsFewRows = kMaxNormPacks;
+constexpr int kMaxThreadsFewRows = 1024;
 constexpr int kThreadsReread = 256;
 
 struct Forward {
@@ -56,10 +55,30 @@ struct Backward {
   int hidden;
 };
 
+template <int kWidth>
+__device__ __forceinline__ float SumSquares(const Pack<kWidth>& pack) {
+  float values[kWidth], sum = 0.0f;
+  Unpack(pack, values);
+#pragma unroll
+  for (int i = 0; i < kWidth; ++i) sum += values[i] * values[i];
+  return sum;
+}
+
+template <int kWidth>
+__device__ __forceinline__ Pack<kWidth> Normed(const Pack<kWidth>& pack, float inv_rms,
+                                               const float (&gamma)[kWidth]) {
+  float values[kWidth];
+  Unpack(pack, values);
+#pragma unroll
+  for (int i = 0; i < kWidth; ++i) values[i] = gamma[i] * (values[i] * inv_rms);
+  return Rounded(values);
+}
+
 // The block's inv_rms from each thread's sum of squares; thread 0 stores it.
 __device__ __forceinline__ float InvRms(const Forward& p, int64_t row, float squares,
                                         float* partial) {
-  const float inv_rms = InvRmsOf(BlockReduce<SumOf>(squares, partial), p.hidden, p.eps);
+  const float mean = BlockReduce<SumOf>(squares, partial) / static_cast<float>(p.hidden);
+  const float inv_rms = 1.0f / sqrtf(mean + p.eps);
   if (p.inv_rms != nullptr && threadIdx.x == 0) p.inv_rms[row] = inv_rms;
   return inv_rms;
 }
@@ -68,10 +87,13 @@ template <int kPacks>
 __global__ void __launch_bounds__(kPacks == kPacksFewRows ? kMaxThreadsFewRows : kMaxThreadsKept)
     RmsNormKernel(const Forward p) {
   LetNextKernelBegin();
-  WaitForEarlierKernels();
   __shared__ float partial[kMaxWarps];
   const int64_t row = blockIdx.x;
   const __nv_bfloat16* x = p.x + row * p.x_stride;
+  constexpr bool kEarlyGamma = kPacks == kPacksFewRows;
+  float gamma[8] = {};
+  if (kEarlyGamma && threadIdx.x * 8 < p.hidden) LoadConstant(p.gamma + threadIdx.x * 8, gamma);
+  WaitForEarlierKernels();
   Pack<8> kept[kPacks];
 #pragma unroll
   for (int k = 0; k < kPacks; ++k) {
@@ -87,7 +109,9 @@ __global__ void __launch_bounds__(kPacks == kPacksFewRows ? kMaxThreadsFewRows :
 #pragma unroll
   for (int k = 0; k < kPacks; ++k) {
     const int column = (threadIdx.x + k * blockDim.x) * 8;
-    if (column < p.hidden) Store<8>(Normed(kept[k], inv_rms, p.gamma + column), y + column);
+    if (column >= p.hidden) break;
+    if constexpr (!kEarlyGamma) LoadConstant(p.gamma + column, gamma);
+    Store<8>(Normed(kept[k], inv_rms, gamma), y + column);
   }
 }
 
@@ -105,7 +129,9 @@ __global__ void __launch_bounds__(kThreadsReread) RmsNormRereadKernel(const Forw
   const float inv_rms = InvRms(p, row, squares, partial);
   __nv_bfloat16* y = p.y + row * p.y_stride;
   for (int i = first; i < p.hidden; i += step) {
-    Store<kWidth>(Normed(Load<kWidth>(x + i), inv_rms, p.gamma + i), y + i);
+    float gamma[kWidth];
+    LoadConstant(p.gamma + i, gamma);
+    Store<kWidth>(Normed(Load<kWidth>(x + i), inv_rms, gamma), y + i);
   }
 }
 

@@ -97,18 +97,6 @@ absl::Status MultiplyRows(const LinearArgs& args, const FusedLoras& fused, size_
   const BFloat16* const x = args.x.as<BFloat16>() + begin * args.x.stride();
   const int64_t rows = end - begin;
   const auto terms = static_cast<int>(count);
-  RowProductNorm norm;
-  if (!args.norm.x.empty()) {
-    norm = {args.norm.x.as<BFloat16>(), args.norm.x.stride(), args.norm.gamma.as<float>(),
-            args.norm.eps};
-    const bool begins = !fused.any_apart() && count == args.terms.size() &&
-                        rows == args.x.shape[0] &&
-                        CanBeginWithNorm(norm, rows, products.data(), terms);
-    if (!begins) {
-      if (first == 0 && begin == 0) RETURN_IF_ERROR(NormOfX(args, scratch.stream));
-      norm = {};
-    }
-  }
   // What the first launch can, those of fewer rows can.
   if (begin == 0) {
     swiglu_done = !args.swiglu.empty() && !fused.any_apart() &&
@@ -119,7 +107,7 @@ absl::Status MultiplyRows(const LinearArgs& args, const FusedLoras& fused, size_
     swiglu = {args.swiglu.as<BFloat16>() + begin * args.swiglu.stride(), args.swiglu.stride()};
   }
   return ToStatus(LaunchRowProduct(x, args.x.stride(), rows, products.data(), terms, partial,
-                                   scratch.stream, swiglu, norm),
+                                   scratch.stream, swiglu),
                   "row product");
 }
 
@@ -182,14 +170,6 @@ absl::Status AddDropped(const LinearTerm& term, const LinearArgs& args, cudaStre
 }
 
 }  // namespace
-
-absl::Status NormOfX(const LinearArgs& args, cudaStream_t stream) {
-  const LinearNorm& norm = args.norm;
-  return ToStatus(LaunchRmsNorm(norm.x.as<BFloat16>(), norm.x.stride(), norm.gamma.as<float>(),
-                                norm.y.as<BFloat16>(), norm.y.stride(), /*inv_rms=*/nullptr,
-                                norm.x.shape[0], norm.x.shape[1], norm.eps, stream),
-                  "rms_norm");
-}
 
 absl::Status SwiGluOfTerms(const LinearArgs& args, cudaStream_t stream) {
   const TensorView &gate = args.terms[0].y, &up = args.terms[1].y, &out = args.swiglu;

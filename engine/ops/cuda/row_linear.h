@@ -18,8 +18,6 @@ namespace lorad::cuda {
 // row_product.h.
 absl::Status RowInvariantLinear(const LinearArgs& args, const LinearScratch& scratch);
 
-// args.x from args.norm.
-absl::Status NormOfX(const LinearArgs& args, cudaStream_t stream);
 // args.swiglu of what y holds.
 absl::Status SwiGluOfTerms(const LinearArgs& args, cudaStream_t stream);
 

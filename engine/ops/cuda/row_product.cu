@@ -230,6 +230,15 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
   }
 }
 
+// Dense weights come through the first-level cache, whose size then bounds how many bytes are on
+// their way: with the 28 KB that other kernels of a step leave of it 2.8 TB/s instead of 4.
+template <typename V>
+constexpr int kCarveout = V::Form::kBits == 16
+                              ? CeilDiv(100 * kBlocksPerProcessor *
+                                            static_cast<int64_t>(sizeof(Shared<V>)),
+                                        kMostSharedBytes)
+                              : -1;
+
 template <typename V>
 cudaError_t Launch(RowProductArgs& args, cudaStream_t stream) {
   static const cudaError_t has_room = cudaFuncSetAttribute(
@@ -239,26 +248,27 @@ cudaError_t Launch(RowProductArgs& args, cudaStream_t stream) {
   const int64_t resident = int64_t{kBlocksPerProcessor} * Multiprocessors();
   return LaunchChained(RowProductKernel<V>,
                        dim3(static_cast<unsigned>(std::min<int64_t>(args.tiles, resident))),
-                       kThreads, sizeof(Shared<V>), args, stream);
+                       kThreads, sizeof(Shared<V>), args, stream, kCarveout<V>);
 }
 
 template <int kBits>
 cudaError_t LaunchExact(bool aligned, RowProductArgs& args, const RowProductScratch& scratch,
                         cudaStream_t stream) {
   if (!aligned) return Launch<ExactVariant<kBits, 1, false>>(args, stream);
-  if (args.rows > kNarrowRows && HasRoom()) return LaunchWideRowProduct(args, scratch, stream);
+  if (args.rows > kFewRows && HasRoom()) return LaunchWideRowProduct(args, scratch, stream);
   return args.rows <= kTileRows ? Launch<ExactVariant<kBits, 1, true>>(args, stream)
                                 : Launch<ExactVariant<kBits, 2, true>>(args, stream);
 }
 
 cudaError_t LaunchBlockScaled(bool aligned, RowProductArgs& args, const RowProductScratch& scratch,
                               cudaStream_t stream) {
-  const bool tiled = args.entries[0].term.weight.tiled, few = args.rows <= kNarrowRows;
-  if (aligned && tiled && few && HasNarrowRowProduct())
+  const bool tiled = args.entries[0].term.weight.tiled, narrow = args.rows <= kNarrowRows;
+  if (aligned && tiled && narrow && HasNarrowRowProduct())
     return LaunchNarrowRowProduct(args, scratch, stream);
-  if (aligned && tiled && !few && HasWideTiledRowProduct())
+  if (aligned && tiled && !narrow && HasWideTiledRowProduct())
     return LaunchWideTiledRowProduct(args, scratch, stream);
-  if (aligned && !tiled && !few && HasRoom()) return LaunchWideRowProduct(args, scratch, stream);
+  if (aligned && !tiled && args.rows > kFewRows && HasRoom())
+    return LaunchWideRowProduct(args, scratch, stream);
   return Launch<BlockScaledVariant>(args, stream);
 }
 
@@ -278,11 +288,9 @@ bool AreAlike(const PackedWeight& a, const PackedWeight& b) {
 
 cudaError_t LaunchTogether(const BFloat16* x, int64_t x_stride, int64_t rows,
                            const RowProductTerm* terms, int count, const RowProductScratch& scratch,
-                           cudaStream_t stream, const RowProductSwiGlu& swiglu = {},
-                           const RowProductNorm& norm = {}) {
+                           cudaStream_t stream, const RowProductSwiGlu& swiglu = {}) {
   RowProductArgs args;
   args.swiglu = swiglu;
-  args.norm = norm;
   for (int i = 0; i < count; ++i) {
     const PackedWeight& weight = terms[i].weight;
     if (weight.rows == 0) continue;
@@ -323,33 +331,14 @@ bool CanEndInSwiGlu(const BFloat16* x, int64_t x_stride, int64_t rows, const Row
          IsAligned(gate, x, x_stride) && IsAligned(up, x, x_stride) && AreAlike(gate, up);
 }
 
-bool CanBeginWithNorm(const RowProductNorm& norm, int64_t rows, const RowProductTerm* terms,
-                      int count) {
-  const int64_t columns = terms[0].weight.columns;
-  if (rows > kTileRows || rows * columns > kMaxNormElements || columns > kMaxNormColumns ||
-      reinterpret_cast<uintptr_t>(norm.gamma) % 16 != 0 || !HasNarrowRowProduct()) {
-    return false;
-  }
-  return std::all_of(terms, terms + count, [&](const RowProductTerm& term) {
-    return term.weight.tiled && term.weight.columns == columns &&
-           AreAlike(term.weight, terms[0].weight) && IsAligned(term.weight, norm.x, norm.stride);
-  });
-}
-
 cudaError_t LaunchRowProduct(const BFloat16* x, int64_t x_stride, int64_t rows,
                              const RowProductTerm* terms, int count,
                              const RowProductScratch& scratch, cudaStream_t stream,
-                             const RowProductSwiGlu& swiglu, const RowProductNorm& norm) {
+                             const RowProductSwiGlu& swiglu) {
   if (count < 0 || count > kMaxRowProductTerms) return cudaErrorInvalidValue;
   if (rows == 0 || count == 0) return cudaSuccess;
   if (swiglu.out != nullptr && !CanEndInSwiGlu(x, x_stride, rows, terms, count))
     return cudaErrorInvalidValue;
-  if (norm.x != nullptr) {
-    return CanBeginWithNorm(norm, rows, terms, count)
-               ? LaunchTogether(norm.x, norm.stride, rows, terms, count, scratch, stream, swiglu,
-                                norm)
-               : cudaErrorInvalidValue;
-  }
   bool together = true;
   for (int i = 0; i < count; ++i) {
     const PackedWeight &weight = terms[i].weight, &head = terms[0].weight;

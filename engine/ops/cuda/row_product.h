@@ -54,18 +54,6 @@ inline constexpr int kRowTileCounters = 256, kRowProductCounters = kRowTileCount
 // Whether a launch takes adapters of this weight: tiled, and everything aligned.
 bool TakesLoras(const PackedWeight& weight, const BFloat16* x, int64_t x_stride);
 
-// x is RMSNorm of these rows, rounded to bf16, as rms_norm.cu computes it.
-struct RowProductNorm {
-  const BFloat16* x = nullptr;  // [rows, columns of the weights], `stride` apart; null: none
-  int64_t stride = 0;
-  const float* gamma = nullptr;  // [columns]
-  float eps = 0;
-};
-// Whether LaunchRowProduct can begin with it: tiled weights, everything aligned, very few rows,
-// which each block of the launch normalises for itself.
-bool CanBeginWithNorm(const RowProductNorm& norm, int64_t rows, const RowProductTerm* terms,
-                      int count);
-
 // silu(y of the first term) * y of the second, as if both had been written and read again.
 struct RowProductSwiGlu {
   BFloat16* out = nullptr;  // [rows, weight.rows], like y; null: none
@@ -85,11 +73,10 @@ bool CanEndInSwiGlu(const BFloat16* x, int64_t x_stride, int64_t rows, const Row
 // bytes; anything else is correct, and slow. So are few rows over 4-bit weights in blocks of 64
 // with double quantisation and columns in multiples of 256 that are not tiled. y overlaps no input
 // but its residual. With `swiglu`, which CanEndInSwiGlu must allow, the terms' y are not written.
-// With `norm`, which CanBeginWithNorm must allow, x is not read.
 cudaError_t LaunchRowProduct(const BFloat16* x, int64_t x_stride, int64_t rows,
                              const RowProductTerm* terms, int count,
                              const RowProductScratch& scratch, cudaStream_t stream,
-                             const RowProductSwiGlu& swiglu = {}, const RowProductNorm& norm = {});
+                             const RowProductSwiGlu& swiglu = {});
 
 }  // namespace lorad::cuda
 

@@ -1,4 +1,4 @@
-// The product of row_product.cu for up to 16 rows over tiled 4-bit weights: decoding. The same sums
+// The product of row_product.cu for up to 8 rows over tiled 4-bit weights: decoding. The same sums
 // in the same order.
 //
 // It streams weights, so what counts is how many bytes are on their way and that nothing else takes
@@ -18,13 +18,13 @@
 #include "engine/core/checked_math.h"
 #include "engine/ops/cuda/bulk_copy.cuh"
 #include "engine/ops/cuda/chained_launch.cuh"
-#include "engine/ops/cuda/rms_norm.cuh"
 #include "engine/ops/cuda/row_product_block_multiply.cuh"
 #include "engine/ops/cuda/row_product_block_scaled.cuh"
 #include "engine/ops/cuda/row_product_expand.cuh"
 #include "engine/ops/cuda/row_product_lora.cuh"
 #include "engine/ops/cuda/row_product_shrink.cuh"
 #include "engine/ops/cuda/row_product_tile.cuh"
+#include "engine/ops/cuda/vector_access.cuh"
 
 namespace lorad::cuda {
 namespace {
@@ -39,21 +39,11 @@ constexpr int kGroupScales = BlockScaled::kBlocks * kStripRows;  // bytes
 constexpr int kBlocksPerProcessor = 2;  // three would spill registers, and were slower
 constexpr int kStages = 2;
 constexpr int kBuffers = 2;  // for sums of strips
-// Blocks of 64 columns whose loads are in flight together. With two row fragments four spill.
-template <int kRowTiles>
-constexpr int kUnroll = kRowTiles == 1 ? 4 : 2;
 
 struct Stage {
   uint4 codes[BlockScaled::kBlocks][32];  // of each lane, rows g and g + 8
   uint2 scales[kTileRows];                // of rows g and g + 8, four blocks each
 };
-
-// Rows that the block has normalised.
-struct NormRows {
-  uint4 x[kMaxNormElements / kVectorWidth];
-  float partial[kMaxWarps];
-};
-struct NoNormRows {};
 
 template <typename Lora_>
 struct NarrowArgs {
@@ -62,25 +52,17 @@ struct NarrowArgs {
   Lora lora;
 };
 static_assert(kThreads == kShrinkThreads);
-// Of a block that shrinks.
-struct Shrinking {
-  ShrinkShared items;
-  NormRows norm;
-};
 
-template <int kRowTiles, bool kNorm>
 struct Shared {
   BlockScaled::Tables tables;
   float nested_code[256][kTileRows];  // for each g, so that no two rows meet in a bank
   Stage stages[kWarps][kStages];
   SharedBarrier barriers[kWarps][kStages];
   SharedBarrier full[kBuffers], empty[kBuffers];
-  float partial[kBuffers][kWarps][kRowTiles * kTileRows][kPartialStride];
-  std::conditional_t<kNorm, NormRows, NoNormRows> norm;
+  float partial[kBuffers][kWarps][kTileRows][kPartialStride];
   bool has_xa;
 };
-static_assert(sizeof(ShrinkShared) <= sizeof(Shared<1, false>));
-static_assert(sizeof(Shrinking) <= sizeof(Shared<1, true>));
+static_assert(sizeof(ShrinkShared) <= sizeof(Shared));
 
 // The strips of one block: every so many, and where products end in SwiGLU each strip of gate
 // followed by that of up.
@@ -165,11 +147,11 @@ class GroupWalk {
 // What one warp, a different one for each strip (or pair of gate and up), makes of all warps' sums,
 // while the others go on. Where adapters add to them, a lane has what it has of a fragment; else
 // lane 16 h + o has output o of rows h, h + 2, ...
-template <int kRowTiles, bool kSwiGlu, typename Lora>
+template <bool kSwiGlu, typename Lora>
 class Finisher {
  public:
-  static constexpr int kItems = kRowTiles * kTileRows * kTileOuts / 32;
-  using Partial = float[kWarps][kRowTiles * kTileRows][kPartialStride];
+  static constexpr int kItems = kTileRows * kTileOuts / 32;
+  using Partial = float[kWarps][kTileRows][kPartialStride];
 
   // `full` says when `partial` is written; afterwards it is free.
   __device__ __forceinline__ void Finish(const NarrowArgs<Lora>& all,
@@ -185,42 +167,35 @@ class Finisher {
     for (int i = 0; i < kItems; ++i) {  // on their way before the sums are there
       residuals[i] = Row(i) < args.rows ? ResidualOf(entry.term, Row(i), out + Out(i)) : 0;
     }
-    [[maybe_unused]] int adapters[kRowTiles];
-    [[maybe_unused]] uint2 xa[kRowTiles];
-    [[maybe_unused]] HeldB<kHeld> held[kRowTiles];
+    [[maybe_unused]] int adapter = kNoAdapter;
+    [[maybe_unused]] uint2 xa;
+    [[maybe_unused]] HeldB<kHeld> held;
     if constexpr (Lora::kPresent) {
-#pragma unroll
-      for (int n = 0; n < kRowTiles; ++n) {
-        adapters[n] = AdapterOfRow(all.lora, term, n * kTileRows);
-        held[n].TakeFirst(all.lora, adapters[n], out);
-      }
+      adapter = AdapterOfRow(all.lora, term, /*first_row=*/0);
+      held.TakeFirst(all.lora, adapter, out);
       FindXa(all.lora, has_xa);
       const int lane = threadIdx.x % 32;
-#pragma unroll
-      for (int n = 0; n < kRowTiles; ++n)
-        xa[n] = LoadXa(all.lora, adapters[n], n * kTileRows + lane / 4, 0, lane % 4);
+      xa = LoadXa(all.lora, adapter, lane / 4, 0, lane % 4);
     }
     full.Wait(parity);
-    float values[kRowTiles][kItems / kRowTiles] = {};
+    float values[kItems] = {};
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
       if (Row(i) >= args.rows) continue;
       float sum = partial[0][Row(i)][Out(i)];
 #pragma unroll
       for (int w = 1; w < kWarps; ++w) sum += partial[w][Row(i)][Out(i)];
-      values[i / 4][i % 4] = Completed(entry.term, out + Out(i), sum, residuals[i]);
+      values[i] = Completed(entry.term, out + Out(i), sum, residuals[i]);
     }
     __syncwarp();
     if (threadIdx.x % 32 == 0) empty.Arrive();
     if constexpr (Lora::kPresent) {
-#pragma unroll
-      for (int n = 0; n < kRowTiles; ++n)
-        AddLora(all.lora, adapters[n], xa[n], n * kTileRows, out, held[n], values[n]);
+      AddLora(all.lora, adapter, xa, /*first_row=*/0, out, held, values);
     }
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
       if (Row(i) >= args.rows) continue;
-      const float value = values[i / 4][i % 4];
+      const float value = values[i];
       if constexpr (!kSwiGlu) {
         StoreResult(entry.term, Row(i), out + Out(i), value);
       } else if (!strips.is_up()) {
@@ -232,16 +207,16 @@ class Finisher {
   }
 
  private:
-  static constexpr int kHeld = kRowTiles == 1 ? 4 : 2;  // adapters whose B is loaded at once
-  static_assert(kItems == 4 * kRowTiles);
+  static constexpr int kHeld = 4;  // adapters whose B is loaded at once
+  static_assert(kItems == 4);
 
   static __device__ __forceinline__ int Row(int i) {
     const int lane = threadIdx.x % 32;
-    return Lora::kPresent ? i / 4 * kTileRows + lane % 4 * 2 + i % 2 : 2 * i + lane / kTileOuts;
+    return Lora::kPresent ? lane % 4 * 2 + i % 2 : 2 * i + lane / kTileOuts;
   }
   static __device__ __forceinline__ int Out(int i) {
     const int lane = threadIdx.x % 32;
-    return Lora::kPresent ? lane / 4 + i / 2 % 2 * 8 : lane % kTileOuts;
+    return Lora::kPresent ? lane / 4 + i / 2 * 8 : lane % kTileOuts;
   }
   // The first warp of a block that wants xa waits for it.
   static __device__ __forceinline__ void FindXa(const Lora& lora, bool& has_xa) {
@@ -257,66 +232,11 @@ class Finisher {
   float gate_[kSwiGlu ? kItems : 1] = {};
 };
 
-// RMSNorm as rms_norm.cu has it for few rows, whose block has a thread for each pack of a row: here
-// thread i stands for those of packs i, i + 256, ...
-class Normaliser {
- public:
-  // Loads gamma: before the kernel that computes x has ended.
-  __device__ __forceinline__ explicit Normaliser(const RowProductArgs& args)
-      : norm_(args.norm), columns_(static_cast<int>(args.entries[0].term.weight.columns)) {
-#pragma unroll
-    for (int j = 0; j < kRounds; ++j) {
-      if (Pack(j) < columns_ / kVectorWidth)
-        LoadConstant(norm_.gamma + Pack(j) * kVectorWidth, gamma_[j]);
-    }
-  }
-  // Others see the rows after a barrier.
-  __device__ __forceinline__ void Run(int64_t rows, NormRows& shared) const {
-    const int packs = columns_ / kVectorWidth, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    for (int r = 0; r < rows; ++r) {
-      const auto* x = reinterpret_cast<const __nv_bfloat16*>(norm_.x) + r * norm_.stride;
-      cuda::Pack<kVectorWidth> kept[kRounds];
-#pragma unroll
-      for (int j = 0; j < kRounds; ++j) {
-        kept[j].bits = make_uint4(0, 0, 0, 0);
-        if (Pack(j) < packs) kept[j] = Load<kVectorWidth>(x + Pack(j) * kVectorWidth);
-      }
-#pragma unroll
-      for (int j = 0; j < kRounds; ++j) {
-        const float squares = WarpReduce<SumOf>(SumSquares(kept[j]));
-        if (lane == 0) shared.partial[j * kWarps + warp] = squares;
-      }
-      __syncthreads();
-      const float inv_rms = InvRmsOf(WarpReduce<SumOf>(shared.partial[lane]), columns_, norm_.eps);
-#pragma unroll
-      for (int j = 0; j < kRounds; ++j) {
-        if (Pack(j) < packs)
-          shared.x[r * packs + Pack(j)] = NormedBy(kept[j], inv_rms, gamma_[j]).bits;
-      }
-      if (r + 1 < rows) __syncthreads();  // the partial sums have been read
-    }
-  }
-
- private:
-  static constexpr int kRounds = kMaxNormColumns / kVectorWidth / kThreads;
-  static_assert(kRounds * kWarps == kMaxWarps);
-  static __device__ __forceinline__ int Pack(int round) {
-    return round * kThreads + static_cast<int>(threadIdx.x);
-  }
-
-  const RowProductNorm& norm_;
-  const int columns_;
-  float gamma_[kRounds][kVectorWidth];
-};
-struct NoNormaliser {
-  __device__ __forceinline__ explicit NoNormaliser(const RowProductArgs&) {}
-};
-
-template <int kRowTiles, bool kSwiGlu, bool kNorm, typename Lora>
+template <bool kSwiGlu, typename Lora>
 __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     NarrowRowProductKernel(const __grid_constant__ NarrowArgs<Lora> all) {
   extern __shared__ __align__(128) unsigned char dynamic_shared[];
-  auto& shared = *reinterpret_cast<Shared<kRowTiles, kNorm>*>(dynamic_shared);
+  auto& shared = *reinterpret_cast<Shared*>(dynamic_shared);
   const RowProductArgs& args = all.product;
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const int warp = threadIdx.x / 32;
@@ -324,18 +244,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
   LetNextKernelBegin();
   if constexpr (Lora::kPresent) {
     if (blockIdx.x < all.lora.shrink_blocks) {
-      auto& shrinking = *reinterpret_cast<Shrinking*>(dynamic_shared);
-      const std::conditional_t<kNorm, Normaliser, NoNormaliser> normaliser(args);
-      Shrink<1>(args, all.lora, &shrinking.items, [&] {
-        if constexpr (kNorm) {
-          normaliser.Run(args.rows, shrinking.norm);
-          __syncthreads();
-          return RowsOfX{reinterpret_cast<const __nv_bfloat16*>(shrinking.norm.x),
-                         args.entries[0].term.weight.columns};
-        } else {
-          return RowsOfX{args.x, args.x_stride};
-        }
-      });
+      Shrink<1>(args, all.lora, reinterpret_cast<ShrinkShared*>(dynamic_shared));
       return;
     }
     if (threadIdx.x == 0) shared.has_xa = false;
@@ -360,7 +269,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     walk.Next();
   }
   if constexpr (Lora::kPresent) {
-    if (threadIdx.x < kRowTiles * kTileRows) {
+    if (threadIdx.x < kTileRows) {
       for (StripWalk<kSwiGlu, Lora> strips(all); !strips.done(); strips.Next()) {
         const int entry = EntryOf(args, strips.strip());
         FetchB(all.lora, entry,
@@ -373,25 +282,17 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
   for (int i = 0; i < kTileRows; ++i)
     shared.nested_code[threadIdx.x][(i + threadIdx.x) % kTileRows] =
         __ldg(args.entries[0].term.weight.nested_code + threadIdx.x);
-  const std::conditional_t<kNorm, Normaliser, NoNormaliser> normaliser(args);
   WaitForEarlierKernels();
-  if constexpr (kNorm) normaliser.Run(args.rows, shared.norm);
   __syncthreads();
 
   const PairTable table(shared.tables);
-  // Where row g of each fragment begins. Lanes of rows that are not there load nothing: a load of
-  // 16 bytes takes a wavefront for each quarter of a warp that takes part.
-  int64_t x[kRowTiles];
-  bool has_row[kRowTiles];
-#pragma unroll
-  for (int n = 0; n < kRowTiles; ++n) {
-    const int64_t r = g + n * kTileRows;
-    has_row[n] = r < args.rows;
-    x[n] = r * (kNorm ? args.entries[0].term.weight.columns : args.x_stride) + t * (2 * kChunk);
-    asm volatile("" : "+l"(x[n]));  // computed here, not again for every group
-  }
+  // Where row g begins. Lanes of rows that are not there load nothing: a load of 16 bytes takes a
+  // wavefront for each quarter of a warp that takes part.
+  const bool has_row = g < args.rows;
+  int64_t x = g * args.x_stride + t * (2 * kChunk);
+  asm volatile("" : "+l"(x));  // computed here, not again for every group
   int stage = 0, parity = 0;
-  Finisher<kRowTiles, kSwiGlu, Lora> finisher;
+  Finisher<kSwiGlu, Lora> finisher;
   int finishing = 0, buffer = 0;  // the warp that finishes, and where it finds the sums
   uint32_t round = 0;             // how often all buffers have been used
   for (StripWalk<kSwiGlu, Lora> strips(all); !strips.done(); strips.Next()) {
@@ -401,32 +302,19 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     const uint32_t row_block = ((strip - entry.first_tile) * kStripRows + g) * blocks_per_row;
     const float* const nested = entry.term.weight.nested_scales;
     const float nested_offset = entry.term.weight.nested_offset;
-    float sums[1][kRowTiles][4] = {};
+    float sums[1][1][4] = {};
     for (int group = warp; group < groups; group += kSums) {
       const uint32_t first = row_block + group * BlockScaled::kBlocks;
       const float nested_scales[2] = {
           __ldg(nested + (first >> kNestedShift)),
           __ldg(nested + ((first + 8 * blocks_per_row) >> kNestedShift))};
-      size_t from[kRowTiles];
-#pragma unroll
-      for (int n = 0; n < kRowTiles; ++n) {
-        const int64_t begin = x[n] + group * BlockScaled::kGroup;
-        if constexpr (kNorm) {
-          from[n] = begin / kVectorWidth;
-        } else {
-          from[n] = __cvta_generic_to_global(args.x + begin);
-        }
-        asm volatile("" : "+l"(from[n]));  // once, not for every load
-      }
-      const auto load_x = [&](int n, int i) {
+      size_t from = __cvta_generic_to_global(args.x + (x + group * BlockScaled::kGroup));
+      asm volatile("" : "+l"(from));  // once, not for every load
+      const auto load_x = [&](int, int i) {
         constexpr int64_t kElementBytes = sizeof(__nv_bfloat16);
-        if (!has_row[n]) return make_uint4(0, 0, 0, 0);
-        if constexpr (kNorm) {
-          return shared.norm.x[from[n] + BlockScaled::OfChunk(i, 0) / kVectorWidth];
-        } else {
-          return *static_cast<const uint4*>(
-              __cvta_global_to_generic(from[n] + BlockScaled::OfChunk(i, 0) * kElementBytes));
-        }
+        if (!has_row) return make_uint4(0, 0, 0, 0);
+        return *static_cast<const uint4*>(
+            __cvta_global_to_generic(from + BlockScaled::OfChunk(i, 0) * kElementBytes));
       };
       barriers[stage].Wait(parity);
       const Stage& now = stages[stage];
@@ -435,13 +323,13 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
         const uint32_t code = (r == 0 ? scale_codes.x : scale_codes.y) >> 8 * b & 255;
         return __fmaf_rn(shared.nested_code[code][g], nested_scales[r], nested_offset);
       };
-#pragma unroll kUnroll < kRowTiles>
+#pragma unroll
       for (int b = 0; b < BlockScaled::kBlocks; ++b) {
         const uint4 block = now.codes[b][lane];
         const auto codes = [&](int, int r, int) {
           return r == 0 ? make_uint2(block.x, block.y) : make_uint2(block.z, block.w);
         };
-        MultiplyBlock<1, kRowTiles>(b, codes, scale, load_x, table, sums);
+        MultiplyBlock<1, 1>(b, codes, scale, load_x, table, sums);
       }
       __syncwarp();  // all lanes have read the stage
       if (walk.valid()) {
@@ -452,11 +340,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     }
     if (round > 0) shared.empty[buffer].Wait((round - 1) & 1);
 #pragma unroll
-    for (int n = 0; n < kRowTiles; ++n) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i)
-        shared.partial[buffer][warp][n * kTileRows + 2 * t + i % 2][g + i / 2 * 8] = sums[0][n][i];
-    }
+    for (int i = 0; i < 4; ++i)
+      shared.partial[buffer][warp][2 * t + i % 2][g + i / 2 * 8] = sums[0][0][i];
     __syncwarp();
     if (lane == 0) shared.full[buffer].Arrive();
     if (warp == finishing) {
@@ -472,29 +357,21 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
   }
 }
 
-template <int kRowTiles, bool kSwiGlu, bool kNorm, typename Lora>
+template <bool kSwiGlu, typename Lora>
 cudaError_t Launch(const NarrowArgs<Lora>& args, unsigned blocks, cudaStream_t stream) {
-  const auto kernel = NarrowRowProductKernel<kRowTiles, kSwiGlu, kNorm, Lora>;
-  constexpr int kBytes = sizeof(Shared<kRowTiles, kNorm>);
-  static_assert(kBlocksPerProcessor * kBytes <= kMostSharedBytes);
+  const auto kernel = NarrowRowProductKernel<kSwiGlu, Lora>;
+  static_assert(kBlocksPerProcessor * sizeof(Shared) <= kMostSharedBytes);
   static const cudaError_t has_room =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(Shared));
   if (has_room != cudaSuccess) return has_room;
-  return LaunchChained(kernel, dim3(blocks), kThreads, kBytes, args, stream);
+  return LaunchChained(kernel, dim3(blocks), kThreads, sizeof(Shared), args, stream);
 }
 
-template <int kRowTiles, bool kSwiGlu, typename Lora>
-cudaError_t Launch(const NarrowArgs<Lora>& args, unsigned blocks, cudaStream_t stream) {
-  if constexpr (kRowTiles == 1) {
-    if (args.product.norm.x != nullptr)
-      return Launch<kRowTiles, kSwiGlu, true>(args, blocks, stream);
-  }
-  return Launch<kRowTiles, kSwiGlu, false>(args, blocks, stream);
-}
+}  // namespace
 
-template <int kRowTiles>
-cudaError_t LaunchRows(const RowProductArgs& product, const RowProductScratch& scratch,
-                       cudaStream_t stream) {
+cudaError_t LaunchNarrowRowProduct(RowProductArgs& product, const RowProductScratch& scratch,
+                                   cudaStream_t stream) {
+  if (!LayOutTiles(kTileOuts, kNarrowRows, product)) return cudaErrorInvalidValue;
   const bool swiglu = product.swiglu.out != nullptr;
   const uint32_t strips = swiglu ? product.entries[1].first_tile : product.tiles;
   const auto resident = static_cast<uint32_t>(kBlocksPerProcessor * Multiprocessors());
@@ -509,18 +386,8 @@ cudaError_t LaunchRows(const RowProductArgs& product, const RowProductScratch& s
       args.lora.shrink_blocks = shrink;
       blocks += shrink;
     }
-    return swiglu ? Launch<kRowTiles, true>(args, blocks, stream)
-                  : Launch<kRowTiles, false>(args, blocks, stream);
+    return swiglu ? Launch<true>(args, blocks, stream) : Launch<false>(args, blocks, stream);
   });
-}
-
-}  // namespace
-
-cudaError_t LaunchNarrowRowProduct(RowProductArgs& args, const RowProductScratch& scratch,
-                                   cudaStream_t stream) {
-  if (!LayOutTiles(kTileOuts, kNarrowRows, args)) return cudaErrorInvalidValue;
-  return args.rows <= kTileRows ? LaunchRows<1>(args, scratch, stream)
-                                : LaunchRows<kNarrowRows / kTileRows>(args, scratch, stream);
 }
 
 }  // namespace lorad::cuda

@@ -56,19 +56,14 @@ __device__ __forceinline__ void SyncShrinkTeam() {
   }
 }
 
-// The rows of x, in global or shared memory.
-struct RowsOfX {
-  const __nv_bfloat16* x;
-  int64_t stride;
-};
-
 // One item in the hands of a team.
 template <int kTeams, typename Lora>
 class Shrinker {
  public:
   __device__ __forceinline__ Shrinker(const RowProductArgs& args, const Lora& lora, uint32_t item,
                                       ShrinkShared& shared)
-      : lora_(lora),
+      : args_(args),
+        lora_(lora),
         at_(LocateItem(lora, item)),
         columns_(static_cast<int>(args.entries[0].term.weight.columns)),
         shared_(shared) {}
@@ -91,9 +86,9 @@ class Shrinker {
   }
 
   // Writes xa and counts the item. Earlier kernels have ended.
-  __device__ __forceinline__ void Finish(const RowsOfX& rows) {
+  __device__ __forceinline__ void Finish() {
     float sums[4] = {};
-    Multiply(rows, sums);
+    Multiply(sums);
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, thread = threadIdx.x % kShrinkThreads;
     SyncShrinkTeam<kTeams>();  // A is done with
 #pragma unroll
@@ -143,14 +138,14 @@ class Shrinker {
     CommitCopies();
   }
 
-  __device__ __forceinline__ void Multiply(const RowsOfX& rows, float (&sums)[4]) {
+  __device__ __forceinline__ void Multiply(float (&sums)[4]) {
     constexpr int kSteps = kShrinkColumns / (4 * kChunk);
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     const RowLoraEntry& entry = lora_.entries[at_.entry];
     const __nv_bfloat16* a = A();
     const int row = entry.row_begin + at_.row + g;
     const bool has_row = row < entry.row_end;
-    const __nv_bfloat16* x = rows.x + (has_row ? row : 0) * rows.stride + t * kChunk;
+    const __nv_bfloat16* x = args_.x + (has_row ? row : 0) * args_.x_stride + t * kChunk;
     uint4 next[kSteps] = {};
     const auto load_x = [&](int column) {
       if (column >= columns_ || !has_row) return;
@@ -179,6 +174,7 @@ class Shrinker {
     }
   }
 
+  const RowProductArgs& args_;
   const Lora& lora_;
   const ShrinkItem at_;
   const int columns_;
@@ -186,22 +182,17 @@ class Shrinker {
 };
 
 // The part of one of the first blocks of the launch, which is one team or two. `shared` has a
-// ShrinkShared for each. Waits for earlier kernels; then find_x() gives the rows of x, or the whole
-// block makes them.
-template <int kTeams, typename Lora, typename FindX>
+// ShrinkShared for each. Waits for earlier kernels.
+template <int kTeams, typename Lora>
 __device__ __forceinline__ void Shrink(const RowProductArgs& args, const Lora& lora,
-                                       ShrinkShared* shared, const FindX& find_x) {
+                                       ShrinkShared* shared) {
   const int team = threadIdx.x / kShrinkThreads;
   const uint32_t first = team * lora.shrink_blocks + blockIdx.x;  // a lone item has a block's path
-  RowsOfX x = {};
   for (uint32_t item = first; item < lora.items; item += kTeams * lora.shrink_blocks) {
     Shrinker<kTeams, Lora> shrinker(args, lora, item, shared[team]);
     shrinker.Begin();
-    if (item == first) {
-      WaitForEarlierKernels();
-      x = find_x();
-    }
-    shrinker.Finish(x);
+    if (item == first) WaitForEarlierKernels();
+    shrinker.Finish();
   }
 }
 

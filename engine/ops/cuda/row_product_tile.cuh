@@ -38,7 +38,6 @@ struct RowProductArgs {
   const __nv_bfloat16* x = nullptr;
   int64_t x_stride = 0;
   int64_t rows = 0;
-  RowProductNorm norm;
   RowProductSwiGlu swiglu;  // of entries 0 and 1, which have the same number of tiles
   uint32_t passes = 0;      // over the rows
   uint32_t tiles = 0;
@@ -79,13 +78,13 @@ inline bool LayOutTiles(int64_t outs, int64_t rows, RowProductArgs& args) {
 
 // Tiled weights, up to kNarrowRows rows, everything aligned, where HasNarrowRowProduct(); all terms
 // have the tables of the first. Sets first_tile, passes and tiles.
-inline constexpr int kNarrowRows = 2 * kTileRows;
-// Of rows that a block can normalise; wider ones rms_norm.cu sums in another order.
-inline constexpr int64_t kMaxNormElements = 12288, kMaxNormColumns = 8192;
+inline constexpr int kNarrowRows = kTileRows;
 cudaError_t LaunchNarrowRowProduct(RowProductArgs& args, const RowProductScratch& scratch,
                                    cudaStream_t stream);
 
-// Weights that are not tiled, more than kNarrowRows rows, everything aligned, where HasRoom(); sets
+// Up to so many rows the plain kernel is the quicker one over weights that are not tiled.
+inline constexpr int kFewRows = 2 * kTileRows;
+// Weights that are not tiled, more than kFewRows rows, everything aligned, where HasRoom(); sets
 // first_tile, passes and tiles.
 cudaError_t LaunchWideRowProduct(RowProductArgs& args, const RowProductScratch& scratch,
                                  cudaStream_t stream);

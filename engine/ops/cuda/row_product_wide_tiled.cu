@@ -1,4 +1,4 @@
-// The product of row_product.cu for more than 16 rows over tiled 4-bit weights (WeightView::tiled),
+// The product of row_product.cu for more than 8 rows over tiled 4-bit weights (WeightView::tiled),
 // on the tensor cores of compute capability 9.0a: the same sums in the same order, to the bit.
 //
 // A block of four warpgroups has a multiprocessor for itself and takes 256 outputs and up to 64
@@ -154,10 +154,7 @@ __device__ __forceinline__ void MultiplyTile(const TiledArgs<Lora>& all) {
   if constexpr (Lora::kPresent) {
     static_assert(V::kThreads == kShrinkTeams * kShrinkThreads);
     if (blockIdx.x < all.lora.shrink_blocks) {
-      Shrink<kShrinkTeams>(args.product, all.lora, reinterpret_cast<ShrinkShared*>(tiled_shared),
-                           [&] {
-                             return RowsOfX{args.product.x, args.product.x_stride};
-                           });
+      Shrink<kShrinkTeams>(args.product, all.lora, reinterpret_cast<ShrinkShared*>(tiled_shared));
       return;
     }
   }

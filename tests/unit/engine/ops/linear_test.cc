@@ -77,26 +77,6 @@ TEST(LinearTest, SwiGluIsOfWhatYHolds) {
   }
 }
 
-TEST(LinearTest, ANormComesFirst) {
-  for (const bool row_invariant : {false, true}) {
-    Layer<float> layer(kNf4, 9, 33, 64, /*with_bias=*/true, {{1, 8, 4, 0.5f}}, /*dropout=*/0, 5);
-    Tensor<float> raw = Random<float>({9, 64}, 1, 3), gamma = Random<float>({64}, 2);
-    Tensor<float> x({9, 64});
-    LinearTerm term = layer.Term();
-    OpRunner<float> run;
-    ASSERT_OK(run.ops().RmsNorm({raw.View(), gamma.View(), x.View(), {}, 1e-5f}, run.stream()));
-    LinearArgs args = {
-        .x = x.View(), .terms = absl::MakeSpan(&term, 1), .row_invariant = row_invariant};
-    layer.y.data.assign(9 * 33, NAN);
-    ASSERT_OK(run.Linear(args));
-    const std::vector<float> expected = layer.y.data;
-    x.data.assign(9 * 64, NAN), layer.y.data.assign(9 * 33, NAN);
-    args.norm = {raw.View(), gamma.View(), 1e-5f, x.View()};
-    ASSERT_OK(run.Linear(args));
-    EXPECT_EQ(layer.y.data, expected);
-  }
-}
-
 struct Case {
   const char* name;
   QuantSpec spec;

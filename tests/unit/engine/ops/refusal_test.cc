@@ -180,17 +180,6 @@ TEST(RefusalTest, Linear) {
   connected.accumulate = false;
   connected.terms = absl::MakeSpan(two);
   ExpectRefused(Validate(connected), "terms with a residual is 2, must be 1");
-  LinearArgs normed = args;
-  const TensorView x = Given(DType::kF32, {5, 6});
-  normed.norm = {Given(DType::kF32, {5, 6}), F32({6}), 1e-5f, x};
-  ExpectRefused(Validate(normed), "norm y in the memory of x");
-  normed.x = x;
-  ASSERT_OK(Validate(normed));
-  normed.norm.x = Given(DType::kF32, {5, 7});
-  ExpectRefused(Validate(normed), "linear: norm x is [5, 7]");
-  normed.norm.x = Given(DType::kF32, {5, 6});
-  normed.norm.gamma = F32({5});
-  ExpectRefused(Validate(normed), "gamma is [5]");
   LinearArgs gated = args;
   gated.swiglu = Given(DType::kF32, {5, 8});
   ExpectRefused(Validate(gated), "terms with swiglu is 1, must be 2");
