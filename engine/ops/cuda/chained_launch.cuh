@@ -32,21 +32,33 @@ __device__ __forceinline__ void LetNextKernelBegin() {
 // Whether kernels wait for earlier ones by themselves: compiled for less, they do not.
 inline bool CanChainLaunches() { return RunningCode().architecture >= 900; }
 
-// `carveout`: the percentage of a multiprocessor's memory that is to be shared memory, the rest
-// being first-level cache, through which every load passes that does not go to shared memory.
-// Negative: as the driver likes, which leaves it as the kernel before had it.
+struct LaunchOptions {
+  // The percentage of a multiprocessor's memory that is to be shared memory, the rest being
+  // first-level cache, through which every load passes that does not go to shared memory.
+  // Negative: as the driver likes, which leaves it as the kernel before had it.
+  int carveout = -1;
+  unsigned cluster = 1;  // blocks of a cluster
+};
+
 template <typename Args>
 cudaError_t LaunchChained(void (*kernel)(Args), dim3 blocks, dim3 threads, size_t shared_bytes,
-                          const Args& args, cudaStream_t stream, int carveout = -1) {
-  cudaLaunchAttribute attributes[2] = {};
+                          const Args& args, cudaStream_t stream,
+                          const LaunchOptions& options = {}) {
+  cudaLaunchAttribute attributes[3] = {};
   unsigned count = 0;
   if (CanChainLaunches()) {
     attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attributes[count++].val.programmaticStreamSerializationAllowed = 1;
   }
-  if (carveout >= 0) {
+  if (options.carveout >= 0) {
     attributes[count].id = cudaLaunchAttributePreferredSharedMemoryCarveout;
-    attributes[count++].val.sharedMemCarveout = static_cast<unsigned>(carveout);
+    attributes[count++].val.sharedMemCarveout = static_cast<unsigned>(options.carveout);
+  }
+  if (options.cluster > 1) {
+    attributes[count].id = cudaLaunchAttributeClusterDimension;
+    attributes[count].val.clusterDim.x = options.cluster;
+    attributes[count].val.clusterDim.y = attributes[count].val.clusterDim.z = 1;
+    ++count;
   }
   cudaLaunchConfig_t config = {};
   config.gridDim = blocks;

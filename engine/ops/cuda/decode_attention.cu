@@ -16,17 +16,20 @@
 // come for a row and kv head, which a counter tells, folds them in the order of positions. One such
 // row at most begins in a range: so many places the workspace has for each kv head. Where they do
 // not fit, ranges are cut between rows.
+//
+// decode_attention_cluster.cu has the kernel for few rows over short contexts.
 #include <algorithm>
 
 #include "engine/core/checked_math.h"
 #include "engine/ops/cuda/chained_launch.cuh"
 #include "engine/ops/cuda/decode_attention.cuh"
 #include "engine/ops/cuda/decode_attention.h"
+#include "engine/ops/cuda/decode_attention_cluster.cuh"
 #include "engine/ops/cuda/decode_attention_copies.cuh"
 #include "engine/ops/cuda/decode_attention_fold.cuh"
+#include "engine/ops/cuda/decode_attention_row.cuh"
 #include "engine/ops/cuda/decode_attention_split.cuh"
-#include "engine/ops/cuda/rope.cuh"
-#include "engine/ops/cuda/vector_access.cuh"
+#include "engine/ops/cuda/device_attribute.cuh"
 
 namespace lorad::cuda {
 namespace {
@@ -45,75 +48,6 @@ constexpr int SharedBytes(int group) {
          group * kWarps * S::kSumStride * static_cast<int>(sizeof(float));
 }
 
-template <typename S>
-__device__ __forceinline__ void FindAngles(const DecodeArgs& args, int row, S& shared) {
-  const int i = threadIdx.x;
-  if (i >= args.dims / 2) return;
-  const Angle angle =
-      AngleAt(static_cast<float>(__ldg(args.p.positions + row)), __ldg(args.p.inv_freq + i));
-  shared.cosines[i] = angle.cosine;
-  shared.sines[i] = angle.sine;
-}
-
-// The row's own key and value, of one kv head, in the cache.
-struct NewPlace {
-  __nv_bfloat16 *k, *v;
-};
-__device__ __forceinline__ NewPlace FindNewPlace(const DecodeArgs& args, int row, int kv_head) {
-  const int64_t slot = __ldg(args.p.slots + row), page = slot / args.page_tokens;
-  const int64_t place =
-      ((slot - page * args.page_tokens) * args.kv_heads + kv_head) * int64_t{args.dims};
-  return {reinterpret_cast<__nv_bfloat16*>(args.p.k_cache) + page * args.p.attention.k_page_stride +
-              place,
-          reinterpret_cast<__nv_bfloat16*>(args.p.v_cache) + page * args.p.attention.v_page_stride +
-              place};
-}
-
-// q, k and v of a row and kv head: q and k rotated; k and v to the cache as well, with `write`.
-// Waits for the block. REQUIRES: the row's angles are there, or will be at this function's barrier.
-template <typename S>
-__device__ __forceinline__ void LoadRow(const DecodeArgs& args, int row, int kv_head, bool write,
-                                        S& shared) {
-  __syncthreads();  // the angles are there, and the row before is done with
-  if (threadIdx.x < args.group) {
-    shared.m[threadIdx.x] = -INFINITY;
-    shared.l[threadIdx.x] = 0;
-  }
-  const int half = args.dims / 2, packs = half / 8, rotated = (args.group + 1) * packs;
-  const int64_t head = int64_t{kv_head} * args.dims;
-  NewPlace place = {};
-  if (write) place = FindNewPlace(args, row, kv_head);
-  for (int i = threadIdx.x; i < rotated + args.dims / 8; i += kThreads) {
-    if (i >= rotated) {
-      const int dim = (i - rotated) * 8;
-      const Pack<8> v = Load<8>(reinterpret_cast<const __nv_bfloat16*>(args.p.v) +
-                                row * args.p.v_stride + head + dim);
-      Store<8>(v, shared.new_value + dim);
-      if (write) Store<8>(v, place.v + dim);
-      continue;
-    }
-    const int h = i / packs, dim = i % packs * 8;
-    const bool is_key = h == args.group;
-    const BFloat16* from = is_key ? args.p.k + row * args.p.k_stride + head
-                                  : args.p.attention.q + row * args.p.attention.q_stride +
-                                        head * args.group + h * args.dims;
-    float low[8], high[8];
-    LoadValues(reinterpret_cast<const __nv_bfloat16*>(from) + dim, low);
-    LoadValues(reinterpret_cast<const __nv_bfloat16*>(from) + dim + half, high);
-#pragma unroll
-    for (int j = 0; j < 8; ++j)
-      Rotate(shared.cosines[dim + j], shared.sines[dim + j], low[j], high[j]);
-    __nv_bfloat16* to = is_key ? shared.new_key : shared.q[h];
-    StoreRounded(low, to + dim);
-    StoreRounded(high, to + dim + half);
-    if (is_key && write) {
-      StoreRounded(low, place.k + dim);
-      StoreRounded(high, place.k + dim + half);
-    }
-  }
-  __syncthreads();
-}
-
 template <int kDims, int kStages, int kHeads>
 __global__ void __launch_bounds__(kThreads) DecodeKernel(const __grid_constant__ DecodeArgs args) {
   using S = Shared<kDims, kHeads>;
@@ -128,8 +62,7 @@ __global__ void __launch_bounds__(kThreads) DecodeKernel(const __grid_constant__
   const int kv_head = static_cast<int>(blockIdx.x) % args.kv_heads;
   PartCopies<kDims, kStages> copies(args, range, kv_head, warp,
                                     DynamicSharedMemory() + warp * kWarpBytes);
-  for (int i = threadIdx.x; i < kHeads * S::kQueryStride / 2; i += kThreads)
-    reinterpret_cast<uint32_t*>(shared.q)[i] = 0;
+  ClearRow(shared);
   FindAngles(args, range.first.row, shared);
   WaitForEarlierKernels();  // q, k, v, and those that still use what this writes
 
@@ -164,17 +97,6 @@ __global__ void __launch_bounds__(kThreads) DecodeKernel(const __grid_constant__
   }
 }
 
-template <cudaDeviceAttr kAttribute>
-int Attribute() {
-  static const int value = [] {
-    int device = 0, found = 0;
-    cudaGetDevice(&device);
-    cudaDeviceGetAttribute(&found, kAttribute, device);
-    return found;
-  }();
-  return value;
-}
-
 struct Variant {
   void (*kernel)(DecodeArgs);
   int shared_bytes;
@@ -185,7 +107,7 @@ Variant VariantOf(int group) {
   const auto kernel = DecodeKernel<kDims, kStages, kHeads>;
   static const cudaError_t has_room =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                           Attribute<cudaDevAttrMaxSharedMemoryPerBlockOptin>());
+                           DeviceAttribute<cudaDevAttrMaxSharedMemoryPerBlockOptin>());
   return {kernel, SharedBytes<kDims, kStages, kHeads>(group), has_room};
 }
 template <int kDims, int kStages>
@@ -197,8 +119,8 @@ Variant VariantOf(int group) {
 // Blocks of the variant on a multiprocessor: 0, 1 or 2.
 int BlocksOf(const Variant& variant) {
   constexpr int kReserved = 1024;  // of a block, by the driver
-  if (variant.shared_bytes > Attribute<cudaDevAttrMaxSharedMemoryPerBlockOptin>()) return 0;
-  return std::min(2, Attribute<cudaDevAttrMaxSharedMemoryPerMultiprocessor>() /
+  if (variant.shared_bytes > DeviceAttribute<cudaDevAttrMaxSharedMemoryPerBlockOptin>()) return 0;
+  return std::min(2, DeviceAttribute<cudaDevAttrMaxSharedMemoryPerMultiprocessor>() /
                          (variant.shared_bytes + kReserved));
 }
 
@@ -209,13 +131,14 @@ Variant Choose(const PagedAttentionParams& p, int64_t units) {
   const int group = static_cast<int>(p.num_heads / p.num_kv_heads);
   if (p.head_dim <= 64) return VariantOf<64, 5>(group);
   const Variant alone = VariantOf<128, 5>(group), side_by_side = VariantOf<128, 3>(group);
-  const bool many = units > Attribute<cudaDevAttrMultiProcessorCount>();
+  const bool many = units > DeviceAttribute<cudaDevAttrMultiProcessorCount>();
   return BlocksOf(alone) > 0 && !(many && BlocksOf(side_by_side) == 2) ? alone : side_by_side;
 }
 
 // Blocks that the device holds and counters let be, in ranges of one for each kv head.
 int64_t MostRanges(const DecodeAttentionParams& params, const Variant& variant) {
-  const int64_t blocks = int64_t{BlocksOf(variant)} * Attribute<cudaDevAttrMultiProcessorCount>();
+  const int64_t blocks =
+      int64_t{BlocksOf(variant)} * DeviceAttribute<cudaDevAttrMultiProcessorCount>();
   return std::min(blocks, params.num_counters) / params.attention.num_kv_heads;
 }
 
@@ -257,6 +180,7 @@ cudaError_t LaunchDecodeAttention(const DecodeAttentionParams& params, cudaStrea
   args.group = static_cast<int>(p.num_heads / p.num_kv_heads);
   args.max_splits = static_cast<int>(MaxSplits(p));
   args.log2_scale = p.scale * 1.44269504088896340736f;
+  if (ClusterSize(args) > 0) return LaunchDecodeClusters(args, stream);
   const int64_t units = p.num_tokens * args.max_splits;
   const Variant variant = Choose(p, units * p.num_kv_heads);
   if (variant.has_room != cudaSuccess) return variant.has_room;

@@ -33,45 +33,30 @@ class BlockFold {
   // After the barrier that shares the warps' maxima.
   __device__ __forceinline__ void AddMaxima(const SplitUnit& unit) {
     ++count_;
-    if (threadIdx.x >= args_.group) return;
-    const int head = threadIdx.x;
-    float m = shared_.warp_max[0][head];
-#pragma unroll
-    for (int w = 1; w < kPagedWarps; ++w) m = fmaxf(m, shared_.warp_max[w][head]);
-    if (whole_) {
-      shared_.folds[head] = FoldOf(shared_.m[head], m, &shared_.m[head]);
-    } else {
-      PartialAt(args_, place_, unit.split)[2 * head] = m;
+    if (!whole_) {
+      KeepMaxima(args_, shared_, PartialAt(args_, place_, unit.split));
+    } else if (threadIdx.x < args_.group) {
+      const int head = threadIdx.x;
+      shared_.folds[head] = FoldOf(shared_.m[head], MaximumOf(shared_, head), &shared_.m[head]);
     }
   }
 
   // After the barrier that shares the warps' sums.
   __device__ __forceinline__ void AddSums(const SplitUnit& unit) {
-    float* const partial = whole_ ? nullptr : PartialAt(args_, place_, unit.split);
+    if (!whole_) {
+      KeepSums<kDims, kHeads>(args_, shared_, split_sums_, PartialAt(args_, place_, unit.split));
+      return;
+    }
     if (threadIdx.x < args_.group) {
       const int head = threadIdx.x;
-      float l = shared_.warp_sum[0][head];
-#pragma unroll
-      for (int w = 1; w < kPagedWarps; ++w) l += shared_.warp_sum[w][head];
-      if (whole_) {
-        shared_.l[head] = Folded(shared_.folds[head], shared_.l[head], l);
-      } else {
-        partial[2 * head + 1] = l;
-      }
+      shared_.l[head] = Folded(shared_.folds[head], shared_.l[head], SumOf(shared_, head));
     }
 #pragma unroll
     for (int j = 0; j < kElements; ++j) {
       const int head = E::HeadOf(j), dim = E::Dim();
       if (head >= args_.group || dim >= args_.dims) break;
-      float sum = split_sums_[head * S::kSumStride + dim];
-#pragma unroll
-      for (int w = 1; w < kPagedWarps; ++w)
-        sum += split_sums_[(w * args_.group + head) * S::kSumStride + dim];
-      if (whole_) {
-        o_[j] = Folded(shared_.folds[head], unit.split == 0 ? 0.0f : o_[j], sum);
-      } else {
-        partial[2 * args_.group + head * args_.dims + dim] = sum;
-      }
+      o_[j] = Folded(shared_.folds[head], unit.split == 0 ? 0.0f : o_[j],
+                     OutputSum<S>(args_, split_sums_, head, dim));
     }
   }
 

@@ -1,5 +1,5 @@
-// Results of splits in the workspace, where several blocks have a row's. Private to
-// decode_attention.cu, which explains it.
+// Results of splits where several blocks have a row's. Private to decode_attention*.cu, which
+// explain it.
 #ifndef LORAD_ENGINE_OPS_CUDA_DECODE_ATTENTION_PARTIALS_CUH_
 #define LORAD_ENGINE_OPS_CUDA_DECODE_ATTENTION_PARTIALS_CUH_
 
@@ -43,6 +43,53 @@ __device__ __forceinline__ int PlaceOf(const DecodeArgs& args, const UnitRange& 
 __device__ __forceinline__ float* PartialAt(const DecodeArgs& args, int place, int split) {
   return static_cast<float*>(args.p.attention.workspace) +
          (int64_t{place} * args.max_splits + split) * args.group * PartialElements(args.dims);
+}
+
+// A split's m, l and o from its warps' maxima and sums, where `partial` is as PartialAt has it.
+// KeepMaxima after the barrier that shares the maxima, KeepSums after that of the sums;
+// `split_sums`: as WarpSplit::Values leaves them.
+template <typename S>
+__device__ __forceinline__ float MaximumOf(const S& shared, int head) {
+  float m = shared.warp_max[0][head];
+#pragma unroll
+  for (int w = 1; w < kPagedWarps; ++w) m = fmaxf(m, shared.warp_max[w][head]);
+  return m;
+}
+template <typename S>
+__device__ __forceinline__ float SumOf(const S& shared, int head) {
+  float l = shared.warp_sum[0][head];
+#pragma unroll
+  for (int w = 1; w < kPagedWarps; ++w) l += shared.warp_sum[w][head];
+  return l;
+}
+template <typename S>
+__device__ __forceinline__ float OutputSum(const DecodeArgs& args, const float* split_sums,
+                                           int head, int dim) {
+  float sum = split_sums[head * S::kSumStride + dim];
+#pragma unroll
+  for (int w = 1; w < kPagedWarps; ++w)
+    sum += split_sums[(w * args.group + head) * S::kSumStride + dim];
+  return sum;
+}
+template <typename S>
+__device__ __forceinline__ void KeepMaxima(const DecodeArgs& args, const S& shared,
+                                           float* partial) {
+  const int head = threadIdx.x;
+  if (head < args.group) partial[2 * head] = MaximumOf(shared, head);
+}
+template <int kDims, int kHeads>
+__device__ __forceinline__ void KeepSums(const DecodeArgs& args,
+                                         const Shared<kDims, kHeads>& shared,
+                                         const float* split_sums, float* partial) {
+  using E = Elements<kDims>;
+  if (threadIdx.x < args.group) partial[2 * threadIdx.x + 1] = SumOf(shared, threadIdx.x);
+#pragma unroll
+  for (int j = 0; j < kHeads / E::kHeadsApart; ++j) {
+    const int head = E::HeadOf(j), dim = E::Dim();
+    if (head >= args.group || dim >= args.dims) break;
+    partial[2 * args.group + head * args.dims + dim] =
+        OutputSum<Shared<kDims, kHeads>>(args, split_sums, head, dim);
+  }
 }
 
 // Folds all splits of a row and kv head, which are in the workspace. `stats`: shared memory.

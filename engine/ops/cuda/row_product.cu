@@ -248,7 +248,7 @@ cudaError_t Launch(RowProductArgs& args, cudaStream_t stream) {
   const int64_t resident = int64_t{kBlocksPerProcessor} * Multiprocessors();
   return LaunchChained(RowProductKernel<V>,
                        dim3(static_cast<unsigned>(std::min<int64_t>(args.tiles, resident))),
-                       kThreads, sizeof(Shared<V>), args, stream, kCarveout<V>);
+                       kThreads, sizeof(Shared<V>), args, stream, {.carveout = kCarveout<V>});
 }
 
 template <int kBits>

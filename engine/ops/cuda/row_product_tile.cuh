@@ -10,6 +10,7 @@
 #include "engine/core/checked_math.h"
 #include "engine/ops/cuda/attention_mma.cuh"
 #include "engine/ops/cuda/compiled_code.h"
+#include "engine/ops/cuda/device_attribute.cuh"
 #include "engine/ops/cuda/row_product.h"
 #include "engine/ops/cuda/swiglu.cuh"
 
@@ -92,17 +93,6 @@ cudaError_t LaunchWideRowProduct(RowProductArgs& args, const RowProductScratch& 
 cudaError_t LaunchWideTiledRowProduct(RowProductArgs& args, const RowProductScratch& scratch,
                                       cudaStream_t stream);
 
-// An attribute of the current device; all devices of a process are taken to be alike.
-template <cudaDeviceAttr kAttribute>
-int DeviceAttribute() {
-  static const int value = [] {
-    int device = 0, result = 0;
-    if (cudaGetDevice(&device) != cudaSuccess) return 0;
-    cudaDeviceGetAttribute(&result, kAttribute, device);
-    return result;
-  }();
-  return value;
-}
 inline int Multiprocessors() { return DeviceAttribute<cudaDevAttrMultiProcessorCount>(); }
 
 // The narrow and the wide kernels want the shared memory of compute capability 9.0, those for tiled
