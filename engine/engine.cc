@@ -27,6 +27,9 @@ namespace {
 
 // Of page-locked memory at start: two adapters of rank 16 of an 8B model, with all linears.
 constexpr int64_t kWarmAdapterBytes = int64_t{192} << 20;
+// A page takes a driver some 5 ms. A publication and its first request are through before.
+constexpr absl::Duration kLockAfter = absl::Milliseconds(500);
+constexpr absl::Duration kLockPause = absl::Milliseconds(50);
 
 AdapterInfo ToInfo(const AdapterSummary& summary) {
   AdapterInfo info;
@@ -220,6 +223,8 @@ absl::Status EngineImpl::BuildServing(const EngineMemory& memory, AdapterReader 
   store.host_limit_bytes = config_.adapter_host_memory_bytes;
   store.max_adapter_bytes = std::max<int64_t>(memory.adapters, 1);  // 0 would mean any
   if (backend.info().kind != "cpu") store.warm_host_bytes = kWarmAdapterBytes;
+  store.lock_after = kLockAfter;
+  store.lock_pause = kLockPause;
   store.max_rank = kMaxAdapterRank;
   store.wake = [this] { scheduler_->Wake(); };
   store.observer = &relay_;

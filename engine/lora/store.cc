@@ -105,6 +105,10 @@ bool AdapterStore::HasImage(const std::string& id) const {
 absl::StatusOr<AdapterSummary> AdapterStore::Publish(const AdapterConfig& config,
                                                      absl::Span<const AdapterModuleView> modules) {
   const absl::Time began = absl::Now();
+  {
+    absl::MutexLock lock(&mu_);
+    KeepQuiet(options_.lock_after);
+  }
   ASSIGN_OR_RETURN(AdapterSummary summary, Summarise(config, modules, "the trained adapter"));
   ASSIGN_OR_RETURN(Image image, MakeImage(summary.id, modules));
   {
@@ -142,6 +146,7 @@ void AdapterStore::SetImage(Entry& entry, Image image) {
   if (entry.image != nullptr) return;  // it has the same content
   host_bytes_ += image->size_bytes();
   entry.image = std::move(image);
+  KeepQuiet(options_.lock_after);
 }
 
 void AdapterStore::DropImage(Entry& entry) {

@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "engine/lora/adapter.h"
 #include "engine/lora/adapter_memory.h"
@@ -138,9 +139,15 @@ class AdapterStore {
 
   // Loader threads.
   void LoadLoop();
-  bool LoaderHasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    return stopping_ || !load_queue_.empty() || pinned_.Lacks(options_.warm_host_bytes);
+  bool HasReads() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return stopping_ || !load_queue_.empty();
   }
+  bool LoaderHasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return HasReads() || pinned_.Lacks(options_.warm_host_bytes);
+  }
+  bool WaitForQuiet() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // No page is locked for so long.
+  void KeepQuiet(absl::Duration time) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void QueueRead(const Lease& lease) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // Engine thread.
@@ -179,6 +186,7 @@ class AdapterStore {
   std::vector<Lease> published_ ABSL_GUARDED_BY(mu_);   // to be brought onto the device
   int64_t host_bytes_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t clock_ ABSL_GUARDED_BY(mu_) = 0;  // of last uses
+  absl::Time quiet_until_ ABSL_GUARDED_BY(mu_) = absl::InfinitePast();
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
   std::vector<std::thread> loaders_;
 };

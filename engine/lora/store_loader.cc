@@ -1,4 +1,5 @@
 // The threads that read adapters' files.
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -36,6 +37,17 @@ void AdapterStore::QueueRead(const Lease& lease) {
   load_queue_.push_back(lease);
 }
 
+void AdapterStore::KeepQuiet(absl::Duration time) {
+  quiet_until_ = std::max(quiet_until_, absl::Now() + time);
+}
+
+// False: there is something to read before.
+bool AdapterStore::WaitForQuiet() {
+  while (!HasReads() && absl::Now() < quiet_until_)
+    mu_.AwaitWithDeadline(absl::Condition(this, &AdapterStore::HasReads), quiet_until_);
+  return !HasReads();
+}
+
 void AdapterStore::LoadLoop() {
   while (true) {
     Lease entry;
@@ -43,8 +55,11 @@ void AdapterStore::LoadLoop() {
     {
       absl::MutexLock lock(&mu_);
       mu_.Await(absl::Condition(this, &AdapterStore::LoaderHasWork));
-      if (stopping_) return;
-      if (!load_queue_.empty()) {
+      if (WaitForQuiet()) {
+        KeepQuiet(options_.lock_pause);  // the others, too
+      } else if (stopping_) {
+        return;
+      } else {
         entry = std::move(load_queue_.front());
         load_queue_.erase(load_queue_.begin());
         dir = entry->dir;

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "engine/lora/adapter.h"
 
 namespace lorad {
@@ -32,8 +33,11 @@ struct AdapterStoreOptions {
   int64_t max_adapter_bytes = 0;                // of one adapter on the device; 0: any
   int32_t max_rank = 0;                         // what the workspace of serving is sized for
   int64_t warm_host_bytes = 0;  // of the host's share, locked before it is needed, again and again
-  int32_t loaders = 2;          // files read at once
-  std::function<void()> wake;   // called from any thread when TryPin may get further
+  // Locking pages keeps others from the device's driver: it begins when no adapter has come to the
+  // host for so long, and rests between pages.
+  absl::Duration lock_after = absl::ZeroDuration(), lock_pause = absl::ZeroDuration();
+  int32_t loaders = 2;                       // files read at once
+  std::function<void()> wake;                // called from any thread when TryPin may get further
   AdapterStoreObserver* observer = nullptr;  // not owned; may be null
   AdapterReader read;  // in place of ReadPeftAdapter: adapters that are in no file; may be empty
 };

@@ -93,12 +93,15 @@ TEST_F(AdapterTiersTest, DecodingDoesNotWaitForACopy) {
   EXPECT_EQ(device_->waits(), 0);
 }
 
+// Of the runner, which is pinned too.
+int64_t StagingBytes() {
+  const ServingHarness harness;
+  return harness.UsedBytes(MemoryTag::kPinned);
+}
+
 // So that the next one to come finds them: the driver takes its time.
 TEST_F(AdapterTiersTest, PagesAreLockedBeforeTheyAreNeeded) {
-  const int64_t staging = [] {  // of the runner, which is pinned too
-    const ServingHarness harness;
-    return harness.UsedBytes(MemoryTag::kPinned);
-  }();
+  const int64_t staging = StagingBytes();
   HarnessOptions options;
   options.warm_host_bytes = int64_t{1} << 20;
   Start(std::move(options));
@@ -112,6 +115,19 @@ TEST_F(AdapterTiersTest, PagesAreLockedBeforeTheyAreNeeded) {
     absl::SleepFor(absl::Milliseconds(1));
   }
   EXPECT_EQ(used(), taken + warm);
+}
+
+// For then the driver is wanted for its way to the device.
+TEST_F(AdapterTiersTest, NoPageIsLockedSoonAfterAnAdapterCame) {
+  const int64_t staging = StagingBytes();
+  HarnessOptions options;
+  options.warm_host_bytes = int64_t{1} << 20;
+  options.lock_after = absl::Hours(1);
+  Start(std::move(options));
+  const int64_t page = harness_->cache->page_bytes();
+  ASSERT_GT(PagesOf(init_) + PagesOf(step8_), 0) << "of those locked at first";
+  absl::SleepFor(absl::Milliseconds(100));
+  EXPECT_EQ(harness_->UsedBytes(MemoryTag::kPinned) - staging, (int64_t{1} << 20) / page * page);
 }
 
 TEST_F(AdapterTiersTest, AnIdleLoopLooksForCopiesThatEnd) {

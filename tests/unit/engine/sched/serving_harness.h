@@ -71,6 +71,7 @@ struct HarnessOptions {
   int64_t max_adapter_bytes = 0;    // of one; 0: any
   int64_t host_limit_bytes = int64_t{1} << 30;
   int64_t warm_host_bytes = 0;
+  absl::Duration lock_after = absl::ZeroDuration();
   std::unique_ptr<Backend> backend;  // null: the CPU's
   SliceBudgetOptions training;
   std::function<absl::Time()> now;  // null: the clock
@@ -109,6 +110,7 @@ class ServingHarness : public SchedulerObserver, public AdapterStoreObserver {
     AdapterStoreOptions store_options;
     store_options.host_limit_bytes = options.host_limit_bytes;
     store_options.warm_host_bytes = options.warm_host_bytes;
+    store_options.lock_after = options.lock_after;
     store_options.max_rank = 64;
     store_options.wake = [this] { scheduler->Wake(); };
     store_options.observer = this;
