@@ -73,6 +73,7 @@ Json CaseJson(const ServeCase& of, const DeviceInfo& device) {
   json["through"] = of.through;
   json["steps"] = of.steps;
   json["warmup_steps"] = of.warmup_steps;
+  if (of.idle_adapters > 0) json["idle_adapters"] = of.idle_adapters;
   json["prompt_tokens"] = of.context;
   return json;
 }

@@ -31,6 +31,7 @@ FlagSet<ServeCase> CaseFlags() {
       .Add("quant_head", &ServeCase::quant_head)
       .Add("seed", &ServeCase::seed)
       .Add("adapters", &ServeCase::adapters)
+      .Add("idle_adapters", &ServeCase::idle_adapters)
       .Add("rank", &ServeCase::rank)
       .Add("adapter_memory", &ServeCase::adapter_memory)
       .Add("adapter_host_memory", &ServeCase::adapter_host_memory)
@@ -80,6 +81,10 @@ absl::Status Check(const ServeCase& of) {
   RETURN_IF_ERROR(CheckRange("steps", of.steps, 1, kMany));
   RETURN_IF_ERROR(CheckRange("warmup_steps", of.warmup_steps, 0, kMany));
   RETURN_IF_ERROR(CheckRange("adapters", of.adapters, 0, kMany));
+  RETURN_IF_ERROR(CheckRange("idle_adapters", of.idle_adapters, 0, kMany));
+  if (of.idle_adapters > 0 && (of.mode != "decode" || of.through != "runner"))
+    return Refused("idle_adapters", absl::StrCat(of.idle_adapters),
+                   "0, but with --mode=decode --through=runner");
   RETURN_IF_ERROR(CheckRange("preload", of.preload, 0, of.adapters));
   RETURN_IF_ERROR(CheckRange("churn", of.churn, 0, kMany));
   RETURN_IF_ERROR(CheckRange("rounds", of.rounds, 1, kMany));

@@ -94,13 +94,14 @@ class RunnerDecode final : public DecodeBench {
     ASSIGN_OR_RETURN(const std::unique_ptr<Stream> stream, backend_.CreateStream());
     adapter_memory_ = std::make_unique<KvAdapterMemory>(*cache_, backend_);
     PinnedPages pinned(backend_.allocator(), adapter_memory_->page_bytes(), /*kept_bytes=*/0);
-    for (int64_t i = 0; i < std::min(options_.adapters, rows_); ++i) {
+    const int64_t used = std::min(options_.adapters, rows_);
+    for (int64_t i = 0; i < used + options_.idle_adapters; ++i) {
       const HostAdapter host = random.Make(i);
       adapter_parameters_ = host.num_parameters();
       ASSIGN_OR_RETURN(const std::shared_ptr<const AdapterImage> image,
                        AdapterImage::Create(RandomAdapters::Name(i), Views(host),
                                             backend_.activation_dtype(), pinned));
-      ASSIGN_OR_RETURN(adapters_.emplace_back(),
+      ASSIGN_OR_RETURN((i < used ? adapters_ : idle_adapters_).emplace_back(),
                        DeviceAdapter::Create(*image, *adapter_memory_, backend_, *stream));
       RETURN_IF_ERROR(stream->Synchronize());  // the image goes
     }
@@ -156,7 +157,7 @@ class RunnerDecode final : public DecodeBench {
   std::vector<KvTable> tables_;
   std::unique_ptr<KvAdapterMemory> adapter_memory_;
   int64_t adapter_parameters_ = 0;
-  std::vector<std::shared_ptr<const DeviceAdapter>> adapters_;
+  std::vector<std::shared_ptr<const DeviceAdapter>> adapters_, idle_adapters_;
 };
 
 }  // namespace
