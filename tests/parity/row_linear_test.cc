@@ -128,31 +128,34 @@ TEST_F(RowLinearTest, TilesDoNotShow) {
 }
 
 // Products that end in SwiGLU give the bits of two ops, with adapters and without, in few rows and
-// in more than one kernel takes, into a tensor of its own and into gate's.
+// in more than one kernel takes, into a tensor of its own and into gate's. Of the first shape's
+// pairs of strips, in few rows, two blocks have one each; of the second those beyond a round.
 TEST_F(RowLinearTest, SwiGluEndsTheProducts) {
-  constexpr int64_t kIn = 2304, kOut = 336;
   const QuantSpec nf4 = {QuantFormat::kNf4, 64, true};
   // None; one that is fused in the first term and not in the second; many that are fused.
   const std::vector<std::vector<Rank>> kinds = {
       {}, {{0, 1, 8}}, {{0, 1, 8}, {2, 9, 16}, {9, 10, 36}, {12, 60, 16}}};
-  for (size_t kind = 0; kind < kinds.size(); ++kind) {
-    Layer layer;
-    layer.in = kIn;
-    for (uint32_t seed : {10, 20})
-      layer.terms.push_back(MakeTerm(nf4, kOut, kIn, seed, true, kinds[kind], kind == 2));
-    for (const int64_t rows : {1, 8, 9, 16, 17, 64, 100}) {
-      SCOPED_TRACE(testing::Message() << rows << " rows, adapters " << kind);
-      const Slices x = RandomSlices({{rows, kIn}}, 0, static_cast<uint32_t>(rows));
-      const Slices apart = UnwrittenSlices(layer.OutputShapes(rows), 0);
-      const Slices together = UnwrittenSlices(layer.OutputShapes(rows), 0);
-      const Slices expected = UnwrittenSlices({{rows, kOut}}, 0);
-      const Slices out = UnwrittenSlices({{rows, kOut}}, 0);
-      RunCuda(layer, x, apart, 0, rows);
-      ASSERT_OK(cuda().ops().SwiGlu({apart.cuda(0), apart.cuda(1), expected.cuda(0)}, stream()));
-      RunCuda(layer, x, together, 0, rows, false, true, out.cuda(0));
-      EXPECT_EQ(FetchSlice(out, 0), FetchSlice(expected, 0));
-      RunCuda(layer, x, together, 0, rows, false, true, together.cuda(0));
-      EXPECT_EQ(FetchSlice(together, 0), FetchSlice(expected, 0));
+  for (const auto& [out, in] : {std::pair<int64_t, int64_t>{336, 2304}, {5024, 512}}) {
+    for (size_t kind = 0; kind < kinds.size(); ++kind) {
+      Layer layer;
+      layer.in = in;
+      for (uint32_t seed : {10, 20})
+        layer.terms.push_back(MakeTerm(nf4, out, in, seed, true, kinds[kind], kind == 2));
+      for (const int64_t rows : {1, 8, 9, 16, 17, 64, 100}) {
+        SCOPED_TRACE(testing::Message()
+                     << out << " x " << in << ", " << rows << " rows, adapters " << kind);
+        const Slices x = RandomSlices({{rows, in}}, 0, static_cast<uint32_t>(rows));
+        const Slices apart = UnwrittenSlices(layer.OutputShapes(rows), 0);
+        const Slices together = UnwrittenSlices(layer.OutputShapes(rows), 0);
+        const Slices expected = UnwrittenSlices({{rows, out}}, 0);
+        const Slices y = UnwrittenSlices({{rows, out}}, 0);
+        RunCuda(layer, x, apart, 0, rows);
+        ASSERT_OK(cuda().ops().SwiGlu({apart.cuda(0), apart.cuda(1), expected.cuda(0)}, stream()));
+        RunCuda(layer, x, together, 0, rows, false, true, y.cuda(0));
+        EXPECT_EQ(FetchSlice(y, 0), FetchSlice(expected, 0));
+        RunCuda(layer, x, together, 0, rows, false, true, together.cuda(0));
+        EXPECT_EQ(FetchSlice(together, 0), FetchSlice(expected, 0));
+      }
     }
   }
 }

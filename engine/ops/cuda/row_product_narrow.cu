@@ -4,19 +4,19 @@
 // It streams weights, so what counts is how many bytes are on their way and that nothing else takes
 // longer than they do. A block of 8 warps has strips of 16 outputs, of which warp s takes the
 // groups s, s + 8, ... of 256 columns. The warps do not wait for each other: they leave their sums,
-// and in turn one of them adds them up. A group of a strip is 2 KB in the order in which
-// lanes want them (WeightView::tiled), and 64 bytes of scales: two bulk copies into the warp's ring
-// in shared memory, over the border of strips, the first ones before the kernel that computes x has
-// ended. Blocks are small so that those of the next kernel come in as these end, one by one.
+// and in turn one of them adds them up. A group of a strip is 2 KB in the order in which lanes want
+// them (WeightView::tiled), and 64 bytes of scales. A lane has a group of them in registers; what
+// it has looked up of one makes room for the next, over the border of strips, and the first is on
+// its way before the kernel that computes x has ended. Blocks are small so that those of the next
+// kernel come in as these end, one by one.
 //
-// Bound by shared memory's path, the first-level cache's as well: per 4,096 weights a warp has 64
-// wavefronts of look-ups, 16 of codes in and 16 out, 8 of x and 3 of scales, and more of x with
-// more rows. Measured in tests/bench/results/decode_cuda.md.
+// Per 4,096 weights shared memory's path, the first-level cache's as well, has 64 wavefronts of
+// look-ups, 16 of codes, 8 of x and 3 of scales, and more of x with more rows. Bound by none of
+// them, but by what a warp waits for. Measured in tests/bench/results/decode_cuda.md.
 #include <algorithm>
 #include <type_traits>
 
 #include "engine/core/checked_math.h"
-#include "engine/ops/cuda/bulk_copy.cuh"
 #include "engine/ops/cuda/chained_launch.cuh"
 #include "engine/ops/cuda/row_product_block_multiply.cuh"
 #include "engine/ops/cuda/row_product_block_scaled.cuh"
@@ -24,6 +24,7 @@
 #include "engine/ops/cuda/row_product_lora.cuh"
 #include "engine/ops/cuda/row_product_shrink.cuh"
 #include "engine/ops/cuda/row_product_tile.cuh"
+#include "engine/ops/cuda/shared_barrier.cuh"
 #include "engine/ops/cuda/vector_access.cuh"
 
 namespace lorad::cuda {
@@ -37,12 +38,15 @@ constexpr int kGroupBytes = BlockScaled::kBlocks * kTileBytes;
 constexpr int kGroupScales = BlockScaled::kBlocks * kStripRows;  // bytes
 
 constexpr int kBlocksPerProcessor = 2;  // three would spill registers, and were slower
-constexpr int kStages = 2;
-constexpr int kBuffers = 2;  // for sums of strips
+constexpr int kBuffers = 2;             // for sums of strips
 
-struct Stage {
-  uint4 codes[BlockScaled::kBlocks][32];  // of each lane, rows g and g + 8
-  uint2 scales[kTileRows];                // of rows g and g + 8, four blocks each
+// Pairs of gate and up after the last that every block has one of: two blocks have one each, and
+// that of gate leaves its results to the other. The latter has the higher number, so that it never
+// keeps out whom it waits for.
+struct SharedPairs {
+  uint32_t first = UINT32_MAX;
+  float* gates = nullptr;     // [pairs][kItems][32]
+  uint32_t* ready = nullptr;  // [pairs], 0 before and after a launch
 };
 
 template <typename Lora_>
@@ -50,45 +54,65 @@ struct NarrowArgs {
   using Lora = Lora_;
   RowProductArgs product;
   Lora lora;
+  SharedPairs shared_pairs;
 };
 static_assert(kThreads == kShrinkThreads);
 
 struct Shared {
   BlockScaled::Tables tables;
   float nested_code[256][kTileRows];  // for each g, so that no two rows meet in a bank
-  Stage stages[kWarps][kStages];
-  SharedBarrier barriers[kWarps][kStages];
   SharedBarrier full[kBuffers], empty[kBuffers];
   float partial[kBuffers][kWarps][kTileRows][kPartialStride];
   bool has_xa;
 };
-static_assert(sizeof(ShrinkShared) <= sizeof(Shared));
 
 // The strips of one block: every so many, and where products end in SwiGLU each strip of gate
-// followed by that of up.
+// followed by that of up, except in SharedPairs.
 template <bool kSwiGlu, typename Lora>
 class StripWalk {
  public:
   __device__ __forceinline__ explicit StripWalk(const NarrowArgs<Lora>& args)
-      : lora_(args.lora),
+      : args_(args),
         strip_(ProductBlock(args.lora)),
-        end_(kSwiGlu ? args.product.entries[1].first_tile : args.product.tiles) {}
+        end_(kSwiGlu ? args.product.entries[1].first_tile : args.product.tiles) {
+    if (kSwiGlu) Share();
+  }
   __device__ __forceinline__ bool done() const { return strip_ >= end_; }
   // Of the launch.
   __device__ __forceinline__ uint32_t strip() const {
     return kSwiGlu && up_ ? end_ + strip_ : strip_;
   }
   __device__ __forceinline__ bool is_up() const { return kSwiGlu && up_; }
+  __device__ __forceinline__ bool is_shared() const { return kSwiGlu && shared_; }
+  // REQUIRES: is_shared().
+  __device__ __forceinline__ uint32_t shared_pair() const {
+    return strip_ - args_.shared_pairs.first;
+  }
   __device__ __forceinline__ void Next() {
+    if (is_shared()) {
+      strip_ = end_;
+      return;
+    }
     if (kSwiGlu) up_ = !up_;
-    if (!kSwiGlu || !up_) strip_ += ProductBlocks(lora_);
+    if (kSwiGlu && up_) return;
+    strip_ += ProductBlocks(args_.lora);
+    if (kSwiGlu) Share();
   }
 
  private:
-  const Lora& lora_;
+  __device__ __forceinline__ void Share() {
+    const uint32_t first = args_.shared_pairs.first;
+    if (strip_ < first) return;
+    const uint32_t block = ProductBlock(args_.lora);
+    shared_ = true;
+    strip_ = first + block / 2;
+    up_ = block % 2 != 0;
+  }
+
+  const NarrowArgs<Lora>& args_;
   uint32_t strip_;
   const uint32_t end_;
-  bool up_ = false;
+  bool up_ = false, shared_ = false;
 };
 
 // The groups of one warp, strip after strip, in the order in which they are loaded.
@@ -106,12 +130,13 @@ class GroupWalk {
 
   // False: there is no group any more.
   __device__ __forceinline__ bool valid() const { return codes_ != nullptr; }
-  // One lane starts the copies of the group.
-  __device__ __forceinline__ void Copy(Stage& stage, SharedBarrier& barrier) const {
-    if (threadIdx.x % 32 != 0) return;
-    barrier.Expect(kGroupBytes + kGroupScales);
-    barrier.Copy(stage.codes, codes_, kGroupBytes);
-    barrier.Copy(stage.scales, scales_, kGroupScales);
+  // The lane's of block b: rows g and g + 8.
+  __device__ __forceinline__ uint4 Codes(int b) const {
+    return LoadOnce16(codes_ + b * kTileBytes);
+  }
+  // Of rows g and g + 8, four blocks each.
+  __device__ __forceinline__ uint2 ScaleCodes() const {
+    return __ldg(reinterpret_cast<const uint2*>(scales_));
   }
   __device__ __forceinline__ void Next() {
     group_ += kSums;
@@ -132,8 +157,9 @@ class GroupWalk {
     const RowProductEntry& entry = args_.entries[EntryOf(args_, strips_.strip())];
     const PackedWeight& weight = entry.term.weight;
     const int64_t first = int64_t{strips_.strip() - entry.first_tile} * groups_ + group_;
-    codes_ = static_cast<const char*>(weight.codes) + first * kGroupBytes;
-    scales_ = weight.scales_u8 + first * kGroupScales;
+    const int lane = threadIdx.x % 32;
+    codes_ = static_cast<const char*>(weight.codes) + first * kGroupBytes + lane * sizeof(uint4);
+    scales_ = weight.scales_u8 + first * kGroupScales + lane / 4 * sizeof(uint2);
   }
 
   const RowProductArgs& args_;
@@ -189,6 +215,7 @@ class Finisher {
     }
     __syncwarp();
     if (threadIdx.x % 32 == 0) empty.Arrive();
+    if (kSwiGlu && strips.is_shared() && strips.is_up()) Receive(all.shared_pairs, strips);
     if constexpr (Lora::kPresent) {
       AddLora(all.lora, adapter, xa, /*first_row=*/0, out, held, values);
     }
@@ -204,6 +231,7 @@ class Finisher {
         StoreSwiGlu(args.swiglu, Row(i), out + Out(i), gate_[i], value);
       }
     }
+    if (kSwiGlu && strips.is_shared() && !strips.is_up()) Leave(all.shared_pairs, strips);
   }
 
  private:
@@ -217,6 +245,33 @@ class Finisher {
   static __device__ __forceinline__ int Out(int i) {
     const int lane = threadIdx.x % 32;
     return Lora::kPresent ? lane / 4 + i / 2 * 8 : lane % kTileOuts;
+  }
+  // gate_ to the block of up, and from that of gate.
+  __device__ __forceinline__ void Leave(const SharedPairs& pairs,
+                                        const StripWalk<kSwiGlu, Lora>& strips) const {
+    float* const gates = pairs.gates + strips.shared_pair() * kItems * 32 + threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) __stcg(gates + i * 32, gate_[kSwiGlu ? i : 0]);
+    __threadfence();
+    __syncwarp();
+    if (threadIdx.x % 32 != 0) return;
+    asm volatile("st.release.gpu.global.u32 [%0], 1;\n" ::"l"(pairs.ready + strips.shared_pair())
+                 : "memory");
+  }
+  __device__ __forceinline__ void Receive(const SharedPairs& pairs,
+                                          const StripWalk<kSwiGlu, Lora>& strips) {
+    if (threadIdx.x % 32 == 0) {
+      uint32_t* const ready = pairs.ready + strips.shared_pair();
+      uint32_t now;
+      do {
+        asm volatile("ld.acquire.gpu.global.u32 %0, [%1];\n" : "=r"(now) : "l"(ready) : "memory");
+      } while (now == 0);
+      *ready = 0;
+    }
+    __syncwarp();
+    const float* const gates = pairs.gates + strips.shared_pair() * kItems * 32 + threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) gate_[kSwiGlu ? i : 0] = __ldcg(gates + i * 32);
   }
   // The first warp of a block that wants xa waits for it.
   static __device__ __forceinline__ void FindXa(const Lora& lora, bool& has_xa) {
@@ -250,23 +305,18 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     if (threadIdx.x == 0) shared.has_xa = false;
   }
 
-  Stage(&stages)[kStages] = shared.stages[warp];
-  SharedBarrier(&barriers)[kStages] = shared.barriers[warp];
-  if (lane == 0) {
+  GroupWalk<kSwiGlu, Lora> walk(all, warp);  // at the group after that in registers
+  uint4 codes[BlockScaled::kBlocks] = {};
+  uint2 scale_codes = {};
+  if (walk.valid()) {
 #pragma unroll
-    for (int s = 0; s < kStages; ++s) barriers[s].Init(1);
+    for (int b = 0; b < BlockScaled::kBlocks; ++b) codes[b] = walk.Codes(b);
+    scale_codes = walk.ScaleCodes();
+    walk.Next();
   }
   if (threadIdx.x < kBuffers) {
     shared.full[threadIdx.x].Init(kWarps);
     shared.empty[threadIdx.x].Init(1);
-  }
-  __syncwarp();
-  GroupWalk<kSwiGlu, Lora> walk(all, warp);
-#pragma unroll
-  for (int s = 0; s < kStages; ++s) {
-    if (!walk.valid()) break;
-    walk.Copy(stages[s], barriers[s]);
-    walk.Next();
   }
   if constexpr (Lora::kPresent) {
     if (threadIdx.x < kTileRows) {
@@ -291,7 +341,6 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
   const bool has_row = g < args.rows;
   int64_t x = g * args.x_stride + t * (2 * kChunk);
   asm volatile("" : "+l"(x));  // computed here, not again for every group
-  int stage = 0, parity = 0;
   Finisher<kSwiGlu, Lora> finisher;
   int finishing = 0, buffer = 0;  // the warp that finishes, and where it finds the sums
   uint32_t round = 0;             // how often all buffers have been used
@@ -316,27 +365,23 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
         return *static_cast<const uint4*>(
             __cvta_global_to_generic(from + BlockScaled::OfChunk(i, 0) * kElementBytes));
       };
-      barriers[stage].Wait(parity);
-      const Stage& now = stages[stage];
-      const uint2 scale_codes = now.scales[g];
+      const bool has_next = walk.valid();
+      const uint2 scales = scale_codes;
+      if (has_next) scale_codes = walk.ScaleCodes();
       const auto scale = [&](int, int r, int b) {
-        const uint32_t code = (r == 0 ? scale_codes.x : scale_codes.y) >> 8 * b & 255;
+        const uint32_t code = (r == 0 ? scales.x : scales.y) >> 8 * b & 255;
         return __fmaf_rn(shared.nested_code[code][g], nested_scales[r], nested_offset);
       };
 #pragma unroll
       for (int b = 0; b < BlockScaled::kBlocks; ++b) {
-        const uint4 block = now.codes[b][lane];
-        const auto codes = [&](int, int r, int) {
+        const uint4 block = codes[b];
+        if (has_next) codes[b] = walk.Codes(b);
+        const auto codes_of_row = [&](int, int r, int) {
           return r == 0 ? make_uint2(block.x, block.y) : make_uint2(block.z, block.w);
         };
-        MultiplyBlock<1, 1>(b, codes, scale, load_x, table, sums);
+        MultiplyBlock<1, 1>(b, codes_of_row, scale, load_x, table, sums);
       }
-      __syncwarp();  // all lanes have read the stage
-      if (walk.valid()) {
-        walk.Copy(stages[stage], barriers[stage]);
-        walk.Next();
-      }
-      if (++stage == kStages) stage = 0, parity ^= 1;
+      if (has_next) walk.Next();
     }
     if (round > 0) shared.empty[buffer].Wait((round - 1) & 1);
 #pragma unroll
@@ -360,11 +405,23 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
 template <bool kSwiGlu, typename Lora>
 cudaError_t Launch(const NarrowArgs<Lora>& args, unsigned blocks, cudaStream_t stream) {
   const auto kernel = NarrowRowProductKernel<kSwiGlu, Lora>;
-  static_assert(kBlocksPerProcessor * sizeof(Shared) <= kMostSharedBytes);
+  constexpr size_t kShrinkBytes = Lora::kPresent ? sizeof(ShrinkShared) : 0;
+  constexpr size_t kSharedBytes = std::max(sizeof(Shared), kShrinkBytes);
+  static_assert(kBlocksPerProcessor * kSharedBytes <= kMostSharedBytes);
   static const cudaError_t has_room =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(Shared));
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
   if (has_room != cudaSuccess) return has_room;
-  return LaunchChained(kernel, dim3(blocks), kThreads, sizeof(Shared), args, stream);
+  return LaunchChained(kernel, dim3(blocks), kThreads, kSharedBytes, args, stream);
+}
+
+// Those that blocks of a launch share, if the scratch memory has room.
+SharedPairs SharePairs(uint32_t pairs, uint32_t blocks, const RowProductScratch& scratch) {
+  constexpr int64_t kBytes = Finisher<true, NoRowLora>::kItems * 32 * sizeof(float);
+  const uint32_t shared = pairs % blocks;
+  if (2 * shared > blocks || shared > kRowTileCounters || scratch.counters == nullptr ||
+      shared * kBytes > scratch.partial_bytes)
+    return {};
+  return {pairs - shared, static_cast<float*>(scratch.partial_sums), scratch.counters};
 }
 
 }  // namespace
@@ -377,15 +434,17 @@ cudaError_t LaunchNarrowRowProduct(RowProductArgs& product, const RowProductScra
   const auto resident = static_cast<uint32_t>(kBlocksPerProcessor * Multiprocessors());
   const auto halves = [&](uint32_t items) { return 2 * items <= resident / 8; };
   return WithLoras(product, scratch, halves, [&]<typename Lora>(const Lora& lora) {
-    NarrowArgs<Lora> args = {product, lora};
-    uint32_t blocks = std::min(strips, resident);
+    NarrowArgs<Lora> args = {product, lora, {}};
+    const uint32_t wanted = swiglu && 2 * strips <= resident ? 2 * strips : strips;
+    uint32_t blocks = std::min(wanted, resident);
     if constexpr (Lora::kPresent) {
       // In passing where there are places; where all are taken the product gives some away.
       const uint32_t shrink = std::min(lora.items, std::max(resident - blocks, resident / 8));
       if (blocks == resident) blocks -= shrink;
       args.lora.shrink_blocks = shrink;
-      blocks += shrink;
     }
+    if (swiglu) args.shared_pairs = SharePairs(strips, blocks, scratch);
+    if constexpr (Lora::kPresent) blocks += args.lora.shrink_blocks;
     return swiglu ? Launch<true>(args, blocks, stream) : Launch<false>(args, blocks, stream);
   });
 }

@@ -7,9 +7,9 @@
 
 #include <cstdint>
 
-#include "engine/ops/cuda/bulk_copy.cuh"
 #include "engine/ops/cuda/row_product_tile.cuh"
 #include "engine/ops/cuda/row_product_wide_weights.cuh"
+#include "engine/ops/cuda/shared_barrier.cuh"
 #include "engine/ops/cuda/wgmma.cuh"
 
 namespace lorad::cuda {
