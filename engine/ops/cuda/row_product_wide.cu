@@ -193,9 +193,10 @@ __global__ void __launch_bounds__(V::kThreads, 1)
   if constexpr (V::kSharesTiles) {
     for (++sum; sum < end_sum; ++sum)  // sums without columns
       EndSum<V>(args, index, sum, false, sums, shared.totals);
-    WaitForSharers(args, index, NoRowLora());
   }
-  Finish<V>(args, index, tile, part, shared.totals);
+  Finish<V>(args, index, tile, part, shared.totals, [&] {
+    if constexpr (V::kSharesTiles) WaitForSharers(args, index, NoRowLora());
+  });
 }
 
 template <typename V>

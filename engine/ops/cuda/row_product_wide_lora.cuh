@@ -16,11 +16,12 @@ namespace lorad::cuda {
 
 // Adds what adapters add and writes the tile, or this block's share of its rows. A warp has 16
 // outputs, with SwiGLU the same ones of gate and up, and goes through fragments of 8 rows; the B of
-// the next one's adapters is on its way while those of one are added.
+// the next one's adapters and its residuals are on their way while those of one are added.
 template <typename V, typename Lora>
 class WideLoraFinish {
  public:
   static constexpr int kTerms = V::kSwiGlu ? 2 : 1;
+  static constexpr int kResiduals = V::kSwiGlu ? 1 : 4;  // gate and up, as a rule, have none
   using Xa = uint2[kTerms][V::kRows][4];  // the first ranks of all rows, in shared memory
 
   __device__ __forceinline__ WideLoraFinish(const WideArgs& args, const Lora& lora, uint32_t tile,
@@ -39,23 +40,35 @@ class WideLoraFinish {
   __device__ __forceinline__ void Begin() {
     if (exists_) Take(first_);
   }
-  // When all sums and xa are there; `xa` is free.
+  // When all sums and xa are there; `xa` is free. A block that shares its tile has few rows of xa,
+  // which come together with the sums.
   __device__ __forceinline__ void Finish(const TileTotals<V>& totals, Xa& xa) {
     const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    for (int i = threadIdx.x; i < kTerms * V::kRows * 4; i += V::kThreads) {
-      const int c = i / (V::kRows * 4), row = i / 4 % V::kRows;
-      xa[c][row][i % 4] = LoadXa(lora_, lora_.entry_of_row[term_ + c][row], row, 0, i % 4);
+    if constexpr (!V::kSharesTiles) {
+      for (int i = threadIdx.x; i < kTerms * V::kRows * 4; i += V::kThreads) {
+        const int c = i / (V::kRows * 4), row = i / 4 % V::kRows;
+        xa[c][row][i % 4] = LoadXa(lora_, lora_.entry_of_row[term_ + c][row], row, 0, i % 4);
+      }
+      __syncthreads();
     }
-    __syncthreads();
     if (!exists_) return;
 #pragma unroll 1
     for (int n = first_; n < V::kRowTiles; n += step_) {
       const int first_row = n * kTileRows;
       int adapters[kTerms];
       HeldB<V::kHeldB> held[kTerms];
+      float residuals[kResiduals];
 #pragma unroll
       for (int c = 0; c < kTerms; ++c) adapters[c] = adapters_[c], held[c] = held_[c];
+#pragma unroll
+      for (int i = 0; i < kResiduals; ++i) residuals[i] = residuals_[i];
       if (n + step_ < V::kRowTiles) Take(n + step_);
+      uint2 own_xa[kTerms];  // of this lane's row
+#pragma unroll
+      for (int c = 0; c < kTerms; ++c) {
+        own_xa[c] = V::kSharesTiles ? LoadXa(lora_, adapters[c], first_row + g, 0, t)
+                                    : xa[c][first_row + g][t];
+      }
       float values[kTerms][4];
 #pragma unroll
       for (int c = 0; c < kTerms; ++c) {
@@ -68,10 +81,13 @@ class WideLoraFinish {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const int row = first_row + 2 * t + i % 2;
-          if (row < args_.product.rows)
-            values[c][i] = Completed(term, row, out_ + g + i / 2 * 8, values[c][i]);
+          if (row >= args_.product.rows) continue;
+          const int64_t out = out_ + g + i / 2 * 8;
+          const float residual =
+              V::kSwiGlu ? ResidualOf(term, row, out) : residuals[i % kResiduals];
+          values[c][i] = Completed(term, out, values[c][i], residual);
         }
-        AddLora(lora_, adapters[c], xa[c][first_row + g][t], first_row, out_, held[c], values[c]);
+        AddLora(lora_, adapters[c], own_xa[c], first_row, out_, held[c], values[c]);
       }
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
@@ -94,6 +110,15 @@ class WideLoraFinish {
       adapters_[c] = AdapterOfRow(lora_, term_ + c, n * kTileRows);
       held_[c].TakeFirst(lora_, adapters_[c], out_);
     }
+    if constexpr (V::kSwiGlu) return;
+    const RowProductTerm& term = args_.product.entries[term_].term;
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < kResiduals; ++i) {
+      const int row = n * kTileRows + lane % 4 * 2 + i % 2;
+      residuals_[i] =
+          row < args_.product.rows ? ResidualOf(term, row, out_ + lane / 4 + i / 2 * 8) : 0;
+    }
   }
 
   const WideArgs& args_;
@@ -105,6 +130,7 @@ class WideLoraFinish {
   int first_, step_;
   int adapters_[kTerms];  // of this lane's row among those that come next
   HeldB<V::kHeldB> held_[kTerms];
+  float residuals_[kResiduals];
 };
 
 // How many blocks shrink: where the product leaves multiprocessors free and these are done before

@@ -46,7 +46,7 @@ struct Variant {
   static constexpr int kEntryOuts = kSwiGlu ? kOuts / 2 : kOuts;
   static constexpr int kEntryWarps = kEntryOuts / kWarpOuts;
   static_assert(kThreads == 512, "of FillTables");
-  static constexpr int kHeldB = 4;  // adapters whose B is loaded at once
+  static constexpr int kHeldB = kSwiGlu ? 2 : 4;  // adapters whose B is loaded at once, of a term
   using Sums = float[kOutTiles][kRowTiles][4];
 };
 
@@ -267,11 +267,14 @@ __device__ __forceinline__ void MultiplyTile(const TiledArgs<Lora>& all) {
     if (threadIdx.x == 0) CountXa(all.lora);
     return;
   }
-  if constexpr (V::kSharesTiles) WaitForSharers(args, index, all.lora);
+  const auto wait = [&] {
+    if constexpr (V::kSharesTiles) WaitForSharers(args, index, all.lora);
+  };
   if constexpr (V::kSwiGlu) {
+    wait();
     FinishSwiGlu<V>(args, index, tile, part, shared.totals);
   } else {
-    Finish<V>(args, index, tile, part, shared.totals);
+    Finish<V>(args, index, tile, part, shared.totals, wait);
   }
 }
 
