@@ -414,8 +414,10 @@ TEST_F(PagedAttentionTest, OneKernelOfADecodingStepEqualsThree) {
   std::vector<int64_t> many, short_ones;
   for (int64_t s = 0; s < 64; ++s) many.push_back(1 + s * 977 % 600);
   for (int64_t s = 0; s < 300; ++s) short_ones.push_back(1 + s * 7 % 40);
-  const std::vector<std::vector<int64_t>> batches = {{1},    {255},          {256}, {257},
-                                                     {3000}, {2500, 1, 700}, many,  short_ones};
+  // Up to 2,048 tokens of few rows are for clusters of 2, 4 and 8 blocks.
+  const std::vector<std::vector<int64_t>> batches = {
+      {1},    {255},          {256}, {257},     {1000, 257}, {2048, 1, 700},
+      {3000}, {2500, 1, 700}, many,  short_ones};
   const Case cases[] = {{32, 8, 128, 64, 0}, {8, 2, 128, 32, 8}, {14, 2, 64, 64, 0},
                         {16, 1, 96, 64, 0},  {4, 4, 64, 32, 0},  {9, 3, 80, 96, 16}};
   for (const Case& c : cases) {

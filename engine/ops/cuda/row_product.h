@@ -48,7 +48,7 @@ struct RowProductScratch {
   int64_t partial_bytes = 0;  // 2 KB for each output and 64 rows; with less, tiles are not shared
   uint32_t* counters = nullptr;  // [kRowProductCounters]; zeros before the first launch
 };
-// Of tiles that are shared, and one of the adapters.
+// Of tiles, or pairs of strips of gate and up, that are shared, and one of the adapters.
 inline constexpr int kRowTileCounters = 256, kRowProductCounters = kRowTileCounters + 1;
 
 // Whether a launch takes adapters of this weight: tiled, and everything aligned.
