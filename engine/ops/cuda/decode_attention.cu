@@ -34,26 +34,16 @@
 namespace lorad::cuda {
 namespace {
 
-constexpr int kWarps = kPagedWarps;
 constexpr int kThreads = kPagedThreads;
 constexpr int kSlots = kPagedSlots;
 constexpr int kMostDims = 128;
 
-// What a block works with. Behind Shared: sums of a split, [kWarps][group][kSumStride].
-template <int kDims, int kStages, int kHeads>
-constexpr int SharedBytes(int group) {
-  using S = Shared<kDims, kHeads>;
-  return kWarps * kStages * kPartKeys * kDims * static_cast<int>(sizeof(__nv_bfloat16)) +
-         static_cast<int>(sizeof(S)) +
-         group * kWarps * S::kSumStride * static_cast<int>(sizeof(float));
-}
-
 template <int kDims, int kStages, int kHeads>
 __global__ void __launch_bounds__(kThreads) DecodeKernel(const __grid_constant__ DecodeArgs args) {
-  using S = Shared<kDims, kHeads>;
-  constexpr int kWarpBytes = kStages * PartCopies<kDims, kStages>::kPartBytes;
+  using L = SplitLayout<kDims, kStages, kHeads>;
   extern __shared__ __align__(1024) unsigned char dynamic_shared_memory[];
-  auto& shared = *reinterpret_cast<S*>(dynamic_shared_memory + kWarps * kWarpBytes);
+  auto& shared =
+      *reinterpret_cast<typename L::S*>(dynamic_shared_memory + kPagedWarps * L::kWarpBytes);
   float* const split_sums = reinterpret_cast<float*>(&shared + 1);
   LetNextKernelBegin();
   const UnitRange range = FindRange(args, shared.search);
@@ -61,7 +51,7 @@ __global__ void __launch_bounds__(kThreads) DecodeKernel(const __grid_constant__
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int kv_head = static_cast<int>(blockIdx.x) % args.kv_heads;
   PartCopies<kDims, kStages> copies(args, range, kv_head, warp,
-                                    DynamicSharedMemory() + warp * kWarpBytes);
+                                    DynamicSharedMemory() + warp * L::kWarpBytes);
   ClearRow(shared);
   FindAngles(args, range.first.row, shared);
   WaitForEarlierKernels();  // q, k, v, and those that still use what this writes
@@ -108,7 +98,7 @@ Variant VariantOf(int group) {
   static const cudaError_t has_room =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                            DeviceAttribute<cudaDevAttrMaxSharedMemoryPerBlockOptin>());
-  return {kernel, SharedBytes<kDims, kStages, kHeads>(group), has_room};
+  return {kernel, SplitLayout<kDims, kStages, kHeads>::Bytes(group), has_room};
 }
 template <int kDims, int kStages>
 Variant VariantOf(int group) {
@@ -180,7 +170,7 @@ cudaError_t LaunchDecodeAttention(const DecodeAttentionParams& params, cudaStrea
   args.group = static_cast<int>(p.num_heads / p.num_kv_heads);
   args.max_splits = static_cast<int>(MaxSplits(p));
   args.log2_scale = p.scale * 1.44269504088896340736f;
-  if (ClusterSize(args) > 0) return LaunchDecodeClusters(args, stream);
+  if (const int size = ClusterSize(args); size > 0) return LaunchDecodeClusters(args, size, stream);
   const int64_t units = p.num_tokens * args.max_splits;
   const Variant variant = Choose(p, units * p.num_kv_heads);
   if (variant.has_room != cudaSuccess) return variant.has_room;

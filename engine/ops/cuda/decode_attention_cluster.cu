@@ -5,7 +5,7 @@
 // from its number, and what it must read before it can ask for keys comes in one round trip to
 // memory. The blocks leave (m, l, o) of their splits in shared memory, meet once, and each folds
 // some of the elements over all splits, in the order of positions: a fold by way of the workspace
-// would take four round trips more, 6.5 us of 14 beside a kernel that reads weights.
+// would take four round trips more.
 #include "engine/ops/cuda/chained_launch.cuh"
 #include "engine/ops/cuda/cluster.cuh"
 #include "engine/ops/cuda/compiled_code.h"
@@ -27,17 +27,11 @@ struct ClusterArgs {
   int size;  // blocks of a cluster
 };
 
-// Behind the rings of the warps and Shared: the warps' sums, [kPagedWarps][group][kSumStride]; what
-// the split comes to, as PartialAt has it.
+// Behind what a split takes: what it comes to, as PartialAt has it.
 template <int kDims, int kStages, int kHeads>
-struct Layout {
-  using S = Shared<kDims, kHeads>;
-  static constexpr int kWarpBytes = kStages * PartCopies<kDims, kStages>::kPartBytes;
-  static __host__ __device__ __forceinline__ int SumBytes(int group) {
-    return kPagedWarps * group * S::kSumStride * static_cast<int>(sizeof(float));
-  }
+struct Layout : SplitLayout<kDims, kStages, kHeads> {
   static int64_t Bytes(const DecodeArgs& args) {
-    return kPagedWarps * kWarpBytes + static_cast<int64_t>(sizeof(S)) + SumBytes(args.group) +
+    return SplitLayout<kDims, kStages, kHeads>::Bytes(args.group) +
            args.group * PartialElements(args.dims) * static_cast<int64_t>(sizeof(float));
   }
 };
@@ -175,8 +169,8 @@ int ClusterSize(const DecodeArgs& args) {
   return has_room ? size : 0;
 }
 
-cudaError_t LaunchDecodeClusters(const DecodeArgs& args, cudaStream_t stream) {
-  const ClusterArgs all = {args, ClusterSize(args)};
+cudaError_t LaunchDecodeClusters(const DecodeArgs& args, int size, cudaStream_t stream) {
+  const ClusterArgs all = {args, size};
   return WithVariant(args, [&](const auto& variant) { return variant.Launch(all, stream); });
 }
 

@@ -11,8 +11,8 @@ namespace lorad::cuda {
 // Blocks of a cluster for each row and kv head, one for a split at least: 2, 4 or 8. 0: rows are
 // too many for all clusters to run at once, contexts too long, or the device has no clusters.
 int ClusterSize(const DecodeArgs& args);
-// The kernel of decode_attention_cluster.cu. REQUIRES: ClusterSize(args) > 0.
-cudaError_t LaunchDecodeClusters(const DecodeArgs& args, cudaStream_t stream);
+// The kernel of decode_attention_cluster.cu. REQUIRES: `size` is ClusterSize(args), and not 0.
+cudaError_t LaunchDecodeClusters(const DecodeArgs& args, int size, cudaStream_t stream);
 
 }  // namespace lorad::cuda
 

@@ -1,5 +1,5 @@
 // Attention of a row over one split, for one kv head: products, and the exchange between warps.
-// Private to decode_attention.cu; fragments are paged_attention.cu's.
+// Private to decode_attention*.cu; fragments are paged_attention.cu's.
 #ifndef LORAD_ENGINE_OPS_CUDA_DECODE_ATTENTION_SPLIT_CUH_
 #define LORAD_ENGINE_OPS_CUDA_DECODE_ATTENTION_SPLIT_CUH_
 
@@ -168,6 +168,20 @@ struct WarpSplit {
       MultiplyAdd(sums[2 * word + 1], weights, __byte_perm(w[0], w[1], 0x7632),
                   __byte_perm(w[2], w[3], 0x7632));
     }
+  }
+};
+
+// A block's dynamic shared memory: the rings of its warps; Shared; the warps' sums of a split,
+// [kPagedWarps][group][kSumStride].
+template <int kDims, int kStages, int kHeads>
+struct SplitLayout {
+  using S = Shared<kDims, kHeads>;
+  static constexpr int kWarpBytes = kStages * PartCopies<kDims, kStages>::kPartBytes;
+  static __host__ __device__ constexpr int SumBytes(int group) {
+    return kPagedWarps * group * S::kSumStride * static_cast<int>(sizeof(float));
+  }
+  static constexpr int Bytes(int group) {
+    return kPagedWarps * kWarpBytes + static_cast<int>(sizeof(S)) + SumBytes(group);
   }
 };
 
