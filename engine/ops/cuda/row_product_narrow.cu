@@ -14,18 +14,17 @@
 // look-ups, 16 of codes, 8 of x and 3 of scales, and more of x with more rows. Bound by none of
 // them, but by what a warp waits for. Measured in tests/bench/results/decode_cuda.md.
 #include <algorithm>
-#include <type_traits>
 
-#include "engine/core/checked_math.h"
 #include "engine/ops/cuda/chained_launch.cuh"
 #include "engine/ops/cuda/row_product_block_multiply.cuh"
 #include "engine/ops/cuda/row_product_block_scaled.cuh"
 #include "engine/ops/cuda/row_product_expand.cuh"
 #include "engine/ops/cuda/row_product_lora.cuh"
+#include "engine/ops/cuda/row_product_narrow_finish.cuh"
+#include "engine/ops/cuda/row_product_narrow_strips.cuh"
 #include "engine/ops/cuda/row_product_shrink.cuh"
 #include "engine/ops/cuda/row_product_tile.cuh"
 #include "engine/ops/cuda/shared_barrier.cuh"
-#include "engine/ops/cuda/vector_access.cuh"
 
 namespace lorad::cuda {
 namespace {
@@ -33,258 +32,18 @@ namespace {
 constexpr int kThreads = kRowProductThreads;
 constexpr int kWarps = kThreads / 32;
 static_assert(kWarps == kSums, "a warp takes the columns of one sum");
-constexpr int kPartialStride = kTileOuts + 4;  // no bank conflicts between rows
-constexpr int kGroupBytes = BlockScaled::kBlocks * kTileBytes;
-constexpr int kGroupScales = BlockScaled::kBlocks * kStripRows;  // bytes
 
 constexpr int kBlocksPerProcessor = 2;  // three would spill registers, and were slower
 constexpr int kBuffers = 2;             // for sums of strips
 
-// Pairs of gate and up after the last that every block has one of: two blocks have one each, and
-// that of gate leaves its results to the other. The latter has the higher number, so that it never
-// keeps out whom it waits for.
-struct SharedPairs {
-  uint32_t first = UINT32_MAX;
-  float* gates = nullptr;     // [pairs][kItems][32]
-  uint32_t* ready = nullptr;  // [pairs], 0 before and after a launch
-};
-
-template <typename Lora_>
-struct NarrowArgs {
-  using Lora = Lora_;
-  RowProductArgs product;
-  Lora lora;
-  SharedPairs shared_pairs;
-};
 static_assert(kThreads == kShrinkThreads);
 
 struct Shared {
   BlockScaled::Tables tables;
   float nested_code[256][kTileRows];  // for each g, so that no two rows meet in a bank
   SharedBarrier full[kBuffers], empty[kBuffers];
-  float partial[kBuffers][kWarps][kTileRows][kPartialStride];
+  StripSums partial[kBuffers];
   bool has_xa;
-};
-
-// The strips of one block: every so many, and where products end in SwiGLU each strip of gate
-// followed by that of up, except in SharedPairs.
-template <bool kSwiGlu, typename Lora>
-class StripWalk {
- public:
-  __device__ __forceinline__ explicit StripWalk(const NarrowArgs<Lora>& args)
-      : args_(args),
-        strip_(ProductBlock(args.lora)),
-        end_(kSwiGlu ? args.product.entries[1].first_tile : args.product.tiles) {
-    if (kSwiGlu) Share();
-  }
-  __device__ __forceinline__ bool done() const { return strip_ >= end_; }
-  // Of the launch.
-  __device__ __forceinline__ uint32_t strip() const {
-    return kSwiGlu && up_ ? end_ + strip_ : strip_;
-  }
-  __device__ __forceinline__ bool is_up() const { return kSwiGlu && up_; }
-  __device__ __forceinline__ bool is_shared() const { return kSwiGlu && shared_; }
-  // REQUIRES: is_shared().
-  __device__ __forceinline__ uint32_t shared_pair() const {
-    return strip_ - args_.shared_pairs.first;
-  }
-  __device__ __forceinline__ void Next() {
-    if (is_shared()) {
-      strip_ = end_;
-      return;
-    }
-    if (kSwiGlu) up_ = !up_;
-    if (kSwiGlu && up_) return;
-    strip_ += ProductBlocks(args_.lora);
-    if (kSwiGlu) Share();
-  }
-
- private:
-  __device__ __forceinline__ void Share() {
-    const uint32_t first = args_.shared_pairs.first;
-    if (strip_ < first) return;
-    const uint32_t block = ProductBlock(args_.lora);
-    shared_ = true;
-    strip_ = first + block / 2;
-    up_ = block % 2 != 0;
-  }
-
-  const NarrowArgs<Lora>& args_;
-  uint32_t strip_;
-  const uint32_t end_;
-  bool up_ = false, shared_ = false;
-};
-
-// The groups of one warp, strip after strip, in the order in which they are loaded.
-template <bool kSwiGlu, typename Lora>
-class GroupWalk {
- public:
-  __device__ __forceinline__ GroupWalk(const NarrowArgs<Lora>& args, int begin)
-      : args_(args.product),
-        begin_(begin),
-        groups_(static_cast<int>(args_.entries[0].term.weight.columns) / BlockScaled::kGroup),
-        strips_(args),
-        group_(begin) {
-    Find();
-  }
-
-  // False: there is no group any more.
-  __device__ __forceinline__ bool valid() const { return codes_ != nullptr; }
-  // The lane's of block b: rows g and g + 8.
-  __device__ __forceinline__ uint4 Codes(int b) const {
-    return LoadOnce16(codes_ + b * kTileBytes);
-  }
-  // Of rows g and g + 8, four blocks each.
-  __device__ __forceinline__ uint2 ScaleCodes() const {
-    return __ldg(reinterpret_cast<const uint2*>(scales_));
-  }
-  __device__ __forceinline__ void Next() {
-    group_ += kSums;
-    if (group_ < groups_) {
-      codes_ += kSums * kGroupBytes;
-      scales_ += kSums * kGroupScales;
-      return;
-    }
-    group_ = begin_;
-    strips_.Next();
-    Find();
-  }
-
- private:
-  __device__ __forceinline__ void Find() {
-    codes_ = nullptr;
-    if (strips_.done() || group_ >= groups_) return;
-    const RowProductEntry& entry = args_.entries[EntryOf(args_, strips_.strip())];
-    const PackedWeight& weight = entry.term.weight;
-    const int64_t first = int64_t{strips_.strip() - entry.first_tile} * groups_ + group_;
-    const int lane = threadIdx.x % 32;
-    codes_ = static_cast<const char*>(weight.codes) + first * kGroupBytes + lane * sizeof(uint4);
-    scales_ = weight.scales_u8 + first * kGroupScales + lane / 4 * sizeof(uint2);
-  }
-
-  const RowProductArgs& args_;
-  const int begin_, groups_;
-  StripWalk<kSwiGlu, Lora> strips_;
-  int group_;
-  const char* codes_;
-  const uint8_t* scales_;
-};
-
-// What one warp, a different one for each strip (or pair of gate and up), makes of all warps' sums,
-// while the others go on. Where adapters add to them, a lane has what it has of a fragment; else
-// lane 16 h + o has output o of rows h, h + 2, ...
-template <bool kSwiGlu, typename Lora>
-class Finisher {
- public:
-  static constexpr int kItems = kTileRows * kTileOuts / 32;
-  using Partial = float[kWarps][kTileRows][kPartialStride];
-
-  // `full` says when `partial` is written; afterwards it is free.
-  __device__ __forceinline__ void Finish(const NarrowArgs<Lora>& all,
-                                         const StripWalk<kSwiGlu, Lora>& strips,
-                                         const Partial& partial, SharedBarrier& full,
-                                         uint32_t parity, SharedBarrier& empty, bool& has_xa) {
-    const RowProductArgs& args = all.product;
-    const int term = EntryOf(args, strips.strip());
-    const RowProductEntry& entry = args.entries[term];
-    const int64_t out = int64_t{strips.strip() - entry.first_tile} * kTileOuts;
-    float residuals[kItems];
-#pragma unroll
-    for (int i = 0; i < kItems; ++i) {  // on their way before the sums are there
-      residuals[i] = Row(i) < args.rows ? ResidualOf(entry.term, Row(i), out + Out(i)) : 0;
-    }
-    [[maybe_unused]] int adapter = kNoAdapter;
-    [[maybe_unused]] uint2 xa;
-    [[maybe_unused]] HeldB<kHeld> held;
-    if constexpr (Lora::kPresent) {
-      adapter = AdapterOfRow(all.lora, term, /*first_row=*/0);
-      held.TakeFirst(all.lora, adapter, out);
-      FindXa(all.lora, has_xa);
-      const int lane = threadIdx.x % 32;
-      xa = LoadXa(all.lora, adapter, lane / 4, 0, lane % 4);
-    }
-    full.Wait(parity);
-    float values[kItems] = {};
-#pragma unroll
-    for (int i = 0; i < kItems; ++i) {
-      if (Row(i) >= args.rows) continue;
-      float sum = partial[0][Row(i)][Out(i)];
-#pragma unroll
-      for (int w = 1; w < kWarps; ++w) sum += partial[w][Row(i)][Out(i)];
-      values[i] = Completed(entry.term, out + Out(i), sum, residuals[i]);
-    }
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) empty.Arrive();
-    if (kSwiGlu && strips.is_shared() && strips.is_up()) Receive(all.shared_pairs, strips);
-    if constexpr (Lora::kPresent) {
-      AddLora(all.lora, adapter, xa, /*first_row=*/0, out, held, values);
-    }
-#pragma unroll
-    for (int i = 0; i < kItems; ++i) {
-      if (Row(i) >= args.rows) continue;
-      const float value = values[i];
-      if constexpr (!kSwiGlu) {
-        StoreResult(entry.term, Row(i), out + Out(i), value);
-      } else if (!strips.is_up()) {
-        gate_[i] = value;
-      } else {
-        StoreSwiGlu(args.swiglu, Row(i), out + Out(i), gate_[i], value);
-      }
-    }
-    if (kSwiGlu && strips.is_shared() && !strips.is_up()) Leave(all.shared_pairs, strips);
-  }
-
- private:
-  static constexpr int kHeld = 4;  // adapters whose B is loaded at once
-  static_assert(kItems == 4);
-
-  static __device__ __forceinline__ int Row(int i) {
-    const int lane = threadIdx.x % 32;
-    return Lora::kPresent ? lane % 4 * 2 + i % 2 : 2 * i + lane / kTileOuts;
-  }
-  static __device__ __forceinline__ int Out(int i) {
-    const int lane = threadIdx.x % 32;
-    return Lora::kPresent ? lane / 4 + i / 2 * 8 : lane % kTileOuts;
-  }
-  // gate_ to the block of up, and from that of gate.
-  __device__ __forceinline__ void Leave(const SharedPairs& pairs,
-                                        const StripWalk<kSwiGlu, Lora>& strips) const {
-    float* const gates = pairs.gates + strips.shared_pair() * kItems * 32 + threadIdx.x % 32;
-#pragma unroll
-    for (int i = 0; i < kItems; ++i) __stcg(gates + i * 32, gate_[kSwiGlu ? i : 0]);
-    __threadfence();
-    __syncwarp();
-    if (threadIdx.x % 32 != 0) return;
-    asm volatile("st.release.gpu.global.u32 [%0], 1;\n" ::"l"(pairs.ready + strips.shared_pair())
-                 : "memory");
-  }
-  __device__ __forceinline__ void Receive(const SharedPairs& pairs,
-                                          const StripWalk<kSwiGlu, Lora>& strips) {
-    if (threadIdx.x % 32 == 0) {
-      uint32_t* const ready = pairs.ready + strips.shared_pair();
-      uint32_t now;
-      do {
-        asm volatile("ld.acquire.gpu.global.u32 %0, [%1];\n" : "=r"(now) : "l"(ready) : "memory");
-      } while (now == 0);
-      *ready = 0;
-    }
-    __syncwarp();
-    const float* const gates = pairs.gates + strips.shared_pair() * kItems * 32 + threadIdx.x % 32;
-#pragma unroll
-    for (int i = 0; i < kItems; ++i) gate_[kSwiGlu ? i : 0] = __ldcg(gates + i * 32);
-  }
-  // The first warp of a block that wants xa waits for it.
-  static __device__ __forceinline__ void FindXa(const Lora& lora, bool& has_xa) {
-    if (threadIdx.x % 32 == 0 && !*const_cast<volatile bool*>(&has_xa)) {
-      WaitForXa(lora);
-      __threadfence_block();
-      *const_cast<volatile bool*>(&has_xa) = true;
-    }
-    __threadfence_block();
-    __syncwarp();
-  }
-
-  float gate_[kSwiGlu ? kItems : 1] = {};
 };
 
 template <bool kSwiGlu, typename Lora>
@@ -305,7 +64,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     if (threadIdx.x == 0) shared.has_xa = false;
   }
 
-  GroupWalk<kSwiGlu, Lora> walk(all, warp);  // at the group after that in registers
+  StripGroups<kSwiGlu, Lora> walk(all, warp);  // at the group after that in registers
   uint4 codes[BlockScaled::kBlocks] = {};
   uint2 scale_codes = {};
   if (walk.valid()) {
@@ -341,7 +100,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
   const bool has_row = g < args.rows;
   int64_t x = g * args.x_stride + t * (2 * kChunk);
   asm volatile("" : "+l"(x));  // computed here, not again for every group
-  Finisher<kSwiGlu, Lora> finisher;
+  StripFinisher<kSwiGlu, Lora> finisher;
   int finishing = 0, buffer = 0;  // the warp that finishes, and where it finds the sums
   uint32_t round = 0;             // how often all buffers have been used
   for (StripWalk<kSwiGlu, Lora> strips(all); !strips.done(); strips.Next()) {
@@ -416,7 +175,7 @@ cudaError_t Launch(const NarrowArgs<Lora>& args, unsigned blocks, cudaStream_t s
 
 // Those that blocks of a launch share, if the scratch memory has room.
 SharedPairs SharePairs(uint32_t pairs, uint32_t blocks, const RowProductScratch& scratch) {
-  constexpr int64_t kBytes = Finisher<true, NoRowLora>::kItems * 32 * sizeof(float);
+  constexpr int64_t kBytes = StripFinisher<true, NoRowLora>::kItems * 32 * sizeof(float);
   const uint32_t shared = pairs % blocks;
   if (2 * shared > blocks || shared > kRowTileCounters || scratch.counters == nullptr ||
       shared * kBytes > scratch.partial_bytes)
