@@ -26,6 +26,7 @@
 #include "engine/ops/cuda/row_product_stage.cuh"
 #include "engine/ops/cuda/row_product_sums.cuh"
 #include "engine/ops/cuda/row_product_tile.cuh"
+#include "engine/ops/cuda/row_product_wide_finish.cuh"
 
 namespace lorad::cuda {
 namespace {

@@ -24,6 +24,7 @@
 #include "engine/ops/cuda/row_product_shrink.cuh"
 #include "engine/ops/cuda/row_product_sums.cuh"
 #include "engine/ops/cuda/row_product_tile.cuh"
+#include "engine/ops/cuda/row_product_wide_finish.cuh"
 #include "engine/ops/cuda/row_product_wide_lora.cuh"
 #include "engine/ops/cuda/row_product_wide_weights.cuh"
 #include "engine/ops/cuda/row_product_wide_x.cuh"
