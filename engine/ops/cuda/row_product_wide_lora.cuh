@@ -21,7 +21,6 @@ template <typename V, typename Lora>
 class WideLoraFinish {
  public:
   static constexpr int kTerms = V::kSwiGlu ? 2 : 1;
-  static constexpr int kResiduals = V::kSwiGlu ? 1 : 4;  // gate and up, as a rule, have none
   using Xa = uint2[kTerms][V::kRows][4];  // the first ranks of all rows, in shared memory
 
   __device__ __forceinline__ WideLoraFinish(const WideArgs& args, const Lora& lora, uint32_t tile,
@@ -57,11 +56,13 @@ class WideLoraFinish {
       const int first_row = n * kTileRows;
       int adapters[kTerms];
       HeldB<V::kHeldB> held[kTerms];
-      float residuals[kResiduals];
+      float residuals[4];
 #pragma unroll
       for (int c = 0; c < kTerms; ++c) adapters[c] = adapters_[c], held[c] = held_[c];
+      if constexpr (!V::kSwiGlu) {
 #pragma unroll
-      for (int i = 0; i < kResiduals; ++i) residuals[i] = residuals_[i];
+        for (int i = 0; i < 4; ++i) residuals[i] = residuals_[i];
+      }
       if (n + step_ < V::kRowTiles) Take(n + step_);
       uint2 own_xa[kTerms];  // of this lane's row
 #pragma unroll
@@ -83,8 +84,7 @@ class WideLoraFinish {
           const int row = first_row + 2 * t + i % 2;
           if (row >= args_.product.rows) continue;
           const int64_t out = out_ + g + i / 2 * 8;
-          const float residual =
-              V::kSwiGlu ? ResidualOf(term, row, out) : residuals[i % kResiduals];
+          const float residual = V::kSwiGlu ? ResidualOf(term, row, out) : residuals[i];
           values[c][i] = Completed(term, out, values[c][i], residual);
         }
         AddLora(lora_, adapters[c], own_xa[c], first_row, out_, held[c], values[c]);
@@ -114,7 +114,7 @@ class WideLoraFinish {
     const RowProductTerm& term = args_.product.entries[term_].term;
     const int lane = threadIdx.x % 32;
 #pragma unroll
-    for (int i = 0; i < kResiduals; ++i) {
+    for (int i = 0; i < 4; ++i) {
       const int row = n * kTileRows + lane % 4 * 2 + i % 2;
       residuals_[i] =
           row < args_.product.rows ? ResidualOf(term, row, out_ + lane / 4 + i / 2 * 8) : 0;
@@ -130,7 +130,7 @@ class WideLoraFinish {
   int first_, step_;
   int adapters_[kTerms];  // of this lane's row among those that come next
   HeldB<V::kHeldB> held_[kTerms];
-  float residuals_[kResiduals];
+  float residuals_[4];  // gate and up, as a rule, have none: theirs are not taken before
 };
 
 // How many blocks shrink: where the product leaves multiprocessors free and these are done before
