@@ -27,7 +27,7 @@ namespace {
 
 // Of page-locked memory at start: two adapters of rank 16 of an 8B model, with all linears.
 constexpr int64_t kWarmAdapterBytes = int64_t{192} << 20;
-// A page takes a driver some 5 ms. A publication and its first request are through before.
+// A page takes a driver milliseconds. A publication and its first request are through before.
 constexpr absl::Duration kLockAfter = absl::Milliseconds(500);
 constexpr absl::Duration kLockPause = absl::Milliseconds(50);
 

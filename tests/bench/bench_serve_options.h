@@ -32,7 +32,7 @@ struct ServeCase : LoadOptions {
   std::vector<int64_t> batch = {1, 2, 4, 8, 16, 32, 64};
   int64_t context = 1024;          // tokens in the cache before the first measured step
   int64_t steps = 50;              // measured
-  int64_t warmup_steps = 30;       // before them: a GPU that was idle is slower for some twenty
+  int64_t warmup_steps = 30;       // before them: a GPU that was idle is slower for some thirty
   int64_t idle_adapters = 0;       // on the device too, of no row; through=runner
   std::string through = "runner";  // runner: forward passes alone; scheduler: the engine's façade
 

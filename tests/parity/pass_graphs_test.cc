@@ -21,7 +21,7 @@ namespace {
 
 constexpr int kMostRows = 20;
 constexpr int64_t kContext = 2048;  // two widths of the page table
-constexpr int32_t kVocab = 2048, kTop = 3;
+constexpr int32_t kTop = 3;
 
 // Counts what is recorded and launched.
 class CountingBackend final : public ForwardingBackend {
@@ -58,13 +58,7 @@ class PassGraphsParityTest : public testing::Test {
     absl::StatusOr<std::unique_ptr<Backend>> cuda = CreateCudaBackend(0);
     SKIP_WITHOUT_GPU(cuda.status());
     device_ = std::make_unique<CountingBackend>(*std::move(cuda));
-    TinyModel tiny({.hidden = 512,
-                    .intermediate = 1024,
-                    .layers = 2,
-                    .heads = 4,
-                    .kv_heads = 2,
-                    .head_dim = 128,
-                    .vocab = kVocab});
+    TinyModel tiny(QuickKernelsModel());
     tiny.config["max_position_embeddings"] = std::to_string(kContext);
     tiny.Write(dir_.path());
     ASSERT_OK_AND_ASSIGN(model_, Model::Load(dir_.path(), QuantSpec{}, *device_));
@@ -87,7 +81,7 @@ class PassGraphsParityTest : public testing::Test {
   }
 
   static int32_t Id(int row, int64_t step) {
-    return static_cast<int32_t>((7919 * (row + 1) + 104729 * step) % kVocab);
+    return static_cast<int32_t>((7919 * (row + 1) + 104729 * step) % QuickKernelsModel().vocab);
   }
   // Sequence `row` has tokens [0, length) in the cache.
   void Fill(int row, int64_t length) {

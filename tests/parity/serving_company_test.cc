@@ -45,13 +45,7 @@ class ServingCompanyTest : public testing::TestWithParam<double> {
   void SetUp() override {
     absl::StatusOr<std::unique_ptr<Backend>> backend = CreateCudaBackend(0);
     SKIP_WITHOUT_GPU(backend.status());
-    TinyModel tiny({.hidden = 512,
-                    .intermediate = 1024,
-                    .layers = 2,
-                    .heads = 4,
-                    .kv_heads = 2,
-                    .head_dim = 128,
-                    .vocab = 2048});
+    TinyModel tiny(QuickKernelsModel());
     tiny.config["max_position_embeddings"] = "1024";
     tiny.Write(dir_.path());
     std::shared_ptr<Backend> device = *std::move(backend);
